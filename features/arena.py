@@ -1,0 +1,167 @@
+"""Decoded histories in one block of memory: where the engine reads and the worker caches."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from features import kernels
+from features.codec import History, Totals
+from features.definitions import MAX_EVENTS, RETENTION_MS
+from features.record import RECORD, Records
+
+_SMALLEST = 16
+
+
+class HistoryArena:
+    """Histories of many customers, each a run of records in time order with room to grow.
+
+    Blocks have sizes of powers of two and are reused by size, so memory stays bounded by what the
+    customers in it need. Customers not used for longest are evicted when `max_records` is passed.
+
+    Attributes:
+        pool: All records.
+        start, length: `(n_slots,)` where a slot's records are.
+    """
+
+    def __init__(self, max_records: int = 4_000_000) -> None:
+        self.pool: Records = np.zeros(4096, dtype=RECORD)
+        self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self._capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self._totals: list[Totals | None] = [None] * 64
+        self._slots: OrderedDict[str, int] = OrderedDict()
+        self._free_slots: list[int] = list(range(63, -1, -1))
+        self._free_blocks: dict[int, list[int]] = defaultdict(list)
+        self._used = 0  # records of the pool ever handed out
+        self._held = 0  # records in blocks of living slots
+        self._max_records = max_records
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, customer_id: object) -> bool:
+        return customer_id in self._slots
+
+    def slot(self, customer_id: str) -> int:
+        """Slot of a customer that is here; counts as a use.
+
+        Raises:
+            KeyError: The customer is not here.
+        """
+        self._slots.move_to_end(customer_id)
+        return self._slots[customer_id]
+
+    def missing(self, customer_ids: Iterable[str]) -> list[str]:
+        """Customers that are not here, each once, in their order."""
+        return [c for c in dict.fromkeys(customer_ids) if c not in self._slots]
+
+    def put(self, customer_id: str, history: History) -> int:
+        """Take in a decoded history; returns its slot."""
+        if customer_id in self._slots:
+            self.drop(customer_id)
+        if not self._free_slots:
+            self._grow_slots()
+        slot = self._free_slots.pop()
+        n = len(history.records)
+        capacity = _capacity_for(n)
+        self.start[slot] = self._allocate(capacity)
+        self._capacity[slot], self.length[slot] = capacity, n
+        self.pool[self.start[slot] : self.start[slot] + n] = history.records
+        self._totals[slot] = history.totals
+        self._slots[customer_id] = slot
+        return slot
+
+    def drop(self, customer_id: str) -> None:
+        """Forget a customer."""
+        slot = self._slots.pop(customer_id)
+        self._release(slot)
+        self._totals[slot] = None
+        self._free_slots.append(slot)
+
+    def evict(self, keep: int = 0) -> None:
+        """Drop the longest unused customers until the bound holds, but not the last `keep`."""
+        while self._held > self._max_records and len(self._slots) > keep:
+            self.drop(next(iter(self._slots)))
+
+    def records(self, slot: int) -> Records:
+        """View of a slot's records, in time order."""
+        start = self.start[slot]
+        return self.pool[start : start + self.length[slot]]
+
+    def totals(self, slot: int) -> Totals:
+        """Lifetime totals of a slot's customer."""
+        totals = self._totals[slot]
+        if totals is None:
+            raise KeyError(slot)
+        return totals
+
+    def set_totals(self, slot: int, totals: Totals) -> None:
+        """Replace a slot's totals."""
+        self._totals[slot] = totals
+
+    def insert(self, slot: int, record: Records) -> None:
+        """Put one record (shape `(1,)`) where its time belongs."""
+        self.reserve(np.array([slot]))
+        kernels.insert_record(self.pool, int(self.start[slot]), int(self.length[slot]), record, 0)
+        self.length[slot] += 1
+
+    def reserve(self, slots: npt.NDArray[np.int64]) -> None:
+        """Make room for one more record for each time a slot is named.
+
+        What no longer counts is let go first.
+        """
+        unique, wanted = np.unique(slots, return_counts=True)
+        short = self.length[unique] + wanted > self._capacity[unique]
+        for slot, more in zip(unique[short].tolist(), wanted[short].tolist(), strict=True):
+            self.prune(slot)
+            needed = int(self.length[slot]) + more
+            if needed > self._capacity[slot]:
+                self._move(slot, _capacity_for(needed))
+
+    def prune(self, slot: int) -> None:
+        """Let go of records that no feature can look at any more."""
+        first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
+        if end == first:
+            return
+        newest = int(self.pool["time_ms"][end - 1])
+        kept = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
+        if kept > first:
+            self.pool[first : first + end - kept] = self.pool[kept:end].copy()
+            self.length[slot] = end - kept
+
+    def _move(self, slot: int, capacity: int) -> None:
+        records = self.records(slot).copy()
+        self._release(slot)
+        self.start[slot] = self._allocate(capacity)
+        self._capacity[slot] = capacity
+        self.pool[self.start[slot] : self.start[slot] + len(records)] = records
+
+    def _release(self, slot: int) -> None:
+        capacity = int(self._capacity[slot])
+        self._free_blocks[capacity].append(int(self.start[slot]))
+        self._held -= capacity
+
+    def _allocate(self, capacity: int) -> int:
+        self._held += capacity
+        if self._free_blocks[capacity]:
+            return self._free_blocks[capacity].pop()
+        if self._used + capacity > len(self.pool):
+            grown = np.zeros(max(2 * len(self.pool), self._used + capacity), dtype=RECORD)
+            grown[: self._used] = self.pool[: self._used]
+            self.pool = grown
+        block = self._used
+        self._used += capacity
+        return block
+
+    def _grow_slots(self) -> None:
+        n = len(self.start)
+        for name in ("start", "length", "_capacity"):
+            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, dtype=np.int64)]))
+        self._totals += [None] * n
+        self._free_slots = list(range(2 * n - 1, n - 1, -1))
+
+
+def _capacity_for(n: int) -> int:
+    return max(_SMALLEST, 1 << n.bit_length())

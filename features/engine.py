@@ -1,0 +1,220 @@
+"""The engine: features of a chunk of events, or of a customer as of a moment, from history alone."""
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from features import kernels
+from features.arena import HistoryArena
+from features.catalogue import FEATURES
+from features.compiler import generate
+from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
+from features.record import RECORD, Records
+
+Matrix = npt.NDArray[np.float64]
+
+_CHUNK_SOURCE = '''
+from features.kernels import (
+    ACCEPTED, DUPLICATE, FLAG_COLD_START, FLAG_HISTORY_CUT, FLAG_LATE,
+    contains_transaction, insert_record, position_before, retained_from,
+)
+
+@numba.njit(cache=True)
+def compute_chunk(pool, start, length, events, slots, retention, max_events, X, status, flags,
+                  values, stamps, stamp, vectors):
+    """Score events in order; each sees those before it, also of the same chunk."""
+    for e in range(events.shape[0]):
+        slot = slots[e]
+        event = events[e]
+        first = start[slot]
+        end = first + length[slot]
+        newest = event.time_ms
+        if end > first and pool[end - 1].time_ms > newest:
+            newest = pool[end - 1].time_ms
+            flags[e] |= FLAG_LATE
+        kept = retained_from(pool, first, end, newest, retention, max_events)
+        if contains_transaction(pool, kept, end, event.transaction):
+            status[e] = DUPLICATE
+            continue
+        status[e] = ACCEPTED
+        before = position_before(pool, kept, end, event.time_ms)
+        if before == kept:
+            flags[e] |= FLAG_COLD_START
+        if kept > first and end - kept >= max_events:
+            flags[e] |= FLAG_HISTORY_CUT
+        stamp += 1
+        compute_row(pool, kept, before, event.time_ms, event, True, X[e], values, stamps, stamp, vectors)
+        if event.time_ms >= newest - retention:
+            insert_record(pool, first, length[slot], events, e)
+            length[slot] += 1
+        else:
+            flags[e] |= FLAG_HISTORY_CUT
+    return stamp
+
+@numba.njit(cache=True)
+def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, out,
+                  values, stamps, stamp, vectors):
+    """One vector as of a moment; nothing is inserted."""
+    newest = t
+    if end > first and pool[end - 1].time_ms > newest:
+        newest = pool[end - 1].time_ms
+    kept = retained_from(pool, first, end, newest, retention, max_events)
+    before = position_before(pool, kept, end, t)
+    compute_row(pool, kept, before, t, event, has_event, out, values, stamps, stamp, vectors)
+'''
+
+
+def _load_kernel(features: Sequence[Feature]) -> Any:
+    """Import the generated module from a file, so that numba can keep its machine code beside it."""
+    source = generate(features) + _CHUNK_SOURCE
+    # The helpers' text and numba's version count too: numba does not see a change in what a cached
+    # function calls.
+    basis = source + Path(kernels.__file__).read_text() + numba.__version__
+    name = f"tidegate_kernel_{hashlib.sha256(basis.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = _kernel_folder() / f"{name}.py"
+    if not path.exists():
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(source)
+        partial.replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:  # pragma: no cover
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _kernel_folder() -> Path:
+    """Where compiled kernels live: beside the code, else (read-only image) under the temporary folder."""
+    for folder in (Path(__file__).parent / "__pycache__", Path(tempfile.gettempdir()) / "tidegate-kernels"):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="tidegate-kernels-"))
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFeatures:
+    """Features of a chunk of `n` events.
+
+    Attributes:
+        X: `(n, n_features)`, columns in declaration order; NaN is unknown. Rows of duplicates are NaN.
+        status: `(n,)`, `kernels.ACCEPTED` or `kernels.DUPLICATE`.
+        flags: `(n,)`, bits of `kernels.FLAG_*`.
+    """
+
+    X: Matrix
+    status: npt.NDArray[np.int8]
+    flags: npt.NDArray[np.int8]
+
+
+class Engine:
+    """Computes one list of declarations. Holds scratch memory only: no state of any customer."""
+
+    def __init__(self, features: Sequence[Feature] = FEATURES) -> None:
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in self.features)
+        self.hash = declaration_hash(self.features)
+        self._kernel = _load_kernel(self.features)
+        self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
+        self._stamp = 0
+        self._grow_sets(1024)
+
+    def _grow_sets(self, capacity: int) -> None:
+        self._values = np.zeros((self._kernel.N_SETS, capacity), dtype=np.uint32)
+        self._stamps = np.zeros((self._kernel.N_SETS, capacity), dtype=np.int64)
+
+    def _reserve(self, longest: int) -> None:
+        # Half full at most: a full open-addressing set would search for ever.
+        needed = 2 * min(longest, MAX_EVENTS)
+        if needed > self._values.shape[1]:
+            self._grow_sets(1 << (needed - 1).bit_length())
+
+    def compute_chunk(
+        self, arena: HistoryArena, events: Records, slots: npt.NDArray[np.int64]
+    ) -> ChunkFeatures:
+        """Compute events in order and put each accepted one into its customer's history.
+
+        Args:
+            arena: Histories; changed in place.
+            events: `(n,)` records, in the order of the log.
+            slots: `(n,)` the customers' slots in the arena.
+        """
+        n = len(events)
+        arena.reserve(slots)
+        self._reserve(int(arena.length[slots].max(initial=0)) + n)
+        X = np.full((n, len(self.features)), np.nan)
+        status = np.zeros(n, dtype=np.int8)
+        flags = np.zeros(n, dtype=np.int8)
+        self._stamp = self._kernel.compute_chunk(
+            arena.pool,
+            arena.start,
+            arena.length,
+            events,
+            slots,
+            RETENTION_MS,
+            MAX_EVENTS,
+            X,
+            status,
+            flags,
+            self._values,
+            self._stamps,
+            self._stamp,
+            self._vectors,
+        )
+        return ChunkFeatures(X, status, flags)
+
+    def compute(self, history: Records, event: Records | None, as_of_ms: int) -> npt.NDArray[np.float64]:
+        """Features of one customer at one moment, from records before it.
+
+        Args:
+            history: `(n,)` records in time order; those at or after `as_of_ms` are not looked at.
+            event: `(1,)` the event to score, or `None` for a lookup: what compares with an event
+                is then unknown.
+            as_of_ms: The event's time, or the moment of the lookup.
+
+        Returns:
+            `(n_features,)` in declaration order; NaN is unknown.
+        """
+        self._reserve(len(history))
+        out = np.full(len(self.features), np.nan)
+        self._stamp += 1
+        scored = event if event is not None else np.zeros(1, dtype=RECORD)
+        self._kernel.compute_as_of(
+            history,
+            0,
+            len(history),
+            as_of_ms,
+            scored[0],
+            event is not None,
+            RETENTION_MS,
+            MAX_EVENTS,
+            out,
+            self._values,
+            self._stamps,
+            self._stamp,
+            self._vectors,
+        )
+        return out
+
+    def compute_slots(self, arena: HistoryArena, slots: Sequence[int], as_of_ms: int) -> Matrix:
+        """Lookup features of many customers as of one moment, shape `(n_slots, n_features)`."""
+        if not slots:
+            return np.empty((0, len(self.features)))
+        return np.stack([self.compute(arena.records(slot), None, as_of_ms) for slot in slots])

@@ -1,0 +1,115 @@
+"""Compiled pieces that every generated kernel calls: searching, inserting, distances."""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+HOUR_MS = 3_600_000
+_EARTH_RADIUS_KM = 6371.0088
+
+# Outcomes of one event, as the chunk kernel reports them.
+ACCEPTED = 0
+DUPLICATE = 1
+# Flags of one event.
+FLAG_LATE = 1
+FLAG_COLD_START = 2
+FLAG_HISTORY_CUT = 4
+
+
+@numba.njit(cache=True)
+def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
+    """Great-circle distance on a sphere of the Earth's mean radius.
+
+    Source:
+        R. W. Sinnott (1984), Sky and Telescope 68(2), 159.
+
+    >>> round(haversine_km(48.8566, 2.3522, 51.5074, -0.1278))
+    344
+    """
+    phi_a, phi_b = math.radians(latitude_a), math.radians(latitude_b)
+    half_phi = math.sin((phi_b - phi_a) / 2.0)
+    half_lambda = math.sin(math.radians(longitude_b - longitude_a) / 2.0)
+    inner = half_phi * half_phi + math.cos(phi_a) * math.cos(phi_b) * half_lambda * half_lambda
+    return 2.0 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, inner)))
+
+
+@numba.njit(cache=True)
+def hour_utc(time_ms: int) -> int:
+    """Hour of the day, 0 to 23."""
+    return (time_ms // HOUR_MS) % 24
+
+
+@numba.njit(cache=True)
+def weekday_utc(time_ms: int) -> int:
+    """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
+    return (time_ms // (24 * HOUR_MS) + 3) % 7
+
+
+@numba.njit(cache=True)
+def position_before(pool: Any, start: int, end: int, time_ms: int) -> int:
+    """First index in `[start, end)` whose record is not before `time_ms`, else `end`."""
+    # Nearly always the end: events come nearly in order.
+    if end == start or pool[end - 1].time_ms < time_ms:
+        return end
+    low, high = start, end - 1
+    while low < high:
+        middle = (low + high) // 2
+        if pool[middle].time_ms < time_ms:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(cache=True)
+def contains_transaction(pool: Any, start: int, end: int, transaction: int) -> bool:
+    """Whether a transaction of this hash is among the records."""
+    for index in range(end - 1, start - 1, -1):
+        if pool[index].transaction == transaction and pool[index].kind == 0:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+def insert_record(pool: Any, start: int, length: int, records: Any, which: int) -> None:
+    """Put one record where its time belongs, behind others of the same time.
+
+    The caller has made room for it at `start + length`.
+    """
+    index = start + length
+    while index > start and pool[index - 1].time_ms > records[which].time_ms:
+        pool[index] = pool[index - 1]
+        index -= 1
+    pool[index] = records[which]
+
+
+@numba.njit(cache=True)
+def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms: int, max_events: int) -> int:
+    """First index that still counts: not older than the retention, not beyond the newest `max_events`.
+
+    What is physically kept before it is never looked at, so that when a history was last cut down
+    changes no feature.
+    """
+    first = max(start, end - max_events)
+    if first < end and pool[first].time_ms < newest_ms - retention_ms:
+        first = position_before(pool, first, end, newest_ms - retention_ms)
+    return first
+
+
+@numba.njit(cache=True)
+def add_distinct(values: Any, stamps: Any, stamp: int, value: int) -> int:
+    """Put a value into an open-addressing set; 1 where it was not there.
+
+    A slot counts as empty unless it holds this call's stamp, so nothing is ever cleared.
+    """
+    mask = values.shape[0] - 1
+    slot = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(mask)
+    while stamps[slot] == stamp:
+        if values[slot] == value:
+            return 0
+        slot = (slot + np.uint64(1)) & np.uint64(mask)
+    stamps[slot] = stamp
+    values[slot] = value
+    return 1

@@ -1,0 +1,33 @@
+"""What can go wrong, named by what the caller should do about it."""
+
+
+class TidegateError(Exception):
+    """Root of every error this project raises."""
+
+
+class EventError(TidegateError):
+    """The event is bad: dead-letter topic, HTTP 422, never retried.
+
+    Attributes:
+        reason: Stable code from `schemas.dead_letter.Reason`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class DependencyError(TidegateError):
+    """Kafka or Redis did not answer: back off and retry, HTTP 503."""
+
+
+class HistoryError(TidegateError):
+    """Stored history cannot be trusted or read: rebuild it from the topic."""
+
+
+class ModelError(TidegateError):
+    """A model's artefact or feature list differs from what runs: refuse to start."""
+
+
+class ConfigError(TidegateError):
+    """A setting, mapping or declaration is wrong: say which, and do nothing."""

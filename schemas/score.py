@@ -1,0 +1,90 @@
+"""What goes out: fraud scores, churn scores and alerts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.fields import Identifier, Message, Moment, Proba
+
+Decision = Literal["allow", "review", "block"]
+Band = Literal["low", "medium", "high"]
+Flag = Literal["late", "cold_start", "history_cut", "degraded"]
+Role = Literal["champion", "challenger", "shadow"]
+
+
+class ModelRef(Message):
+    """Which model made a score."""
+
+    name: str
+    version: str
+    role: Role = "champion"
+
+
+class Source(Message):
+    """Where the scored message stood: the deterministic identity of its score."""
+
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class Reason(Message):
+    """One feature's share in a score.
+
+    Contributions are exact tree contributions (SHAP values) in log-odds, before calibration.
+    """
+
+    feature: str
+    value: float | None = Field(description="Null where unknown.")
+    contribution: float = Field(description="Signed, in log-odds: positive raises the score.")
+    text: str = Field(description="In an analyst's words.")
+
+
+class FraudScore(Message):
+    """One for each accepted transaction, in the order of its partition."""
+
+    transaction_id: Identifier
+    customer_id: Identifier
+    event_time: Moment
+    scored_at: Moment
+    score: Proba = Field(description="Calibrated probability of fraud.")
+    decision: Decision
+    reasons: tuple[Reason, ...] = Field(default=(), description="Given for review and block.")
+    model: ModelRef
+    flags: tuple[Flag, ...] = ()
+    features: dict[str, float | None] | None = Field(default=None, description="Only by setting.")
+    source: Source | None = Field(default=None, description="Absent in answers to synchronous requests.")
+
+
+class ChurnScore(Message):
+    """Sent when a customer's churn probability was recomputed; the latest `as_of` counts."""
+
+    customer_id: Identifier
+    as_of: Moment
+    scored_at: Moment
+    churn_probability: Proba
+    band: Band
+    horizon_days: int
+    drivers: tuple[Reason, ...] = ()
+    model: ModelRef
+    value_at_risk: Annotated[float, Field(ge=0)] = Field(
+        description="Probability times a year's debit turnover at the last 90 days' rate, in major units."
+    )
+    recommended_action: Literal["none", "watch", "contact"]
+    trigger: Literal["event", "sweep", "request"] = "event"
+
+
+class Alert(Message):
+    """Something a person should look at."""
+
+    alert_id: str = Field(description="Deterministic: a repeat after a crash has the same id.")
+    kind: Literal["fraud", "churn"]
+    customer_id: Identifier
+    event_time: Moment
+    severity: Literal["review", "block", "medium", "high"]
+    score: Proba
+    transaction_id: Identifier | None = None
+    amount: float | None = None
+    currency: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    model: ModelRef

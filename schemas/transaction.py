@@ -1,0 +1,80 @@
+"""A transaction event: what core banking publishes, one for each movement of money."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from schemas.fields import CountryCode, Identifier, Message, Moment, to_epoch_ms
+from schemas.money import CURRENCIES, MAX_AMOUNT_MINOR, to_minor
+
+Direction = Literal["debit", "credit"]
+TransactionType = Literal[
+    "purchase", "withdrawal", "transfer", "deposit", "payment", "fee", "refund", "salary"
+]
+Channel = Literal["pos", "ecommerce", "atm", "mobile", "branch", "online"]
+
+_CREDIT_TYPES = frozenset({"deposit", "refund", "salary"})
+
+
+def _check_currency(value: str) -> str:
+    if value not in CURRENCIES:
+        raise ValueError("not an ISO 4217 currency code in capitals, for example EUR")
+    return value
+
+
+Currency = Annotated[str, AfterValidator(_check_currency)]
+Text = Annotated[str, StringConstraints(max_length=128)]
+
+
+class Transaction(Message):
+    """One movement of money on one customer's account.
+
+    `customer_id` is the message key too, so that one partition holds a customer's events in order.
+    """
+
+    transaction_id: Identifier = Field(description="Unique; the same id twice counts once.")
+    customer_id: Identifier
+    event_time: Moment = Field(description="When it happened: RFC 3339 with offset, or epoch milliseconds.")
+    amount: Decimal = Field(
+        gt=0,
+        le=MAX_AMOUNT_MINOR,
+        allow_inf_nan=False,
+        description="In major units; text keeps decimals exact.",
+    )
+    currency: Currency = Field(description="ISO 4217.")
+
+    account_id: Identifier | None = None
+    direction: Direction | None = Field(default=None, description="From the customer's side.")
+    transaction_type: TransactionType | None = None
+    channel: Channel | None = None
+    merchant_id: Text | None = None
+    merchant_category: Annotated[str, StringConstraints(pattern=r"^\d{4}$")] | None = Field(
+        default=None, description="ISO 18245 merchant category code."
+    )
+    merchant_country: CountryCode | None = Field(default=None, description="ISO 3166-1 alpha-2.")
+    latitude: float | None = Field(default=None, ge=-90, le=90, allow_inf_nan=False)
+    longitude: float | None = Field(default=None, ge=-180, le=180, allow_inf_nan=False)
+    device_id: Text | None = None
+    ip_address: Text | None = None
+    card_token: Text | None = None
+    counterparty_id: Text | None = None
+    card_present: bool | None = None
+    balance_after: Decimal | None = Field(default=None, allow_inf_nan=False)
+
+    @property
+    def event_time_ms(self) -> int:
+        """Event time in milliseconds since 1970."""
+        return to_epoch_ms(self.event_time)
+
+    @property
+    def amount_minor(self) -> int:
+        """Amount in minor units of `currency`."""
+        return to_minor(self.amount, self.currency)
+
+    @property
+    def is_credit(self) -> bool:
+        """Whether money came in: by `direction`, else by the type, else it went out."""
+        if self.direction is not None:
+            return self.direction == "credit"
+        return self.transaction_type in _CREDIT_TYPES
