@@ -17,7 +17,8 @@ _SMALLEST = 16
 class HistoryArena:
     """Histories of many customers, each a run of records in time order with room to grow.
 
-    Blocks have sizes of powers of two and are reused by size, so memory stays bounded by what the
+    Blocks have sizes of powers of two and are reused by size. When most of the pool is free blocks of
+    sizes that nobody asks for, it is packed instead of grown, so memory stays bounded by what the
     customers in it need. Customers not used for longest are evicted when `max_records` is passed.
 
     Attributes:
@@ -141,6 +142,7 @@ class HistoryArena:
     def _release(self, slot: int) -> None:
         capacity = int(self._capacity[slot])
         self._free_blocks[capacity].append(int(self.start[slot]))
+        self._capacity[slot] = 0
         self._held -= capacity
 
     def _allocate(self, capacity: int) -> int:
@@ -148,12 +150,28 @@ class HistoryArena:
         if self._free_blocks[capacity]:
             return self._free_blocks[capacity].pop()
         if self._used + capacity > len(self.pool):
-            grown = np.zeros(max(2 * len(self.pool), self._used + capacity), dtype=RECORD)
-            grown[: self._used] = self.pool[: self._used]
-            self.pool = grown
+            if 2 * self._held <= len(self.pool):
+                self._pack()
+            else:
+                grown = np.zeros(max(2 * len(self.pool), self._used + capacity), dtype=RECORD)
+                grown[: self._used] = self.pool[: self._used]
+                self.pool = grown
         block = self._used
         self._used += capacity
         return block
+
+    def _pack(self) -> None:
+        """Move all blocks to the front of a pool of the same size and forget the free ones."""
+        packed = np.zeros(len(self.pool), dtype=RECORD)
+        self._used = 0
+        for slot in self._slots.values():
+            n = int(self.length[slot])
+            if self._capacity[slot]:  # 0 while a slot is between two blocks
+                packed[self._used : self._used + n] = self.records(slot)
+                self.start[slot] = self._used
+                self._used += int(self._capacity[slot])
+        self.pool = packed
+        self._free_blocks.clear()
 
     def _grow_slots(self) -> None:
         n = len(self.start)

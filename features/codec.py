@@ -29,6 +29,7 @@ HEADER: Final = np.dtype(
     ]
 )
 """48 bytes before the records."""
+_LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,17 @@ class Totals:
 
     def plus(self, added: Records) -> Self:
         """Totals with more accepted transactions (not labels)."""
+        if len(added) == 0:
+            return self
         credit = added["credit"] == 1
         first = int(added["time_ms"].min())
         return replace(
             self,
             first_ms=min(self.first_ms, first) if self.count else first,
             count=self.count + len(added),
-            debit_minor=self.debit_minor + int(added["amount_minor"][~credit].sum()),
-            credit_minor=self.credit_minor + int(added["amount_minor"][credit].sum()),
+            # Stops at the largest stored number: absurd sums must not stop the stream.
+            debit_minor=min(self.debit_minor + sum(added["amount_minor"][~credit].tolist()), _LARGEST),
+            credit_minor=min(self.credit_minor + sum(added["amount_minor"][credit].tolist()), _LARGEST),
         )
 
 

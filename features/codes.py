@@ -146,9 +146,9 @@ def name_hash(name: str | None) -> int:
 
     Two of 300 names in one history collide once in 100,000 histories.
     """
-    return (xxh32_intdigest(name) or 1) if name else 0
+    return (xxh32_intdigest(name.encode()) or 1) if name else 0
 
 
 def transaction_hash(transaction_id: str) -> int:
     """64-bit hash of a transaction id."""
-    return xxh3_64_intdigest(transaction_id)
+    return xxh3_64_intdigest(transaction_id.encode())

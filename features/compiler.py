@@ -8,14 +8,14 @@ edge. Nothing here runs per event: it writes the source that numba compiles.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from features.definitions import AMOUNT_OPS, CODED_FIELDS, EVENT, NAME_FIELDS, Feature, Op, Where
+from features.definitions import AMOUNT_OPS, CODED_FIELDS, EVENT, Feature, Op, Where
 
 _NEEDS: dict[Op, frozenset[str]] = {
     Op.COUNT: frozenset({"n"}),
     Op.SUM: frozenset({"sum"}),
     Op.MEAN: frozenset({"n", "sum"}),
     Op.STD: frozenset({"n", "moments"}),
-    Op.ZSCORE: frozenset({"n", "sum", "moments"}),
+    Op.ZSCORE: frozenset({"n", "moments"}),
     Op.MIN: frozenset({"n", "min"}),
     Op.MAX: frozenset({"n", "max"}),
     Op.SHARE: frozenset({"n"}),
@@ -107,7 +107,9 @@ def generate(features: Sequence[Feature]) -> str:
         "import numba",
         "import numpy as np",
         "from features.codes import MINOR_UNITS",
-        "from features.kernels import add_distinct, haversine_km, hour_utc, weekday_utc",
+        "from features.kernels import (",
+        "    add_distinct, haversine_km, hour_utc, newest_transaction, weekday_utc,",
+        ")",
         f"N_FEATURES = {len(features)}",
         f"N_SETS = {max(1, plan.sets)}",
         f"N_VECTORS = {max(1, len(plan.vectors))}",
@@ -134,10 +136,9 @@ def _prologue(plan: _Plan) -> list[str]:
     lines = [
         "if has_event:",
         "    currency = event.currency",
-        "elif end > start:",
-        "    currency = pool[end - 1].currency",
         "else:",
-        "    currency = np.uint16(0)",
+        "    newest = newest_transaction(pool, start, end)",
+        "    currency = pool[newest].currency if newest >= start else np.uint16(0)",
         "scale = MINOR_UNITS[currency]",
         "hour_now = hour_utc(t)",
         "weekday_now = weekday_utc(t)",
@@ -174,8 +175,8 @@ def _condition(where: Where) -> str:
         return f"r.{column} {op} {CODED_FIELDS[where.field][str(where.value)]}"
     if where.field == "currency":
         return f"r.currency {op} currency"
-    # An event without a merchant is not "at the same merchant" as another without one.
-    return f"has_event and event.{where.field} != 0 and r.{where.field} {op} event.{where.field}"
+    # Where the event has no merchant, what is read here does not count: the feature is unknown.
+    return f"has_event and r.{where.field} {op} event.{where.field}"
 
 
 def _updates(plan: _Plan) -> list[str]:
@@ -251,6 +252,9 @@ def _snapshots(plan: _Plan) -> list[str]:
         for column, feature in enumerate(plan.features):
             if feature.window_ms == window:
                 lines += _indent(1, _snapshot(plan, feature, column))
+                known = _known(plan.where_of(feature))
+                if known:
+                    lines += _indent(1, [f"if not ({known}):", f"    out[{column}] = NAN"])
     return lines
 
 
@@ -280,26 +284,27 @@ def _snapshot(plan: _Plan, feature: Feature, column: int) -> list[str]:
                 f"if has_event and {n} > 1:",
                 f"    deviation = math.sqrt({variance})",
                 "    if deviation > 0.0:",
-                f"        {out} = (np.float64(event.amount_minor) - {v('sum')} / {n}) / deviation",
+                f"        from_shift = np.float64(event.amount_minor) - {v('shift')}",
+                f"        {out} = (from_shift - {v('s1')} / {n}) / deviation",
             ]
         case Op.SHARE:
             total = plan.groups[frozenset()].var("n")
-            return [f"{out} = {n} / {total} if {_known(feature)} and {total} > 0 else NAN"]
+            return [f"{out} = {n} / {total} if {total} > 0 else NAN"]
         case Op.TIME_SINCE:
             return [f"{out} = (t - {v('last')}) / 1000.0 if {n} > 0 else NAN"]
         case Op.SINCE_FIRST:
             return [f"{out} = (t - {v('first')}) / 1000.0 if {n} > 0 else NAN"]
         case Op.IS_NEW:
-            return [
-                f"{out} = (1.0 if {n} == 0 else 0.0) if has_event and event.{feature.field} != 0 else NAN"
-            ]
+            return [f"{out} = 1.0 if {n} == 0 else 0.0"]
         case Op.DISTINCT:
             return [f"{out} = {v('d_' + str(feature.field))}"]
         case Op.DISTANCE | Op.SPEED:
             lines = [
                 f"{out} = NAN",
                 f"if has_event and {v('at')} >= 0 and not math.isnan(event.latitude):",
-                f"    km = haversine_km({v('lat')}, {v('lon')}, event.latitude, event.longitude)",
+                # Widened first: radians of a 32-bit angle are 32-bit too, off by a metre.
+                "    lat, lon = np.float64(event.latitude), np.float64(event.longitude)",
+                f"    km = haversine_km({v('lat')}, {v('lon')}, lat, lon)",
             ]
             # Within a minute every speed is noise of the position: a minute is the least time counted.
             speed = f"km / (max(60000, t - {v('at')}) / 3600000.0)"
@@ -307,10 +312,14 @@ def _snapshot(plan: _Plan, feature: Feature, column: int) -> list[str]:
     raise AssertionError(feature.op)
 
 
-def _known(feature: Feature) -> str:
-    """Test that the scored event has the values that the conditions compare with."""
-    tests = [f"event.{w.field} != 0" for w in feature.where if w.value == EVENT and w.field in NAME_FIELDS]
-    return " and ".join(["has_event", *tests]) if tests else "True"
+def _known(where: frozenset[Where]) -> str | None:
+    """Test that the scored event has the values that conditions compare with, where some do.
+
+    A lookup's amounts are in a currency too, and every event has a direction.
+    """
+    compared = sorted({w.field for w in where if w.value == EVENT} - {"currency"})
+    tests = [f"event.{name} != 0" for name in compared if name != "direction"]
+    return " and ".join(["has_event", *tests]) if compared else None
 
 
 def _derived(features: Sequence[Feature]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +40,7 @@ class Op(StrEnum):
     SINCE_FIRST = "since_first"  # seconds since the oldest matching event
     IS_NEW = "is_new"  # 1 where no event in the window has the scored event's value
     DISTANCE = "distance"  # km from the newest event with a position
-    SPEED = "speed"  # km/h from there to here
+    SPEED = "speed"  # km/h from there to here, over a minute at least
     ZSCORE = "zscore"  # (event amount - mean) / std of the window
     RATIO = "ratio"  # of two other features, by name
     EVENT_VALUE = "event_value"  # of the scored event itself
@@ -75,7 +76,8 @@ class Where:
         field: `direction`, `category`, `channel`, `transaction_type`, `merchant`, `device`,
             `counterparty`, `country`, `hour` or `weekday` (UTC; Monday is 0).
         op: `==`, `!=`, `<` or `>=`; the last two for `hour` and `weekday` only.
-        value: A word, a number, or `event`: the scored event's own value.
+        value: A word, a number, or `event`: the scored event's own value. Without an event, or
+            with one that has no such value, the feature is unknown.
     """
 
     field: str
@@ -155,7 +157,10 @@ def check(features: Sequence[Feature]) -> None:
     """
     seen: set[str] = set()
     for feature in features:
-        problem = _problem(feature, seen)
+        try:
+            problem = _problem(feature, seen)
+        except ConfigError as malformed:
+            raise ConfigError(f"feature {feature.name!r}: {malformed}") from malformed
         if problem:
             raise ConfigError(f"feature {feature.name!r}: {problem}")
         seen.add(feature.name)
@@ -166,6 +171,10 @@ def _problem(feature: Feature, before: set[str]) -> str | None:
         return "a name is lower-case letters, digits and underscores"
     if feature.name in before:
         return "declared twice"
+    if feature.op in {Op.RATIO, Op.EVENT_VALUE} and (feature.window is not None or feature.where):
+        return f"{feature.op} takes no window and no conditions"
+    if not math.isfinite(feature.scale):
+        return "scale must be a number"
     if feature.op is Op.RATIO:
         missing = [name for name in feature.of if name not in before]
         return (
@@ -181,6 +190,8 @@ def _problem(feature: Feature, before: set[str]) -> str | None:
         return f"the window is longer than the history kept ({MAX_WINDOW_MS // DAY_MS}d)"
     if feature.op in {Op.DISTINCT, Op.IS_NEW} and feature.field not in NAME_FIELDS:
         return f"field must be one of {', '.join(NAME_FIELDS)}"
+    if feature.op in AMOUNT_OPS and feature.field not in {None, "amount"}:
+        return f"{feature.op} is of amounts; field must be amount"
     return next(filter(None, map(_condition_problem, feature.where)), None)
 
 

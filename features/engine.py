@@ -17,6 +17,7 @@ import numpy.typing as npt
 from features import kernels
 from features.arena import HistoryArena
 from features.catalogue import FEATURES
+from features.codes import MINOR_UNITS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
 from features.record import RECORD, Records
@@ -25,8 +26,8 @@ Matrix = npt.NDArray[np.float64]
 
 _CHUNK_SOURCE = '''
 from features.kernels import (
-    ACCEPTED, DUPLICATE, FLAG_COLD_START, FLAG_HISTORY_CUT, FLAG_LATE,
-    contains_transaction, insert_record, position_before, retained_from,
+    ACCEPTED, DUPLICATE, FLAG_COLD_START, FLAG_HISTORY_CUT, FLAG_LATE, contains_transaction,
+    holds_transactions, insert_record, newest_transaction, position_before, retained_from,
 )
 
 @numba.njit(cache=True)
@@ -39,8 +40,9 @@ def compute_chunk(pool, start, length, events, slots, retention, max_events, X, 
         first = start[slot]
         end = first + length[slot]
         newest = event.time_ms
-        if end > first and pool[end - 1].time_ms > newest:
-            newest = pool[end - 1].time_ms
+        last = newest_transaction(pool, first, end)
+        if last >= first and pool[last].time_ms > newest:
+            newest = pool[last].time_ms
             flags[e] |= FLAG_LATE
         kept = retained_from(pool, first, end, newest, retention, max_events)
         if contains_transaction(pool, kept, end, event.transaction):
@@ -48,17 +50,18 @@ def compute_chunk(pool, start, length, events, slots, retention, max_events, X, 
             continue
         status[e] = ACCEPTED
         before = position_before(pool, kept, end, event.time_ms)
-        if before == kept:
+        if newest_transaction(pool, kept, before) < kept:
             flags[e] |= FLAG_COLD_START
-        if kept > first and end - kept >= max_events:
+        # As many as are kept, or a window from before what is kept. Not whether something was cut:
+        # that depends on when this copy of the history was last cut down.
+        cut = event.time_ms - WINDOWS[-1] < newest - retention
+        if cut or holds_transactions(pool, kept, end, max_events):
             flags[e] |= FLAG_HISTORY_CUT
         stamp += 1
         compute_row(pool, kept, before, event.time_ms, event, True, X[e], values, stamps, stamp, vectors)
         if event.time_ms >= newest - retention:
             insert_record(pool, first, length[slot], events, e)
             length[slot] += 1
-        else:
-            flags[e] |= FLAG_HISTORY_CUT
     return stamp
 
 @numba.njit(cache=True)
@@ -66,8 +69,9 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
                   values, stamps, stamp, vectors):
     """One vector as of a moment; nothing is inserted."""
     newest = t
-    if end > first and pool[end - 1].time_ms > newest:
-        newest = pool[end - 1].time_ms
+    last = newest_transaction(pool, first, end)
+    if last >= first and pool[last].time_ms > newest:
+        newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
     compute_row(pool, kept, before, t, event, has_event, out, values, stamps, stamp, vectors)
@@ -77,9 +81,10 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
 def _load_kernel(features: Sequence[Feature]) -> Any:
     """Import the generated module from a file, so that numba can keep its machine code beside it."""
     source = generate(features) + _CHUNK_SOURCE
-    # The helpers' text and numba's version count too: numba does not see a change in what a cached
-    # function calls.
-    basis = source + Path(kernels.__file__).read_text() + numba.__version__
+    # The helpers' text, the constants and numba's version count too: numba does not see a change in
+    # what a cached function calls, and freezes global arrays into it.
+    scales = hashlib.sha256(MINOR_UNITS.tobytes()).hexdigest()
+    basis = source + Path(kernels.__file__).read_text() + scales + numba.__version__
     name = f"tidegate_kernel_{hashlib.sha256(basis.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -86,15 +86,52 @@ def insert_record(pool: Any, start: int, length: int, records: Any, which: int) 
 
 
 @numba.njit(cache=True)
+def newest_transaction(pool: Any, start: int, end: int) -> int:
+    """Index of the newest transaction in `[start, end)`, `start - 1` where there is none.
+
+    Labels stand in the history too, at the time they became known: they make no event late.
+    """
+    index = end - 1
+    while index >= start and pool[index].kind != 0:
+        index -= 1
+    return index
+
+
+@numba.njit(cache=True)
+def newest_from(pool: Any, start: int, end: int, count: int) -> int:
+    """First index of the newest `count` transactions in `[start, end)`; labels are not counted."""
+    if end - start <= count:
+        return start
+    index, found = end, 0
+    while index > start and found < count:
+        index -= 1
+        if pool[index].kind == 0:
+            found += 1
+    return index
+
+
+@numba.njit(cache=True)
+def holds_transactions(pool: Any, start: int, end: int, count: int) -> bool:
+    """Whether at least `count` transactions are in `[start, end)`."""
+    if end - start < count:
+        return False
+    found = 0
+    for index in range(start, end):
+        if pool[index].kind == 0:
+            found += 1
+    return bool(found >= count)
+
+
+@numba.njit(cache=True)
 def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms: int, max_events: int) -> int:
     """First index that still counts: not older than the retention, not beyond the newest `max_events`.
 
     What is physically kept before it is never looked at, so that when a history was last cut down
     changes no feature.
     """
-    first = max(start, end - max_events)
+    first: int = newest_from(pool, start, end, max_events)
     if first < end and pool[first].time_ms < newest_ms - retention_ms:
-        first = position_before(pool, first, end, newest_ms - retention_ms)
+        first = int(position_before(pool, first, end, newest_ms - retention_ms))
     return first
 
 

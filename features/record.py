@@ -45,8 +45,14 @@ TRANSACTION_KIND: Final = 0
 LABEL_KIND: Final = 1
 LABEL_CODES: Final = {"fraud": 1, "genuine": 2, "account_closed": 3}
 
-_CHANNEL_CODE = {None: 0, **{name: code for code, name in enumerate(CHANNELS, start=1)}}
-_TYPE_CODE = {None: 0, **{name: code for code, name in enumerate(TRANSACTION_TYPES, start=1)}}
+_CHANNEL_CODE: dict[str | None, int] = {
+    None: 0,
+    **{name: code for code, name in enumerate(CHANNELS, start=1)},
+}
+_TYPE_CODE: dict[str | None, int] = {
+    None: 0,
+    **{name: code for code, name in enumerate(TRANSACTION_TYPES, start=1)},
+}
 _PRESENT_CODE = {None: 0, False: 1, True: 2}
 _NAN = float("nan")
 

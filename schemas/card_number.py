@@ -7,7 +7,12 @@ from typing import Any
 from pydantic_core import from_json
 
 _MIN_DIGITS, _MAX_DIGITS = 13, 19
+# A longer run of digits is masked unread: trying all its parts would take seconds.
+_LONGEST_READ = 64
+_LONGEST_NAME = 128
 _RUN = re.compile(rb"(?<!\d)\d(?:[ -]?\d){12,}(?!\d)")
+# JSON may write any character as an escape: 4 as \u0034, a space as \u0020, a dash as \u002d.
+_ESCAPE = re.compile(rb"\\u00(3[0-9]|20|2[dD])")
 _WHOLE = re.compile(r"\d(?:[ -]?\d){12,18}")
 # Times and amounts are numbers in their own right: 1767225600000 is a moment, not a card.
 _NUMERIC_FIELDS = frozenset({"event_time", "label_time", "updated_at", "amount", "balance_after", "income"})
@@ -50,7 +55,7 @@ def card_number_field(raw: bytes) -> str | None:
     A run of 13 digits is looked for first: most messages have none and cost one scan.
     Text that is not a JSON object has no fields; its own validation refuses it.
     """
-    if _RUN.search(raw) is None:
+    if _RUN.search(raw) is None and _ESCAPE.search(raw) is None:
         return None
     try:
         # The parser that will validate it, so that both read the same document.
@@ -68,13 +73,25 @@ def _card_fields(document: Any) -> Iterator[str]:
         if isinstance(value, dict):
             for key, inner in value.items():
                 if is_card_number(key):
-                    yield f"{path}, in a field's name" if path else "a field's name"
+                    yield f"{_shown(path)}, in a field's name" if path else "a field's name"
                 elif not (key in _NUMERIC_FIELDS and isinstance(inner, int | float)):
                     stack.append((f"{path}.{key}" if path else key, inner))
         elif isinstance(value, list):
             stack.extend((path, inner) for inner in value)
-        elif isinstance(value, str | int) and not isinstance(value, bool) and is_card_number(str(value)):
-            yield path
+        elif is_card_number(_text(value)):
+            yield _shown(path) if path else "the message"
+
+
+def _text(value: Any) -> str:
+    # A number column with gaps becomes floats in some exporters: 4111111111111111.0 is the same card.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _shown(path: str) -> str:
+    # Names of fields are the sender's text too.
+    return mask_card_numbers(path.encode()).decode()[:_LONGEST_NAME]
 
 
 def mask_card_numbers(raw: bytes) -> bytes:
@@ -85,11 +102,18 @@ def mask_card_numbers(raw: bytes) -> bytes:
     >>> mask_card_numbers(b'{"note": "card 4111-1111-1111-1111 lost"}')
     b'{"note": "card ************1111 lost"}'
     """
+    if _ESCAPE.search(raw) is not None:
+        plain = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw)
+        masked = _RUN.sub(_mask, plain)
+        if masked != plain:
+            return masked
     return _RUN.sub(_mask, raw)
 
 
 def _mask(match: re.Match[bytes]) -> bytes:
     digits = match.group().replace(b" ", b"").replace(b"-", b"").decode()
+    if len(digits) > _LONGEST_READ:
+        return b"*" * (len(digits) - 4) + digits[-4:].encode()
     for length in range(_MAX_DIGITS, _MIN_DIGITS - 1, -1):
         for start in range(len(digits) - length + 1):
             if passes_luhn(digits[start : start + length]):

@@ -1,6 +1,7 @@
 """What could not be accepted: why, from where, and the bytes themselves."""
 
 import base64
+import codecs
 import hashlib
 from typing import Literal
 
@@ -10,7 +11,8 @@ from schemas.card_number import mask_card_numbers
 from schemas.fields import Message, Moment
 from schemas.score import Source
 
-MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_PAYLOAD_BYTES = 64 * 1024
+"""Longest payload kept. JSON may write six characters for a byte: this stays below a broker's 1 MB."""
 
 ReasonCode = Literal[
     "not_json",
@@ -25,6 +27,7 @@ ReasonCode = Literal[
     "card_number",
     "duplicate_transaction",
     "unknown_transaction",
+    "unknown_customer",
 ]
 
 
@@ -61,7 +64,9 @@ def describe_payload(value: bytes | None) -> dict[str, object]:
     if masked == value:
         described["payload_sha256"] = hashlib.sha256(value).hexdigest()
     try:
-        described["payload"] = cut.decode("utf-8", errors="strict" if cut is masked else "ignore")
+        # Not final where it was cut: the cut may go through a character.
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        described["payload"] = decoder.decode(cut, final=len(cut) == len(masked))
     except UnicodeDecodeError:
         described["payload"] = base64.b64encode(cut).decode()
         described["payload_encoding"] = "base64"

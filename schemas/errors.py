@@ -9,7 +9,7 @@ class EventError(TidegateError):
     """The event is bad: dead-letter topic, HTTP 422, never retried.
 
     Attributes:
-        reason: Stable code from `schemas.dead_letter.Reason`.
+        reason: Stable code from `schemas.dead_letter.ReasonCode`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

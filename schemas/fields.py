@@ -29,8 +29,8 @@ def _parse_moment(value: Any) -> Any:
             return datetime.fromtimestamp(value / 1000, UTC)
         except (ValueError, OverflowError, OSError):
             raise ValueError("a time in milliseconds since 1970 is out of range") from None
-    if isinstance(value, str) and len(value) < 16:
-        # A bare date or a number in quotes: pydantic would take both.
+    if isinstance(value, str) and (len(value) < 16 or value[4] != "-"):
+        # A bare date or a number in quotes, however long: pydantic would take both.
         raise ValueError("a time is RFC 3339 text with an offset, or milliseconds since 1970")
     return value
 

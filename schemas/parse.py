@@ -12,6 +12,9 @@ from schemas.fields import Message
 MAX_MESSAGE_BYTES = 64 * 1024
 FUTURE_TOLERANCE_MS = 24 * 3600 * 1000
 
+# The codes that `money.to_minor` gives for what only rounding or the currency decides.
+_AMOUNT_REASONS = {"greater_than": "amount_not_positive", "less_than_equal": "amount_too_large"}
+
 M = TypeVar("M", bound=Message)
 
 
@@ -46,8 +49,9 @@ def refusal(invalid: ValidationError, raw: bytes | None = None) -> EventError:
         return EventError(
             "not_an_object", "the message is JSON but not an object; send one object per message"
         )
+    reason = _AMOUNT_REASONS.get(first["type"]) if first["loc"] == ("amount",) else None
     problems = [f"{'.'.join(map(str, error['loc'])) or 'message'}: {_tidy(error['msg'])}" for error in errors]
-    return EventError("invalid_field", "; ".join(problems))
+    return EventError(reason or "invalid_field", "; ".join(problems))
 
 
 def _tidy(text: str) -> str:

@@ -49,7 +49,7 @@ class Transaction(Message):
     transaction_type: TransactionType | None = None
     channel: Channel | None = None
     merchant_id: Text | None = None
-    merchant_category: Annotated[str, StringConstraints(pattern=r"^\d{4}$")] | None = Field(
+    merchant_category: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")] | None = Field(
         default=None, description="ISO 18245 merchant category code."
     )
     merchant_country: CountryCode | None = Field(default=None, description="ISO 3166-1 alpha-2.")

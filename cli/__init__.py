@@ -1,0 +1,1 @@
+"""The command line: one module for each command, which wires rooms together and holds no logic."""

@@ -1,0 +1,32 @@
+"""What commands print, and where: results on standard output, everything for people on standard error."""
+
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+out = Console()
+err = Console(stderr=True)
+
+
+def fail(message: str) -> None:
+    """One sentence of error."""
+    err.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """JSON for machines, on one line of standard output."""
+    print(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def progress() -> Progress:
+    """A progress display on standard error; silent off a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )

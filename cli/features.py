@@ -1,0 +1,48 @@
+"""`tidegate features`."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli.console import out, print_json
+from features.catalogue import FEATURES, FEATURES_HASH
+from features.describe import markdown
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def features() -> None:
+    """Feature declarations."""
+
+
+@app.command(name="list")
+def list_features(
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/features.md.")] = False,
+) -> None:
+    """Print the features with window, unit and meaning."""
+    if as_markdown:
+        print(markdown(FEATURES), end="")
+    elif json:
+        print_json(
+            [
+                {
+                    "name": f.name,
+                    "category": f.category,
+                    "op": f.op,
+                    "window": f.window,
+                    "unit": f.unit,
+                    "meaning": f.meaning,
+                }
+                for f in FEATURES
+            ]
+        )
+    else:
+        table = Table(
+            "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
+        )
+        for f in FEATURES:
+            table.add_row(f.name, f.category, f.window or "", f.unit, f.meaning)
+        out.print(table)

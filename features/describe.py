@@ -1,0 +1,24 @@
+"""The declarations as a document."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from features.definitions import Feature, declaration_hash
+
+
+def markdown(features: Sequence[Feature]) -> str:
+    """`docs/features.md`."""
+    lines = [
+        "# Features",
+        "",
+        "Generated from the declarations in `features/catalogue.py` by `tidegate features list --markdown`.",
+        f"{len(features)} features, declaration `{declaration_hash(features)}`.",
+        "",
+        "A window of 30d is `[t - 30 days, t)` in event time, and the scored event is not in it. Amounts",
+        "are in major units and take only events in the scored event's currency. Unknown is null, never 0.",
+    ]
+    for category, members in groupby(features, key=lambda f: f.category):
+        lines += ["", f"## {category.replace('_', ' ').capitalize()}", ""]
+        lines += ["| feature | window | unit | meaning |", "| --- | --- | --- | --- |"]
+        lines += [f"| `{f.name}` | {f.window or ''} | {f.unit} | {f.meaning} |" for f in members]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,133 @@
+"""What the shells need from a history store, whatever it is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Outcome(StrEnum):
+    """What became of a commit."""
+
+    APPLIED = "applied"
+    ALREADY_APPLIED = "already_applied"  # the reply of an earlier try was lost
+    FENCED = "fenced"  # somebody else has the partition: drop it
+    ROLLED_BACK = "rolled_back"  # the store lost writes: acquire again and seek back
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to write a partition's state, and how far that state goes.
+
+    Attributes:
+        partition: Number of the source partition.
+        epoch: Grows with every lease of this partition.
+        owner: Random token: after a rollback of the store the same epoch can be given twice.
+        next_offsets: For each source topic the next offset to process; absent before the first.
+        watermark_ms: Largest event time accepted in this partition; 0 before the first.
+        swept_day: Day (since 1970) up to which silent customers were rescored; -1 before the first.
+    """
+
+    partition: int
+    epoch: int
+    owner: str
+    next_offsets: dict[str, int] = field(default_factory=dict)
+    watermark_ms: int = 0
+    swept_day: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryChange:
+    """One customer's stored history, changed.
+
+    Attributes:
+        expected_bytes: Length of the stored history that this change was made from; 0 for none.
+        header: New header, always written.
+        appended: Records to add behind the stored ones, in order of arrival.
+        replaced: Whether `header + appended` replaces everything that is stored.
+        last_event_ms: Time of the newest event, for finding silent customers.
+    """
+
+    customer_id: str
+    expected_bytes: int
+    header: bytes
+    appended: bytes
+    last_event_ms: int
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that one chunk changes, applied in one atomic step or not at all.
+
+    Attributes:
+        source: Topic of the chunk; empty for a sweep, which moves no offset.
+        expected_next: Next offset of the source before this commit; `None` before the first.
+        next_offset: Next offset after it.
+        scores: Newest fraud scores by customer, oldest first, as JSON.
+        churn: Newest churn score by customer, as JSON.
+        profiles: Profiles by customer, as JSON; `None` removes one.
+    """
+
+    source: str
+    expected_next: int | None
+    next_offset: int
+    histories: Sequence[HistoryChange] = ()
+    scores: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    churn: Mapping[str, bytes] = field(default_factory=dict)
+    profiles: Mapping[str, bytes | None] = field(default_factory=dict)
+    watermark_ms: int = 0
+    swept_day: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerState:
+    """What is stored of one customer.
+
+    Attributes:
+        history: Stored bytes for `codec.decode`; `None` for a customer never seen.
+        scores: Newest fraud scores as JSON, oldest first.
+        churn: Newest churn score as JSON.
+        profile: Profile as JSON.
+    """
+
+    history: bytes | None = None
+    scores: Sequence[bytes] = ()
+    churn: bytes | None = None
+    profile: bytes | None = None
+
+
+class HistoryStore(Protocol):
+    """Histories and how far they go, by source partition.
+
+    Every method raises `DependencyError` when the store does not answer in time; calling again is
+    always safe.
+    """
+
+    async def acquire(self, partition: int) -> Lease:
+        """Take the lease of a partition; every earlier lease of it is fenced off.
+
+        Raises:
+            HistoryError: The stored state has a format this program does not read.
+        """
+        ...
+
+    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories, in the order asked for."""
+        ...
+
+    async def apply(self, lease: Lease, commit: Commit) -> Outcome:
+        """Apply a commit under a lease, all or nothing."""
+        ...
+
+    async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
+        """Customers whose newest event is in `[after_ms, before_ms)`."""
+        ...
+
+    async def customers(self, partition: int) -> list[str]:
+        """All customers of a partition."""
+        ...
+
+    async def read(self, customer_id: str) -> CustomerState | None:
+        """State of a customer, wherever it is; `None` for one never seen."""
+        ...

@@ -1,0 +1,1 @@
+"""Adapters to the outside: Redis, Kafka administration, files, embedded servers, metrics, logs."""

@@ -1,0 +1,224 @@
+"""Histories in Redis or Valkey: all keys of a source partition share one hash tag.
+
+| key | what |
+| --- | --- |
+| `{tg:3}:meta` | epoch, owner, next offsets, watermark, format version |
+| `{tg:3}:index` | customers by the time of their newest event |
+| `{tg:3}:h:<customer>` | history (`features.codec`) |
+| `{tg:3}:s:<customer>` | newest fraud scores |
+| `{tg:3}:c:<customer>` | newest churn score |
+| `{tg:3}:p:<customer>` | profile, without contact data |
+| `tg:topology` | number of source partitions |
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import redis.asyncio as redis
+from redis import exceptions
+
+from features.codec import VERSION
+from features.ports import Commit, CustomerState, Lease, Outcome
+from infra.partitioning import partition_for
+from schemas.errors import DependencyError, HistoryError
+
+_FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
+
+
+class RedisHistoryStore:
+    """A `HistoryStore` in Redis 7+ or Valkey 8+.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`.
+        partitions: Number of partitions of the transactions topic; `None` reads it from the store.
+        namespace: First part of every key.
+        timeout_s: Limit of one call.
+        recent_scores: Fraud scores kept per customer for lookups.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        partitions: int | None = None,
+        *,
+        namespace: str = "tg",
+        timeout_s: float = 5.0,
+        recent_scores: int = 10,
+    ) -> None:
+        self._redis: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, health_check_interval=15
+        )
+        self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://")
+        self._partitions = partitions
+        self._namespace = namespace
+        self._recent_scores = recent_scores
+        self._loading = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Raise `DependencyError` unless the store answers."""
+        await self._call(self._redis.ping)
+
+    async def info(self) -> dict[str, Any]:
+        """The server's own description, for checks of its settings."""
+        return cast(dict[str, Any], await self._call(self._redis.info))
+
+    async def partitions(self) -> int:
+        """Number of source partitions.
+
+        Raises:
+            HistoryError: Nothing was ever stored, so there is no number.
+        """
+        if self._partitions is None:
+            stored = await self._call(lambda: self._redis.get(f"{self._namespace}:topology"))
+            if stored is None:
+                raise HistoryError("the store is empty: no worker has run against it yet")
+            self._partitions = int(stored)
+        return self._partitions
+
+    async def claim_topology(self, partitions: int) -> None:
+        """Record the number of source partitions, or check it.
+
+        Raises:
+            HistoryError: State was built with another number: customers would be looked for in the
+                wrong place.
+        """
+        key = f"{self._namespace}:topology"
+        await self._call(lambda: self._redis.set(key, partitions, nx=True))
+        stored = int(await self._call(lambda: self._redis.get(key)))
+        if stored != partitions:
+            raise HistoryError(
+                f"the topic has {partitions} partitions, but the stored histories were built with {stored}: "
+                "use another namespace (TIDEGATE_NAMESPACE) and let the worker rebuild from the log"
+            )
+        self._partitions = partitions
+
+    async def acquire(self, partition: int) -> Lease:
+        """Take the lease of a partition; every earlier lease of it is fenced off."""
+        owner = secrets.token_hex(8)
+        flat = await self._fcall("tidegate_acquire", [self._key(partition, "meta")], [owner, VERSION])
+        meta = {k.decode(): v.decode() for k, v in zip(flat[::2], flat[1::2], strict=True)}
+        return Lease(
+            partition=partition,
+            epoch=int(meta["epoch"]),
+            owner=owner,
+            next_offsets={k.removeprefix("next:"): int(v) for k, v in meta.items() if k.startswith("next:")},
+            watermark_ms=int(meta.get("watermark", 0)),
+            swept_day=int(meta.get("swept", -1)),
+        )
+
+    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories, in the order asked for."""
+        if not customer_ids:
+            return []
+        keys = [self._key(partition, "h", c) for c in customer_ids]
+        return cast(list[bytes | None], await self._call(lambda: self._redis.mget(keys)))
+
+    async def apply(self, lease: Lease, commit: Commit) -> Outcome:
+        """Apply a commit under a lease, all or nothing."""
+        p = lease.partition
+        keys = [self._key(p, "meta"), self._key(p, "index")]
+        expected = "" if commit.expected_next is None else commit.expected_next
+        args: list[Any] = [lease.epoch, lease.owner, commit.source, expected, commit.next_offset]
+        args += [commit.watermark_ms, commit.swept_day]
+
+        def key(kind: str, customer_id: str) -> int:
+            keys.append(self._key(p, kind, customer_id))
+            return len(keys)
+
+        for change in commit.histories:
+            number = key("h", change.customer_id)
+            if change.replaced:
+                args += ["S", number, change.header + change.appended]
+            else:
+                args += ["A", number, change.expected_bytes, change.header, change.appended]
+            args += ["Z", change.last_event_ms, change.customer_id]
+        for customer_id, scores in commit.scores.items():
+            newest = scores[-self._recent_scores :]
+            args += ["L", key("s", customer_id), self._recent_scores, len(newest), *newest]
+        for customer_id, churn in commit.churn.items():
+            args += ["S", key("c", customer_id), churn]
+        for customer_id, profile in commit.profiles.items():
+            number = key("p", customer_id)
+            args += ["D", number] if profile is None else ["S", number, profile]
+        answer: bytes = await self._fcall("tidegate_apply", keys, args)
+        return Outcome(answer.decode().lower())
+
+    async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
+        """Customers whose newest event is in `[after_ms, before_ms)`."""
+        index = self._key(partition, "index")
+        found = await self._call(lambda: self._redis.zrangebyscore(index, after_ms, f"({before_ms}"))
+        return [member.decode() for member in found]
+
+    async def customers(self, partition: int) -> list[str]:
+        """All customers of a partition."""
+        index = self._key(partition, "index")
+        found = await self._call(lambda: self._redis.zrange(index, 0, -1))
+        return [member.decode() for member in found]
+
+    async def read(self, customer_id: str) -> CustomerState | None:
+        """State of a customer, wherever it is; `None` for one never seen."""
+        p = partition_for(customer_id, await self.partitions())
+
+        async def read_all() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.get(self._key(p, "h", customer_id))
+            pipe.lrange(self._key(p, "s", customer_id), 0, -1)
+            pipe.mget(self._key(p, "c", customer_id), self._key(p, "p", customer_id))
+            results: list[Any] = await pipe.execute()
+            return results
+
+        history, scores, (churn, profile) = await self._call(read_all)
+        if history is None and profile is None:
+            return None
+        return CustomerState(history, scores, churn, profile)
+
+    def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
+        tag = f"{{{self._namespace}:{partition}}}:{kind}"
+        return tag if customer_id is None else f"{tag}:{customer_id}"
+
+    async def _fcall(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        try:
+            return await self._call(lambda: self._redis.fcall(name, len(keys), *keys, *args))
+        except exceptions.ResponseError as error:
+            text = str(error)
+            if "Function not found" in text:
+                async with self._loading:
+                    await self._call(lambda: self._redis.function_load(_FUNCTIONS, replace=True))
+                return await self._call(lambda: self._redis.fcall(name, len(keys), *keys, *args))
+            if text.startswith("VERSION"):
+                raise HistoryError(
+                    f"stored histories have format {text.split()[-1]}, this program reads {VERSION}: run the "
+                    "version that wrote them, or use another namespace and rebuild from the log"
+                ) from None
+            if text.startswith("HISTORY"):
+                raise HistoryError(
+                    "a stored history was changed by somebody else (its length differs): rebuild it"
+                ) from None
+            raise
+
+    async def _call(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        """Run one command, telling a store that does not answer from one that answers no."""
+        try:
+            return await command()
+        except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError, OSError) as error:
+            # Loading after a restart and a failing disk are states that pass as well.
+            raise DependencyError(f"Redis at {self._shown} does not answer: {_words(error)}") from error
+        except (exceptions.ReadOnlyError, exceptions.OutOfMemoryError) as error:
+            raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
+        except exceptions.ResponseError as error:
+            if str(error).startswith(
+                ("MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+            ):
+                raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
+            raise
+
+
+def _words(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__

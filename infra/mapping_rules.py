@@ -1,0 +1,473 @@
+"""How one field of a message is made from the columns of a file: what a rule may say, and its function."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from itertools import repeat
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from infra.cells import (
+    COUNT_UNITS_MS,
+    EPOCH_UNITS_MS,
+    Refusal,
+    duration_ms,
+    is_missing,
+    key,
+    number,
+    plain,
+    pseudonym,
+    shown,
+    text,
+    time_reader,
+    zone,
+)
+
+Columns = Mapping[str, Sequence[object]]
+Convert = Callable[[object], object]
+Scalar = str | int | float | bool | None
+
+_NUMBERS = frozenset({"amount", "balance_after"})
+_POSITIONS = frozenset({"latitude", "longitude"})
+_FLAGS = frozenset({"card_present"})
+_YES_NO = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": False, "no": False, "n": False}
+# Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
+_POSITION_DECIMALS = 6
+_CACHED_CELLS = 1 << 14
+
+
+def _as_text(value: Any) -> Any:
+    return text(value) if isinstance(value, int | float) else value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _as_column(value: Any) -> Any:
+    return value if isinstance(value, dict | BaseModel) else {"column": value}
+
+
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    def validate(value: str) -> str:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+ColumnName = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+ColumnNames = Annotated[tuple[ColumnName, ...], Field(min_length=1)]
+Scalars = Annotated[tuple[Scalar, ...], BeforeValidator(_as_list)]
+Zone = Annotated[str, _checked(zone)]
+Duration = Annotated[str, _checked(duration_ms)]
+
+
+class Options(BaseModel):
+    """Base of everything a mapping can say: an option nobody knows is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Context(Options):
+    """What holds for every rule of a mapping."""
+
+    timezone: Zone = Field(default="UTC", description="Of times without an offset.")
+    decimal: Literal[".", ","] = Field(default=".", description="The decimal point of the file's numbers.")
+    empty: Scalars = Field(default=(), description="Cells that mean nothing, besides empty ones: NA, '-'.")
+
+    def cell(self) -> Convert:
+        """A function that strips a cell's text and turns what means nothing into `None`."""
+        empty = frozenset(key(cell) for cell in self.empty)
+
+        def read(cell: object) -> object:
+            if isinstance(cell, str):
+                cell = cell.strip()
+            return None if is_missing(cell) or (empty and key(cell) in empty) else cell
+
+        return read
+
+
+class _FromColumns(Options):
+    """Base of the rules that read one column or join several."""
+
+    column: ColumnName | None = None
+    columns: ColumnNames | None = Field(default=None, description="Joined to one text; empty if one is.")
+    join: str = Field(default=" ", description="Stands between joined columns.")
+
+    sources: ClassVar[tuple[str, ...]] = ("column", "columns")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        given = [name for name in self.sources if name in self.model_fields_set]
+        if len(given) != 1:
+            raise ValueError(
+                f"needs exactly one of {', '.join(self.sources)}; it gives {' and '.join(given) or 'none'}"
+            )
+        if "join" in self.model_fields_set and self.columns is None:
+            raise ValueError("join is for columns: [...]")
+        return self
+
+    def used_columns(self) -> Iterator[str]:
+        """Names of the columns it reads."""
+        if self.column is not None:
+            yield self.column
+        yield from self.columns or ()
+
+    def cells(self, columns: Columns, first_row: int, size: int) -> Sequence[object]:
+        """What `convert`'s function is called with, row by row."""
+        names = tuple(self.used_columns())
+        return columns[names[0]] if len(names) == 1 else list(zip(*(columns[n] for n in names), strict=True))
+
+    def _read(self, context: Context) -> Convert:
+        cell = context.cell()
+        if self.columns is None or len(self.columns) == 1:
+            return cell
+
+        def joined(cells: object) -> object:
+            parts = [cell(part) for part in _parts(cells)]
+            return None if None in parts else self.join.join(map(text, parts))
+
+        return joined
+
+
+def _parts(cells: object) -> tuple[object, ...]:
+    # A group of one column arrives bare.
+    return cells if isinstance(cells, tuple) else (cells,)
+
+
+class TimeRule(_FromColumns):
+    """A point in time: `iso`, an epoch, a count since some day, or a `strptime` format."""
+
+    format: str = "iso"
+    timezone: Zone | None = None
+    since: datetime | None = Field(default=None, description="When a count of seconds ... days is 0.")
+
+    @model_validator(mode="after")
+    def _format_is_known(self) -> Self:
+        if (self.format in COUNT_UNITS_MS) != (self.since is not None):
+            raise ValueError(f"since goes with a format of {', '.join(COUNT_UNITS_MS)}, and they with it")
+        known = ("iso", *EPOCH_UNITS_MS, *COUNT_UNITS_MS)
+        if self.format not in known and "%" not in self.format:
+            raise ValueError(f"format {self.format!r} is none of {', '.join(known)} and has no %Y, %m, %d ...")
+        return self
+
+    def convert(self, context: Context) -> Convert:
+        """A function from a cell to RFC 3339 text, or `None` for an empty one; it raises `Refusal`."""
+        cell = self._read(context)
+        read = time_reader(self.format, zone(self.timezone or context.timezone), self.since)
+        return _cached(lambda value: None if (value := cell(value)) is None else read(value))
+
+
+class FieldRule(_FromColumns):
+    """A field's value. The options apply in the order in which they are declared here."""
+
+    product: ColumnNames | None = Field(default=None, description="The columns' numbers multiplied.")
+    first_of: ColumnNames | None = Field(default=None, description="The first column that is not empty.")
+    filled: dict[ColumnName, Scalar] | None = Field(
+        default=None, min_length=1, description="The value given for the first column that is not empty."
+    )
+    sign_of: ColumnName | None = Field(default=None, description="A number; see positive, negative, zero.")
+    constant: Scalar = None
+    row_number: Literal[True] | None = Field(default=None, description="1 for the first row of data.")
+
+    positive: Scalar = None
+    negative: Scalar = None
+    zero: Scalar = None
+
+    remove: str | None = Field(default=None, min_length=1, description="Each of these characters goes: '$,'.")
+    split: str | None = Field(default=None, min_length=1)
+    part: int | None = Field(default=None, ge=0, description="Which part of the split text, from 0.")
+    scale: float | None = Field(default=None, description="The number is multiplied by this.")
+    absolute: bool = False
+    range: tuple[float, float] | None = Field(default=None, description="A number outside is empty.")
+    zero_pad: int | None = Field(default=None, ge=1, le=64, description="Digits, with leading zeros.")
+    case: Literal["upper", "lower"] | None = None
+    values: dict[Scalar, Scalar] | None = Field(default=None, min_length=1)
+    pseudonym: str | None = Field(default=None, description="Replaced by a hash with this salt.")
+    prefix: str = ""
+    default: Scalar = Field(default=None, description="For an empty cell, and one that values does not list.")
+    required: bool = False
+
+    sources: ClassVar[tuple[str, ...]] = (
+        "column", "columns", "product", "first_of", "filled", "sign_of", "constant", "row_number",
+    )  # fmt: skip
+    _alone: ClassVar[dict[str, frozenset[str]]] = {
+        "constant": frozenset(),
+        "row_number": frozenset({"zero_pad", "pseudonym", "prefix"}),
+        "filled": frozenset({"default", "required"}),
+        "sign_of": frozenset({"positive", "negative", "zero", "remove", "default", "required"}),
+    }
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        given = self.model_fields_set
+        for source, allowed in self._alone.items():
+            if source in given and (extra := sorted(given - allowed - {source})):
+                raise ValueError(f"{', '.join(extra)}: not with {source}")
+        if "sign_of" in given and not {"positive", "negative"} <= given:
+            raise ValueError("sign_of needs positive and negative: what each sign means")
+        if "sign_of" not in given and (extra := sorted(given & {"positive", "negative", "zero"})):
+            raise ValueError(f"{', '.join(extra)}: only with sign_of")
+        if (self.split is None) != (self.part is None):
+            raise ValueError("split and part go together: {split: ' ', part: 0}")
+        if self.range is not None and self.range[0] > self.range[1]:
+            raise ValueError("range is [lowest, highest]")
+        return self
+
+    def used_columns(self) -> Iterator[str]:
+        """Names of the columns it reads."""
+        yield from super().used_columns()
+        yield from self.product or self.first_of or self.filled or ()
+        if self.sign_of is not None:
+            yield self.sign_of
+
+    def targets(self) -> Iterator[tuple[str, Scalar]]:
+        """Every value the mapping itself puts into the field, with where it says so."""
+        if "constant" in self.model_fields_set:
+            yield "constant", self.constant
+        if "default" in self.model_fields_set:
+            yield "default", self.default
+        for name in ("positive", "negative", "zero"):
+            yield name, getattr(self, name)
+        for option in ("filled", "values"):
+            for source, target in (getattr(self, option) or {}).items():
+                yield f"{option}: {source}", target
+
+    def cells(self, columns: Columns, first_row: int, size: int) -> Sequence[object]:
+        """What `convert`'s function is called with, row by row."""
+        if self.row_number:
+            return range(first_row, first_row + size)
+        if "constant" in self.model_fields_set:
+            return list(repeat(None, size))
+        return super().cells(columns, first_row, size)
+
+    def convert(self, field: str, context: Context) -> Convert:
+        """A function from a cell to what the message says, or `None`; it raises `Refusal`."""
+        source = self._source(context)
+        steps = [*self._text_steps(), *self._number_steps(field, context), *self._word_steps()]
+
+        def convert(value: object) -> object:
+            value = source(value)
+            for step in steps:
+                if value is None:
+                    break
+                value = step(value)
+            if value is None:
+                # Not finished like a cell: a default has no prefix.
+                return None if self.default is None else to_wire(field, self.default)
+            return self.finish(field, value)
+
+        # Every row has its own number: nothing to remember.
+        return convert if self.row_number else _cached(convert)
+
+    def finish(self, field: str, value: object) -> object:
+        """The last steps, which the mapping's own values go through as well."""
+        value = to_wire(field, value)
+        if self.pseudonym is not None:
+            value = pseudonym(text(value), self.pseudonym)
+        return f"{self.prefix}{value}" if self.prefix else value
+
+    def _source(self, context: Context) -> Convert:
+        cell = context.cell()
+        if "constant" in self.model_fields_set:
+            return lambda _: self.constant
+        if self.row_number:
+            return lambda row: row
+        if self.sign_of is not None:
+            return self._sign(context)
+        if (filled := self.filled) is not None:
+            targets = tuple(filled.values())
+            return lambda cells: next(
+                (target for target, part in zip(targets, _parts(cells), strict=True) if cell(part) is not None),
+                None,
+            )
+        if self.first_of is not None:
+            return lambda cells: next((part for raw in _parts(cells) if (part := cell(raw)) is not None), None)
+        if self.product is not None:
+            return self._product(context)
+        return self._read(context)
+
+    def _sign(self, context: Context) -> Convert:
+        cell, clean = context.cell(), self._text_steps()
+
+        def sign(value: object) -> object:
+            value = cell(value)
+            for step in clean:
+                value = None if value is None else step(value)
+            if value is None:
+                return None
+            size = number(value, context.decimal)
+            return self.positive if size > 0 else self.negative if size < 0 else self.zero
+
+        return sign
+
+    def _product(self, context: Context) -> Convert:
+        cell = context.cell()
+
+        def product(cells: object) -> object:
+            result = Decimal(1)
+            for part in _parts(cells):
+                if (value := cell(part)) is None:
+                    return None
+                result *= number(value, context.decimal)
+            return result
+
+        return product
+
+    def _text_steps(self) -> list[Convert]:
+        steps: list[Convert] = []
+        if (unwanted := self.remove) is not None:
+            table = str.maketrans("", "", unwanted)
+            steps.append(lambda value: text(value).translate(table).strip() or None)
+        if (separator := self.split) is not None and (part := self.part) is not None:
+
+            def pick(value: object) -> object:
+                parts = text(value).split() if separator == " " else text(value).split(separator)
+                if part >= len(parts):
+                    raise Refusal(f"has no part {part} when split at {separator!r}")
+                return parts[part].strip() or None
+
+            steps.append(pick)
+        return steps
+
+    def _number_steps(self, field: str, context: Context) -> list[Convert]:
+        numeric = self.scale is not None or self.absolute or self.range is not None
+        if not numeric and (self.values is not None or field not in _NUMBERS | _POSITIONS):
+            return []
+        factor = None if self.scale is None else Decimal(repr(self.scale))
+
+        def compute(value: object) -> object:
+            result = value if isinstance(value, Decimal) else number(value, context.decimal)
+            if factor is not None:
+                result *= factor
+            if self.absolute:
+                result = abs(result)
+            if self.range is not None and not self.range[0] <= result <= self.range[1]:
+                return None
+            return result
+
+        return [compute]
+
+    def _word_steps(self) -> list[Convert]:
+        steps: list[Convert] = []
+        if (width := self.zero_pad) is not None:
+            steps.append(lambda value: key(value).zfill(width))
+        if self.case is not None:
+            upper = self.case == "upper"
+            steps.append(lambda value: text(value).upper() if upper else text(value).lower())
+        if self.values is not None:
+            known = {key(source): target for source, target in self.values.items()}
+            lenient = "default" in self.model_fields_set
+
+            def look_up(value: object) -> object:
+                if (written := key(value)) in known:
+                    return known[written]
+                if lenient:
+                    return None
+                raise Refusal(f"holds {shown(written)}, which values does not list")
+
+            steps.append(look_up)
+        return steps
+
+
+def to_wire(field: str, value: object) -> object:
+    """A value in the JSON type its field has in messages."""
+    if field in _NUMBERS:
+        return plain(value if isinstance(value, Decimal) else number(value))
+    if field in _POSITIONS:
+        return round(float(value if isinstance(value, Decimal) else number(value)), _POSITION_DECIMALS)
+    if field in _FLAGS:
+        return _YES_NO.get(key(value).lower(), text(value))
+    return text(value)
+
+
+def _cached(convert: Convert) -> Convert:
+    """Most columns repeat themselves. Typed: 1 and true are different cells."""
+    return lru_cache(maxsize=_CACHED_CELLS, typed=True)(convert)
+
+
+class LabelRule(Options):
+    """Which rows are known frauds, and when that became known."""
+
+    column: ColumnName
+    fraud: Scalars = Field(min_length=1, description="Cells that mean fraud.")
+    genuine: Scalars | None = Field(
+        default=None, description="Cells that mean genuine: by default every other one that is not empty."
+    )
+    time: Annotated[TimeRule, BeforeValidator(_as_column)] | None = Field(
+        default=None, description="When it became known; where empty or not given, `delay` after the event."
+    )
+    delay: Duration = "7d"
+
+    def used_columns(self) -> Iterator[str]:
+        """Names of the columns it reads."""
+        yield self.column
+        if self.time is not None:
+            yield from self.time.used_columns()
+
+    def convert(self, context: Context) -> Callable[[object], Literal["fraud", "genuine"] | None]:
+        """A function from a cell of `column` to the label, `None` where it says nothing."""
+        cell = context.cell()
+        fraud = frozenset(map(key, self.fraud))
+        genuine = None if self.genuine is None else frozenset(map(key, self.genuine))
+
+        def convert(value: object) -> Literal["fraud", "genuine"] | None:
+            value = cell(value)
+            if value is None:
+                return None
+            if (written := key(value)) in fraud:
+                return "fraud"
+            return "genuine" if genuine is None or written in genuine else None
+
+        return lru_cache(maxsize=_CACHED_CELLS, typed=True)(convert)
+
+
+class SkipRule(Options):
+    """Rows that are left out on purpose. One test; several rules are alternatives."""
+
+    column: ColumnName
+    equals: Scalars | None = None
+    not_equals: Scalars | None = None
+    starts_with: ColumnName | None = None
+    empty: bool | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _has_one_test(self) -> Self:
+        tests = sorted(set(type(self).model_fields) - {"column"})
+        if len(given := sorted(self.model_fields_set - {"column"})) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(tests)}; it gives {' and '.join(given) or 'none'}")
+        return self
+
+    def used_columns(self) -> Iterator[str]:
+        """Names of the columns it reads."""
+        yield self.column
+
+    def matches(self, context: Context) -> Callable[[object], bool]:
+        """A function from a cell to whether its row is left out. No number is not at most anything."""
+        read = context.cell()
+        wanted = frozenset(map(key, self.equals or self.not_equals or ()))
+
+        def test(value: object) -> bool:
+            cell = read(value)
+            if self.empty is not None:
+                return (cell is None) == self.empty
+            if cell is None:
+                return False
+            if self.equals is not None or self.not_equals is not None:
+                return (key(cell) in wanted) == (self.equals is not None)
+            if self.starts_with is not None:
+                return text(cell).startswith(self.starts_with)
+            try:
+                size = number(cell, context.decimal)
+            except Refusal:
+                return False
+            return (self.at_most is not None and size <= self.at_most) or (
+                self.at_least is not None and size >= self.at_least
+            )
+
+        return lru_cache(maxsize=_CACHED_CELLS, typed=True)(test)

@@ -1,0 +1,105 @@
+"""Histories in this process's memory: for tests, backtests and a look without Redis."""
+
+import bisect
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from features.codec import HEADER
+from features.ports import Commit, CustomerState, Lease, Outcome
+from schemas.errors import HistoryError
+
+
+@dataclass(slots=True)
+class _Partition:
+    epoch: int = 0
+    owner: str = ""
+    next_offsets: dict[str, int] = field(default_factory=dict)
+    watermark_ms: int = 0
+    swept_day: int = -1
+    histories: dict[str, bytes] = field(default_factory=dict)
+    last_event_ms: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    churn: dict[str, bytes] = field(default_factory=dict)
+    profiles: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryHistoryStore:
+    """A `HistoryStore` with the same answers as the one in Redis."""
+
+    def __init__(self, recent_scores: int = 10) -> None:
+        self._partitions: dict[int, _Partition] = defaultdict(_Partition)
+        self._recent_scores = recent_scores
+
+    async def acquire(self, partition: int) -> Lease:
+        """Take the lease of a partition; every earlier lease of it is fenced off."""
+        state = self._partitions[partition]
+        state.epoch += 1
+        state.owner = secrets.token_hex(8)
+        return Lease(
+            partition, state.epoch, state.owner, dict(state.next_offsets), state.watermark_ms, state.swept_day
+        )
+
+    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories, in the order asked for."""
+        return [self._partitions[partition].histories.get(c) for c in customer_ids]
+
+    async def apply(self, lease: Lease, commit: Commit) -> Outcome:
+        """Apply a commit under a lease, all or nothing."""
+        state = self._partitions[lease.partition]
+        if state.epoch < lease.epoch:
+            return Outcome.ROLLED_BACK
+        if (state.epoch, state.owner) != (lease.epoch, lease.owner):
+            return Outcome.FENCED
+        if commit.source:
+            stored = state.next_offsets.get(commit.source)
+            if stored == commit.next_offset and stored != commit.expected_next:
+                return Outcome.ALREADY_APPLIED
+            if stored != commit.expected_next:
+                return Outcome.ROLLED_BACK
+        for change in commit.histories:
+            if (
+                not change.replaced
+                and len(state.histories.get(change.customer_id, b"")) != change.expected_bytes
+            ):
+                raise HistoryError("a stored history was changed by somebody else (its length differs)")
+        for change in commit.histories:
+            kept = b"" if change.replaced else state.histories.get(change.customer_id, b"")[HEADER.itemsize :]
+            state.histories[change.customer_id] = change.header + kept + change.appended
+            state.last_event_ms[change.customer_id] = change.last_event_ms
+        for customer_id, scores in commit.scores.items():
+            state.scores[customer_id] = [*state.scores[customer_id], *scores][-self._recent_scores :]
+        state.churn.update(commit.churn)
+        for customer_id, profile in commit.profiles.items():
+            if profile is None:
+                state.profiles.pop(customer_id, None)
+            else:
+                state.profiles[customer_id] = profile
+        if commit.source:
+            state.next_offsets[commit.source] = commit.next_offset
+        state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
+        state.swept_day = max(state.swept_day, commit.swept_day)
+        return Outcome.APPLIED
+
+    async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
+        """Customers whose newest event is in `[after_ms, before_ms)`."""
+        ordered = sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())
+        low, high = (bisect.bisect_left(ordered, (ms, "")) for ms in (after_ms, before_ms))
+        return [customer_id for _, customer_id in ordered[low:high]]
+
+    async def customers(self, partition: int) -> list[str]:
+        """All customers of a partition."""
+        return [c for _, c in sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())]
+
+    async def read(self, customer_id: str) -> CustomerState | None:
+        """State of a customer, wherever it is; `None` for one never seen."""
+        for state in self._partitions.values():
+            if customer_id in state.histories or customer_id in state.profiles:
+                return CustomerState(
+                    state.histories.get(customer_id),
+                    tuple(state.scores.get(customer_id, ())),
+                    state.churn.get(customer_id),
+                    state.profiles.get(customer_id),
+                )
+        return None

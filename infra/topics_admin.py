@@ -1,0 +1,116 @@
+"""Topics on the broker, made as `schemas.topics` says."""
+
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from schemas.errors import ConfigError, DependencyError
+from schemas.topics import TOPICS, TRANSACTIONS, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic after `TopicsAdmin.create`."""
+
+    topic: Topic
+    partitions: int
+    created: bool
+
+
+class TopicsAdmin:
+    """Creates and checks topics.
+
+    Args:
+        bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
+        timeout_s: Limit of one request.
+    """
+
+    def __init__(self, bootstrap: str, *, timeout_s: float = 10.0) -> None:
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+
+    async def create(self, partitions: int, replication: int = 1) -> list[TopicState]:
+        """Create the topics that are missing.
+
+        Args:
+            partitions: Of topics that are made now. Those that exist keep theirs; the others follow
+                the transactions topic.
+            replication: Copies on a cluster.
+
+        Raises:
+            DependencyError: The broker does not answer.
+            ConfigError: Existing topics have different numbers of partitions.
+        """
+        existing = await self.partitions()
+        partitions = existing.get(TRANSACTIONS.name, partitions)
+        missing = [topic for topic in TOPICS if topic.name not in existing]
+        new = [NewTopic(t.name, partitions, replication, topic_configs=dict(t.config)) for t in missing]
+        if new:
+            await self._create(new)
+        states = [
+            TopicState(topic, existing.get(topic.name, partitions), topic.name not in existing)
+            for topic in TOPICS
+        ]
+        for state in states:
+            if state.topic.copartitioned and state.partitions != partitions:
+                raise ConfigError(
+                    f"topic {state.topic.name} has {state.partitions} partitions, {TRANSACTIONS.name} has "
+                    f"{partitions}: both need the same number, delete and create the one that is wrong"
+                )
+        return states
+
+    async def source_partitions(self) -> int:
+        """Number of partitions of the transactions topic.
+
+        Raises:
+            DependencyError: The broker does not answer, or the topic is not there yet.
+        """
+        existing = await self.partitions()
+        missing = [topic.name for topic in TOPICS if topic.name not in existing]
+        if missing:
+            raise DependencyError(f"topics are missing ({', '.join(missing)}): run 'tidegate topics create'")
+        return existing[TRANSACTIONS.name]
+
+    async def partitions(self) -> dict[str, int]:
+        """Number of partitions by topic, of all topics on the broker."""
+        client = await self._client()
+        try:
+            described = await client.describe_topics()
+            return {
+                topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]
+            }
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
+    async def _create(self, new: list[NewTopic]) -> None:
+        client = await self._client()
+        try:
+            response = await client.create_topics(new, timeout_ms=int(self._timeout_s * 1000))
+            for name, code, *rest in response.topic_errors:
+                error = for_code(code)
+                # Two workers may start at once.
+                if code and error is not TopicAlreadyExistsError:
+                    raise ConfigError(f"the broker did not create {name}: {error.__name__} {rest or ''}")
+        except TopicAlreadyExistsError:
+            return
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
+    async def _client(self) -> AIOKafkaAdminClient:
+        client = AIOKafkaAdminClient(
+            bootstrap_servers=self._bootstrap, request_timeout_ms=int(self._timeout_s * 1000)
+        )
+        try:
+            await client.start()
+        except (KafkaError, OSError) as error:
+            await client.close()
+            raise self._away(error) from error
+        return client
+
+    def _away(self, error: Exception) -> DependencyError:
+        return DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}")

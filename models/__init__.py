@@ -1,0 +1,1 @@
+"""Fraud and churn models: training, scoring, reasons; only `registry` touches files."""

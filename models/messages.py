@@ -1,0 +1,103 @@
+"""Results as the messages that go out. Plain dictionaries: they are made once for every event.
+
+The contract is `schemas.score`; tests validate what is made here against it.
+"""
+
+from typing import Any
+
+from features.engine import Matrix
+from models.pipeline import ACTIONS, BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk, flag_names
+from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
+
+_Message = dict[str, Any]
+
+
+def fraud_score(
+    events: Events,
+    chunk: ScoredChunk,
+    row: int,
+    models: Models,
+    *,
+    scored_at: str,
+    source: _Message | None,
+    with_features: bool = False,
+) -> _Message:
+    """The `scores.fraud` message of one row."""
+    transaction = events.transactions[row]
+    message: _Message = {
+        "schema_version": SCHEMA_VERSION,
+        "transaction_id": transaction.transaction_id,
+        "customer_id": transaction.customer_id,
+        "event_time": to_rfc3339(transaction.event_time),
+        "scored_at": scored_at,
+        "score": float(chunk.fraud[row]),
+        "decision": DECISIONS[chunk.decisions[row]],
+        "reasons": chunk.reasons.get(row, ()),
+        "model": models.fraud.reference,
+        "flags": flag_names(int(chunk.features.flags[row])),
+    }
+    if source is not None:
+        message["source"] = source
+    if with_features:
+        message["features"] = named_features(chunk.features.X[row], models)
+    return message
+
+
+def fraud_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) -> _Message:
+    """The alert of a row that is not allowed."""
+    transaction = events.transactions[row]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "alert_id": f"fraud:{transaction.transaction_id}",
+        "kind": "fraud",
+        "customer_id": transaction.customer_id,
+        "event_time": to_rfc3339(transaction.event_time),
+        "severity": DECISIONS[chunk.decisions[row]],
+        "score": float(chunk.fraud[row]),
+        "transaction_id": transaction.transaction_id,
+        "amount": float(transaction.amount),
+        "currency": transaction.currency,
+        "reasons": chunk.reasons.get(row, ()),
+        "model": models.fraud.reference,
+    }
+
+
+def churn_score(result: ChurnResult, models: Models, *, scored_at: str, trigger: str) -> _Message:
+    """The `scores.churn` message of a result."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "customer_id": result.customer_id,
+        "as_of": to_rfc3339(from_epoch_ms(result.as_of_ms)),
+        "scored_at": scored_at,
+        "churn_probability": result.proba,
+        "band": BANDS[result.band],
+        "horizon_days": models.churn.card.horizon_days,
+        "drivers": result.drivers,
+        "model": models.churn.reference,
+        "value_at_risk": round(result.value_at_risk, 2),
+        "recommended_action": ACTIONS[result.band],
+        "trigger": trigger,
+    }
+
+
+def churn_alert(result: ChurnResult, models: Models) -> _Message | None:
+    """An alert where a customer moved up to the medium or high band; else `None`."""
+    if result.band == 0 or result.band <= result.band_before:
+        return None
+    as_of = to_rfc3339(from_epoch_ms(result.as_of_ms))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "alert_id": f"churn:{result.customer_id}:{as_of}",
+        "kind": "churn",
+        "customer_id": result.customer_id,
+        "event_time": as_of,
+        "severity": BANDS[result.band],
+        "score": result.proba,
+        "reasons": result.drivers,
+        "model": models.churn.reference,
+    }
+
+
+def named_features(row: Matrix, models: Models) -> dict[str, float | None]:
+    """A vector with names; unknown is null."""
+    return {n: None if v != v else v for n, v in zip(models.engine.names, row.tolist(), strict=True)}

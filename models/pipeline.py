@@ -1,0 +1,221 @@
+"""One chunk from events to scores: what the worker, the API, training and the backtest all run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features import kernels
+from features.arena import HistoryArena
+from features.definitions import DAY_MS, EVENT, Op
+from features.engine import ChunkFeatures, Engine, Matrix
+from features.record import Records
+from models.reasons import by_name, explain
+from models.tree import TreeModel
+from schemas.errors import ModelError
+from schemas.transaction import Transaction
+
+DECISIONS: Final = ("allow", "review", "block")
+BANDS: Final = ("low", "medium", "high")
+ACTIONS: Final = ("none", "watch", "contact")
+_FLAGS: Final = (
+    (kernels.FLAG_LATE, "late"),
+    (kernels.FLAG_COLD_START, "cold_start"),
+    (kernels.FLAG_HISTORY_CUT, "history_cut"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models in use and the engine they were trained on.
+
+    Raises:
+        ModelError: A model was trained on other declarations than the engine's.
+    """
+
+    engine: Engine
+    fraud: TreeModel
+    churn: TreeModel
+
+    def __post_init__(self) -> None:
+        for model in (self.fraud, self.churn):
+            if model.card.features_hash != self.engine.hash:
+                raise ModelError(
+                    f"model {model.card.name} {model.card.version} was trained on feature declarations "
+                    f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
+                    "(tidegate train) or run the version that trained it"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Accepted messages of one chunk, in the order of the log.
+
+    Attributes:
+        transactions: `n` validated messages.
+        records: `(n,)` the same as records.
+    """
+
+    transactions: Sequence[Transaction]
+    records: Records
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnResult:
+    """A recomputed churn probability."""
+
+    customer_id: str
+    slot: int
+    as_of_ms: int
+    proba: float
+    band: int
+    band_before: int
+    value_at_risk: float
+    drivers: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """What became of a chunk of `n` events.
+
+    Attributes:
+        features: Vectors, duplicates and flags.
+        slots: `(n,)` the customers' slots in the arena.
+        fraud: `(n,)` calibrated probabilities; NaN for duplicates.
+        decisions: `(n,)` indices into `DECISIONS`.
+        reasons: By row, for what is not allowed.
+        churn: Customers whose churn probability was due.
+    """
+
+    features: ChunkFeatures
+    slots: npt.NDArray[np.int64]
+    fraud: npt.NDArray[np.float64]
+    decisions: npt.NDArray[np.int8]
+    reasons: dict[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    churn: Sequence[ChurnResult] = ()
+
+    @property
+    def accepted(self) -> npt.NDArray[np.intp]:
+        """Rows that are not duplicates."""
+        return np.flatnonzero(self.features.status == kernels.ACCEPTED)
+
+
+def score_chunk(arena: HistoryArena, events: Events, models: Models) -> ScoredChunk:
+    """Score events in order and move their customers' histories past them.
+
+    Args:
+        arena: Holds the histories of all customers in the chunk; changed in place.
+        events: The chunk.
+        models: What to score with.
+    """
+    slots = np.array([arena.slot(t.customer_id) for t in events.transactions], dtype=np.int64)
+    features = models.engine.compute_chunk(arena, events.records, slots)
+    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+    fraud = np.full(len(slots), np.nan)
+    fraud[accepted] = models.fraud.predict_proba(features.X[accepted])
+    decisions = decide(models.fraud, fraud)
+    alerted = np.flatnonzero(decisions > 0)
+    reasons = explain(models.fraud, features.X[alerted], by_name(models.engine.features))
+    update_totals(arena, events.records[accepted], slots[accepted])
+    return ScoredChunk(
+        features,
+        slots,
+        fraud,
+        decisions,
+        dict(zip(alerted.tolist(), reasons, strict=True)),
+        _due_churn(arena, events, slots, accepted, models),
+    )
+
+
+def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Index into `DECISIONS` for each probability; NaN is allowed."""
+    review, block = model.card.thresholds["review"], model.card.thresholds["block"]
+    return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
+
+
+def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
+    """Add accepted transactions to their customers' lifetime totals."""
+    order = np.argsort(slots, kind="stable")
+    edges = np.flatnonzero(np.diff(slots[order])) + 1
+    for rows in np.split(order, edges):
+        if len(rows):
+            slot = int(slots[rows[0]])
+            arena.set_totals(slot, arena.totals(slot).plus(records[rows]))
+
+
+def _due_churn(
+    arena: HistoryArena,
+    events: Events,
+    slots: npt.NDArray[np.int64],
+    accepted: npt.NDArray[np.intp],
+    models: Models,
+) -> list[ChurnResult]:
+    """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
+    due: dict[int, tuple[str, int]] = {}
+    for row in accepted.tolist():
+        slot, time_ms = int(slots[row]), int(events.records["time_ms"][row])
+        if slot not in due and time_ms // DAY_MS > arena.totals(slot).churn_day:
+            # As of just after the event: it is the best sign that the customer is still there.
+            due[slot] = (events.transactions[row].customer_id, time_ms + 1)
+    return score_churn(arena, [(c, slot, as_of) for slot, (c, as_of) in due.items()], models)
+
+
+def score_churn(
+    arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
+) -> list[ChurnResult]:
+    """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
+    if not wanted:
+        return []
+    X = np.stack([models.engine.compute(arena.records(slot), None, as_of) for _, slot, as_of in wanted])
+    results = churn_results(X, wanted, [arena.totals(slot).churn_band for _, slot, _ in wanted], models)
+    for result in results:
+        totals = arena.totals(result.slot)
+        arena.set_totals(
+            result.slot, replace(totals, churn_day=result.as_of_ms // DAY_MS, churn_band=result.band)
+        )
+    return results
+
+
+def churn_results(
+    X: Matrix, wanted: Sequence[tuple[str, int, int]], bands_before: Sequence[int], models: Models
+) -> list[ChurnResult]:
+    """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
+    proba = models.churn.predict_proba(X)
+    thresholds = models.churn.card.thresholds
+    bands = (proba >= thresholds["medium"]).astype(int) + (proba >= thresholds["high"]).astype(int)
+    yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
+    explained = np.flatnonzero(bands > 0)
+    drivers = dict(
+        zip(
+            explained.tolist(),
+            explain(models.churn, X[explained], by_name(models.engine.features)),
+            strict=True,
+        )
+    )
+    return [
+        ChurnResult(
+            customer_id,
+            slot,
+            as_of,
+            float(proba[i]),
+            int(bands[i]),
+            before,
+            float(proba[i] * yearly[i]),
+            drivers.get(i, ()),
+        )
+        for i, ((customer_id, slot, as_of), before) in enumerate(zip(wanted, bands_before, strict=True))
+    ]
+
+
+def flag_names(bits: int) -> list[str]:
+    """Words for an event's flag bits."""
+    return [name for bit, name in _FLAGS if bits & bit]
+
+
+def is_customer_feature(feature: Any) -> bool:
+    """Whether a feature is known without an event to compare with."""
+    compares = any(where.value == EVENT for where in feature.where)
+    of_event = feature.op in {Op.EVENT_VALUE, Op.ZSCORE, Op.IS_NEW, Op.DISTANCE, Op.SPEED}
+    return not (compares or of_event or "amount" in feature.of)

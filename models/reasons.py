@@ -1,0 +1,89 @@
+"""Contributions into an analyst's words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from features.codes import CATEGORIES, CHANNELS, TRANSACTION_TYPES
+from features.definitions import Feature
+from features.engine import Matrix
+from models.tree import TreeModel
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_WORDS = {"{channel}": CHANNELS, "{category}": CATEGORIES, "{transaction_type}": TRANSACTION_TYPES}
+
+
+def explain(
+    model: TreeModel, X: Matrix, features: Mapping[str, Feature], *, most: int = 4, rising: bool = True
+) -> list[tuple[dict[str, Any], ...]]:
+    """The strongest reasons of each row, as `schemas.score.Reason` fields.
+
+    Args:
+        model: Whose score is explained.
+        X: `(n, n_features)` in the engine's order.
+        features: Declarations by name.
+        most: Reasons per row.
+        rising: Only what raises the score; else by absolute size.
+    """
+    shares = model.contributions(X)[:, :-1]
+    names = model.card.feature_names
+    explained = []
+    for row, share in zip(X[:, model.columns], shares, strict=True):
+        order = np.argsort(-share if rising else -np.abs(share), kind="stable")[:most]
+        explained.append(
+            tuple(
+                reason(features[names[i]], float(row[i]), float(share[i]))
+                for i in order
+                if share[i] > 0 or (not rising and share[i] != 0)
+            )
+        )
+    return explained
+
+
+def reason(feature: Feature, value: float, contribution: float) -> dict[str, Any]:
+    """One reason."""
+    return {
+        "feature": feature.name,
+        "value": None if math.isnan(value) else value,
+        "contribution": round(contribution, 6),
+        "text": in_words(feature, value),
+    }
+
+
+def in_words(feature: Feature, value: float) -> str:
+    """A feature's value in words.
+
+    >>> from features.definitions import Op
+    >>> f = Feature("n", "velocity", Op.COUNT, "events", "", window="1h", phrase="{value:.0f} payments in 1h")
+    >>> in_words(f, 9.0)
+    '9 payments in 1h'
+    """
+    if math.isnan(value):
+        return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
+    phrase = feature.phrase or f"{feature.name} is {{value:g}}"
+    if "|" in phrase:
+        yes, no = phrase.split("|")
+        return yes if value else no
+    for placeholder, words in _WORDS.items():
+        if placeholder in phrase:
+            return phrase.replace(placeholder, words[int(value) - 1])
+    return phrase.format(value=value, duration=duration(value), weekday=_DAYS[int(value) % 7])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use.
+
+    >>> duration(90), duration(7200), duration(864000)
+    ('2 minutes', '2 hours', '10 days')
+    """
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def by_name(features: Sequence[Feature]) -> dict[str, Feature]:
+    """Declarations by name."""
+    return {feature.name: feature for feature in features}

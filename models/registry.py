@@ -1,0 +1,115 @@
+"""Models on disk: one folder a version, and which of them is in use.
+
+fraud/v3/card.json   what is known of the model
+fraud/v3/trees.ubj   its trees
+fraud/champion       the version in use
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from features.engine import Engine
+from models.pipeline import Models
+from models.tree import ModelCard, TreeModel
+from schemas.errors import ModelError
+
+NAMES = ("fraud", "churn")
+
+
+class ModelRegistry:
+    """A folder of models.
+
+    Args:
+        root: The folder; made when the first model is saved.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def save(self, card: ModelCard, trees: bytes) -> ModelCard:
+        """Keep a model under the next version of its name; returns its card with that version."""
+        number = 1 + max((int(v[1:]) for v in self.versions(card.name)), default=0)
+        card = replace(card, version=f"v{number}")
+        folder = self._root / card.name / card.version
+        partial = folder.with_name(f".{card.version}.{os.getpid()}")
+        partial.mkdir(parents=True)
+        (partial / "trees.ubj").write_bytes(trees)
+        (partial / "card.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
+        # Renamed when whole: a reader never finds half a model.
+        partial.rename(folder)
+        return card
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a model, oldest first."""
+        folder = self._root / name
+        found = [p.name for p in folder.iterdir() if re.fullmatch(r"v\d+", p.name)] if folder.is_dir() else []
+        return sorted(found, key=lambda v: int(v[1:]))
+
+    def champion(self, name: str) -> str:
+        """Version in use.
+
+        Raises:
+            ModelError: None was ever promoted.
+        """
+        pointer = self._root / name / "champion"
+        if not pointer.is_file():
+            raise ModelError(
+                f"there is no {name} model in {self._root}: train one with 'tidegate train {name}', "
+                "or point TIDEGATE_MODELS at the folder that has one"
+            )
+        return pointer.read_text().strip()
+
+    def promote(self, name: str, version: str) -> None:
+        """Put a version into use.
+
+        Raises:
+            ModelError: There is no such version.
+        """
+        if version not in self.versions(name):
+            raise ModelError(
+                f"there is no {name} model {version}; there are {', '.join(self.versions(name)) or 'none'}"
+            )
+        pointer = self._root / name / "champion"
+        partial = pointer.with_suffix(f".{os.getpid()}")
+        partial.write_text(version + "\n")
+        partial.replace(pointer)
+
+    def card(self, name: str, version: str) -> ModelCard:
+        """Card of a version.
+
+        Raises:
+            ModelError: It cannot be read.
+        """
+        path = self._root / name / version / "card.json"
+        try:
+            fields = json.loads(path.read_text())
+            return ModelCard(**{**fields, "feature_names": tuple(fields["feature_names"])})
+        except (OSError, ValueError, TypeError, KeyError) as bad:
+            raise ModelError(f"{path} cannot be read as a model card: {bad}") from bad
+
+    def load(self, name: str, feature_names: Sequence[str], version: str | None = None) -> TreeModel:
+        """A model, by default the one in use.
+
+        Raises:
+            ModelError: It is missing, cannot be read, or needs features that are not declared.
+        """
+        version = version or self.champion(name)
+        card = self.card(name, version)
+        path = self._root / name / version / "trees.ubj"
+        try:
+            trees = path.read_bytes()
+            return TreeModel(card, trees, feature_names)
+        except (OSError, ValueError) as bad:  # XGBoost's own error is a ValueError
+            raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
+
+    def load_champions(self, engine: Engine) -> Models:
+        """The models in use, checked against the engine that will feed them.
+
+        Raises:
+            ModelError: One is missing or does not fit.
+        """
+        return Models(engine, *(self.load(name, engine.names) for name in NAMES))

@@ -1,0 +1,160 @@
+"""History replayed through the engine: the only way training data is made."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from features import kernels
+from features.arena import HistoryArena
+from features.codec import History
+from features.definitions import DAY_MS
+from features.engine import ChunkFeatures, Engine
+from features.record import to_records
+from schemas.label import Label
+from schemas.transaction import Transaction
+
+_CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Vectors of a replayed history and what became of them.
+
+    Attributes:
+        X: `(n, n_features)` as float32, columns in declaration order, one row per transaction.
+        time_ms: `(n,)` event times.
+        transaction_ids: `n` ids.
+        fraud_known_ms: Time at which a transaction's fraud became known, by id.
+        churn_X: `(m, n_features)`, customers as of cut-off days.
+        churn_as_of_ms: `(m,)`.
+        churned: `(m,)` whether no transaction followed within the horizon.
+        end_ms: Newest event time: what was not known by then is not used.
+    """
+
+    X: npt.NDArray[np.float32]
+    time_ms: npt.NDArray[np.int64]
+    transaction_ids: list[str]
+    fraud_known_ms: dict[str, int]
+    churn_X: npt.NDArray[np.float32]
+    churn_as_of_ms: npt.NDArray[np.int64]
+    churned: npt.NDArray[np.bool_]
+    end_ms: int
+
+
+@dataclass(slots=True)
+class _Snapshots:
+    """Customers as of cut-off days, taken while the replay passes them."""
+
+    horizon_ms: int
+    every_ms: int
+    rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    customers: list[str] = field(default_factory=list)
+    as_of_ms: list[int] = field(default_factory=list)
+    times: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def take(self, arena: HistoryArena, engine: Engine, as_of_ms: int) -> None:
+        """Snapshot of everybody not yet silent for long: who is gone for certain teaches nothing."""
+        for customer_id, times in self.times.items():
+            before = bisect_left(times, as_of_ms)
+            if before and times[before - 1] >= as_of_ms - 3 * self.horizon_ms // 2:
+                vector = engine.compute(arena.records(arena.slot(customer_id)), None, as_of_ms)
+                self.rows.append(vector.astype(np.float32))
+                self.customers.append(customer_id)
+                self.as_of_ms.append(as_of_ms)
+
+    def churned(self, end_ms: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """Rows whose horizon is over by the end, and whether nothing happened in it."""
+        rows = [i for i, as_of in enumerate(self.as_of_ms) if as_of + self.horizon_ms <= end_ms]
+        gone = []
+        for i in rows:
+            times, as_of = self.times[self.customers[i]], self.as_of_ms[i]
+            following = bisect_left(times, as_of)
+            gone.append(following == len(times) or times[following] >= as_of + self.horizon_ms)
+        return np.array(rows, dtype=np.intp), np.array(gone, dtype=np.bool_)
+
+
+def replay_chunks(
+    transactions: Iterable[Transaction], engine: Engine, arena: HistoryArena
+) -> Iterator[tuple[list[Transaction], ChunkFeatures]]:
+    """Vectors of transactions in their order, chunk by chunk, as the worker computes them.
+
+    Args:
+        transactions: In the order of the log.
+        engine: The engine.
+        arena: Holds the histories; customers not in it start empty.
+    """
+    stream = iter(transactions)
+    while chunk := list(islice(stream, _CHUNK)):
+        for customer_id in arena.missing(t.customer_id for t in chunk):
+            arena.put(customer_id, History.empty())
+        slots = np.array([arena.slot(t.customer_id) for t in chunk], dtype=np.int64)
+        records = to_records(chunk, [t.amount_minor for t in chunk])
+        yield chunk, engine.compute_chunk(arena, records, slots)
+
+
+def replay_for_training(
+    messages: Iterable[Transaction | Label],
+    engine: Engine,
+    *,
+    horizon_days: int = 30,
+    snapshot_days: int = 7,
+) -> TrainingData:
+    """Replay a history once and keep what fraud and churn training need.
+
+    Args:
+        messages: Transactions and labels in time order.
+        engine: The engine.
+        horizon_days: No transaction for as long as this means that a customer has left.
+        snapshot_days: Distance of the days on which customers are looked at for churn.
+    """
+    arena = HistoryArena(max_records=1 << 62)
+    frauds: dict[str, int] = {}
+    snapshots = _Snapshots(horizon_days * DAY_MS, snapshot_days * DAY_MS)
+    blocks: list[npt.NDArray[np.float32]] = []
+    times: list[npt.NDArray[np.int64]] = []
+    ids: list[str] = []
+    next_snapshot: int | None = None
+
+    def transactions() -> Iterator[Transaction]:
+        for message in messages:
+            if isinstance(message, Transaction):
+                yield message
+            elif message.label == "fraud" and message.transaction_id is not None:
+                frauds.setdefault(message.transaction_id, message.label_time_ms)
+
+    for chunk, features in replay_chunks(transactions(), engine, arena):
+        kept = np.flatnonzero(features.status == kernels.ACCEPTED)
+        blocks.append(features.X[kept].astype(np.float32))
+        chunk_times = np.array([t.event_time_ms for t in chunk], dtype=np.int64)
+        times.append(chunk_times[kept])
+        ids.extend(chunk[i].transaction_id for i in kept.tolist())
+        for row in kept.tolist():
+            snapshots.times[chunk[row].customer_id].append(int(chunk_times[row]))
+        newest = int(chunk_times.max())
+        if next_snapshot is None:
+            next_snapshot = (int(chunk_times.min()) // DAY_MS + horizon_days) * DAY_MS
+        # A chunk may pass the cut-off: the engine looks only at what was before it.
+        while newest >= next_snapshot:
+            snapshots.take(arena, engine, next_snapshot)
+            next_snapshot += snapshots.every_ms
+
+    width = len(engine.names)
+    all_times = np.concatenate(times) if times else np.empty(0, dtype=np.int64)
+    end_ms = int(all_times.max(initial=0))
+    rows, churned = snapshots.churned(end_ms)
+    churn_X = np.stack(snapshots.rows) if snapshots.rows else np.empty((0, width), dtype=np.float32)
+    return TrainingData(
+        np.concatenate(blocks) if blocks else np.empty((0, width), dtype=np.float32),
+        all_times,
+        ids,
+        frauds,
+        churn_X[rows],
+        np.array(snapshots.as_of_ms, dtype=np.int64)[rows],
+        churned,
+        end_ms,
+    )

@@ -1,0 +1,112 @@
+"""A calibrated gradient-boosted model over columns of the engine's vector."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+
+from features.engine import Matrix
+from schemas.errors import ModelError
+from schemas.score import Role
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of a model besides its trees.
+
+    Attributes:
+        name: `fraud` or `churn`.
+        version: `v1`, `v2`, ...
+        created_at: RFC 3339.
+        features_hash: Identity of the declarations it was trained on.
+        feature_names: Columns it reads, in its own order.
+        slope, intercept: Platt scaling: calibrated log-odds = slope * margin + intercept.
+        thresholds: By decision or band.
+        data: What it was trained on: source, window, counts.
+        metrics: Measured on held-back data.
+        horizon_days: Of a churn model.
+    """
+
+    name: str
+    version: str
+    created_at: str
+    features_hash: str
+    feature_names: tuple[str, ...]
+    slope: float
+    intercept: float
+    thresholds: Mapping[str, float]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    horizon_days: int = 0
+
+
+class TreeModel:
+    """Trees, calibration and a card.
+
+    Args:
+        card: The model's card.
+        trees: XGBoost model in its UBJSON form.
+        names: The engine's feature names: the columns of every `X` given to this model.
+        role: `champion` unless said otherwise.
+
+    Raises:
+        ModelError: The model reads a feature that the engine does not compute.
+    """
+
+    def __init__(self, card: ModelCard, trees: bytes, names: Sequence[str], role: Role = "champion") -> None:
+        position = {name: number for number, name in enumerate(names)}
+        missing = [name for name in card.feature_names if name not in position]
+        if missing:
+            raise ModelError(
+                f"model {card.name} {card.version} needs features that are not declared: "
+                f"{', '.join(missing)}; train it again with this version"
+            )
+        self.card = card
+        self.trees = trees
+        self.columns = np.array([position[name] for name in card.feature_names])
+        self.reference = {"name": card.name, "version": card.version, "role": role}
+        self._booster = xgboost.Booster()
+        self._booster.load_model(bytearray(trees))
+        # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
+        self._booster.set_param({"nthread": 1})
+
+    def log_odds(self, X: Matrix) -> Vector:
+        """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
+        if not len(X):
+            return np.empty(0)
+        margin = self._booster.inplace_predict(self._inputs(X), predict_type="margin")
+        return self.card.slope * np.asarray(margin, dtype=np.float64) + self.card.intercept
+
+    def predict_proba(self, X: Matrix) -> Vector:
+        """Calibrated probabilities, shape `(n,)`."""
+        return to_proba(self.log_odds(X))
+
+    def contributions(self, X: Matrix) -> Matrix:
+        """Exact tree contributions to the calibrated log-odds.
+
+        Returns:
+            `(n, n_columns + 1)`: one column for each of `card.feature_names`, the last is what all
+            share. A row sums to its `log_odds`.
+
+        Source:
+            Lundberg et al. (2020), Nature Machine Intelligence 2, 56-67 (TreeSHAP).
+        """
+        if not len(X):
+            return np.empty((0, len(self.columns) + 1))
+        shares = self._booster.predict(xgboost.DMatrix(self._inputs(X)), pred_contribs=True)
+        shares = np.asarray(shares, dtype=np.float64) * self.card.slope
+        shares[:, -1] += self.card.intercept
+        return shares
+
+    def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
+        return np.ascontiguousarray(X[:, self.columns], dtype=np.float32)
+
+
+def to_proba(log_odds: Vector) -> Vector:
+    """Logistic function."""
+    return 1.0 / (1.0 + np.exp(-log_odds))

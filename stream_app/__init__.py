@@ -1,0 +1,1 @@
+"""The Faust shell: chunks of records from Kafka through the core and out again."""

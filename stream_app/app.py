@@ -1,0 +1,198 @@
+"""Where the worker is put together and run."""
+
+import asyncio
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+import faust
+import structlog
+from faust.types import TP
+
+import stream_app.transport as transport
+from features.engine import Engine
+from infra.batch_producer import BatchProducer
+from infra.history_store import RedisHistoryStore
+from infra.log_tail import LogTail
+from infra.metrics import WorkerMetrics
+from infra.partitioning import partition_for
+from infra.topics_admin import TopicsAdmin
+from models.pipeline import Models
+from models.registry import ModelRegistry
+from schemas.errors import DependencyError, TidegateError
+from schemas.fields import to_rfc3339
+from schemas.topics import FRAUD_SCORES, TRANSACTIONS
+from stream_app.agents import INPUTS, add_agents
+from stream_app.processor import Delivery, Placement
+from stream_app.retry import Interrupted, Retry
+from stream_app.settings import WorkerSettings
+from stream_app.worker import LogRange, Worker
+
+_log = structlog.get_logger()
+
+
+class _FaustLog:
+    """What the worker asks of the consumer, answered by Faust's."""
+
+    def __init__(self, app: faust.App, timeout_s: float) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+
+    async def ranges(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], LogRange]:
+        wanted = [TP(*tp) for tp in partitions]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._app.consumer.offsets(wanted)
+        except (TimeoutError, OSError) as error:
+            raise DependencyError("Kafka does not say how far its partitions are") from error
+        return {(tp.topic, tp.partition): LogRange(*found[tp]) for tp in wanted}
+
+    async def seek_to_stored(self, partitions: set[tuple[str, int]]) -> None:
+        await self._app.consumer.seek_to_stored({TP(*tp) for tp in partitions})
+
+    def seeks(self, topic: str, partition: int) -> int:
+        return int(self._app.consumer.seeks(topic, partition))
+
+
+def create_faust_app(settings: WorkerSettings) -> faust.App:
+    """The Faust application, without its worker."""
+    return faust.App(
+        settings.group,
+        broker=";".join(f"{transport.SCHEME}://{host.strip()}" for host in settings.bootstrap.split(",")),
+        store="memory://",
+        datadir=os.path.join(tempfile.gettempdir(), "tidegate-faust"),
+        autodiscover=False,
+        # No web server: Faust's is open to all and shows its state.
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        # The drain is the worker's own: Faust's waits without a limit.
+        stream_wait_empty=False,
+        # In chunks, not messages: enough to overlap, little to throw away in a rebalance.
+        stream_buffer_maxsize=16,
+        broker_max_poll_records=settings.chunk_records,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_request_timeout=max(60.0, settings.session_timeout_s),
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+    )
+
+
+async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = None) -> int:
+    """Run until SIGTERM, SIGINT or a failure; returns the exit code.
+
+    0 after a stop that was asked for, 3 where state and log or models do not fit, 1 otherwise.
+    """
+    logging.getLogger("faust").setLevel(logging.ERROR)
+    metrics = metrics or WorkerMetrics()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    retry = Retry(settings.retry_first_s, settings.retry_most_s, settings.give_up_s, metrics.retry)
+    store = RedisHistoryStore(
+        settings.redis_url,
+        namespace=settings.namespace,
+        timeout_s=settings.redis_timeout_s,
+        recent_scores=settings.recent_scores,
+    )
+    producer = BatchProducer(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    try:
+        engine = Engine()
+        models = ModelRegistry(settings.models).load_champions(engine)
+        if settings.metrics_port:
+            metrics.serve(settings.metrics_host, settings.metrics_port)
+        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
+        delivery = Delivery(
+            store,
+            producer,
+            metrics,
+            retry,
+            Placement(partitions, partition_for),
+            lambda: to_rfc3339(datetime.now(UTC)),
+            _crash_at(settings.crash_point),
+        )
+        return await _run(settings, delivery, models, tail, stop)
+    except Interrupted:
+        return 0
+    except TidegateError as error:
+        _log.error("worker refused to start", error=str(error), kind=type(error).__name__)
+        return 1 if isinstance(error, DependencyError) else 3
+    finally:
+        await tail.stop()
+        await producer.stop()
+        await store.close()
+
+
+async def _wait_for_dependencies(
+    settings: WorkerSettings,
+    retry: Retry,
+    stop: asyncio.Event,
+    store: RedisHistoryStore,
+    producer: BatchProducer,
+    tail: LogTail,
+) -> int:
+    """Wait for Redis and Kafka and check that they fit; returns the number of partitions."""
+    admin = TopicsAdmin(settings.bootstrap)
+    await retry.until_done("redis", store.ping, stop)
+    if settings.create_topics:
+        await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
+    partitions = await retry.until_done("kafka", admin.source_partitions, stop)
+    await retry.until_done("redis", lambda: store.claim_topology(partitions), stop)
+    await retry.until_done("kafka", producer.start, stop)
+    await retry.until_done("kafka", tail.start, stop)
+    _log.info("connected", kafka=settings.bootstrap, partitions=partitions)
+    return partitions
+
+
+async def _run(
+    settings: WorkerSettings, delivery: Delivery, models: Models, tail: LogTail, stop: asyncio.Event
+) -> int:
+    app = create_faust_app(settings)
+    worker = Worker(
+        delivery,
+        _FaustLog(app, settings.publish_timeout_s),
+        lambda: models,
+        topics=[topic.name for topic in INPUTS],
+        cached_records=settings.cached_records,
+        silent_days=settings.silent_days,
+        forget_days=settings.forget_days,
+        score_features=settings.score_features,
+        published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
+    )
+    app.positions = worker
+    add_agents(app, lambda: worker)
+    await app.start()
+    _log.info("worker ready", fraud=models.fraud.card.version, churn=models.churn.card.version)
+    ended = [
+        asyncio.ensure_future(stop.wait()),
+        asyncio.ensure_future(app.wait_until_stopped()),
+        asyncio.ensure_future(app._crashed.wait()),
+    ]
+    await asyncio.wait([*ended, worker.failed], return_when=asyncio.FIRST_COMPLETED)
+    for waiting in ended:
+        waiting.cancel()
+    drained = await worker.drain(settings.drain_s)
+    _log.info("worker stopping", drained=drained)
+    try:
+        async with asyncio.timeout(settings.drain_s):
+            await app.stop()
+    except TimeoutError:
+        _log.warning("stopped without waiting for Faust")
+    if worker.failed.done():
+        error = worker.failed.result()
+        _log.error("worker stopped by a failure", error=str(error), kind=type(error).__name__, exc_info=error)
+        return 3 if isinstance(error, TidegateError) and not isinstance(error, DependencyError) else 1
+    return 0 if stop.is_set() else 1
+
+
+def _crash_at(point: str) -> Callable[[str], None]:
+    def crash(reached: str) -> None:
+        if reached == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash

@@ -1,0 +1,41 @@
+"""Refused records as dead letters."""
+
+from typing import Any
+
+from schemas.card_number import mask_card_numbers
+from schemas.dead_letter import describe_payload
+from schemas.errors import EventError
+from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
+from schemas.parse import dump
+from schemas.topics import DEAD_LETTERS
+from stream_app.ports import Outgoing
+
+
+def dead_letter(record: Any, refused: EventError) -> Outgoing:
+    """The dead letter of a Kafka record; it has the record's partition and key.
+
+    Everything in it comes from the record, so a repeat after a crash is byte for byte the same.
+    """
+    letter = {
+        "schema_version": SCHEMA_VERSION,
+        "reason": refused.reason,
+        "detail": str(refused),
+        "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
+        "published_at": _moment(record.timestamp),
+        "key": _key_text(record.key),
+        **describe_payload(record.value),
+    }
+    return Outgoing(DEAD_LETTERS.name, record.partition, _masked(record.key), dump(letter))
+
+
+def _moment(timestamp_ms: int | None) -> str | None:
+    return to_rfc3339(from_epoch_ms(timestamp_ms)) if timestamp_ms and timestamp_ms > 0 else None
+
+
+def _masked(key: bytes | None) -> bytes | None:
+    return None if key is None else mask_card_numbers(key)
+
+
+def _key_text(key: bytes | None) -> str | None:
+    masked = _masked(key)
+    return None if masked is None else masked.decode("utf-8", errors="replace")

@@ -1,0 +1,150 @@
+"""What a worker holds of one partition: its lease, its cached histories, and how far it is."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from features.arena import HistoryArena
+from features.codec import HEADER, decode, encode_header
+from features.ports import HistoryChange, HistoryStore, Lease
+from features.record import RECORD, Records
+
+_REWRITE_SLACK = 64
+
+
+class LeaseLost(Exception):
+    """The partition belongs to somebody else now: drop it."""
+
+
+class StoreRolledBack(Exception):
+    """The store lost writes: take the lease again and go back to where it is."""
+
+
+class Partition:
+    """State of one partition while this worker owns it.
+
+    Everything that changes a partition (transactions, labels, profiles, the sweep) holds `lock`.
+
+    Attributes:
+        lease: The right to write; `None` while it is not ours.
+        interrupted: Set when the partition is taken over or the worker stops: whoever waits for a
+            dependency under the lock lets go.
+        arena: Decoded histories.
+    """
+
+    def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
+        self.number = number
+        self.lock = asyncio.Lock()
+        self.lease: Lease | None = None
+        self.arena = HistoryArena(cached_records)
+        self.published_upto: dict[str, int] = {}
+        self._store = store
+        self._cached_records = cached_records
+        self._stored_bytes: dict[str, int] = {}
+        self._moved = asyncio.Event()
+        self.interrupted = asyncio.Event()
+
+    def begin(self, lease: Lease) -> None:
+        """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
+        self.forget()
+        self.lease = lease
+        self.interrupted.clear()
+
+    def forget(self) -> None:
+        """Drop lease and cache."""
+        self.lease = None
+        self.arena = HistoryArena(self._cached_records)
+        self._stored_bytes = {}
+        self.published_upto = {}
+        self._signal()
+
+    def require_lease(self) -> Lease:
+        """The lease.
+
+        Raises:
+            LeaseLost: The partition is not ours.
+        """
+        if self.lease is None:
+            raise LeaseLost(f"partition {self.number} is not ours")
+        return self.lease
+
+    async def load(self, customer_ids: Sequence[str]) -> None:
+        """Bring the histories of customers into the arena; Redis is asked only for those not there.
+
+        Raises:
+            DependencyError: The store does not answer.
+            HistoryError: A stored history cannot be read.
+        """
+        missing = self.arena.missing(customer_ids)
+        if missing:
+            for customer_id, stored in zip(
+                missing, await self._store.load(self.number, missing), strict=True
+            ):
+                self.arena.put(customer_id, decode(stored))
+                self._stored_bytes[customer_id] = len(stored or b"")
+
+    def is_known(self, customer_id: str) -> bool:
+        """Whether the customer was already seen in this partition."""
+        return customer_id in self.arena
+
+    def change(self, customer_id: str, appended: Records) -> HistoryChange:
+        """The stored form of what was done to a customer's history in the arena.
+
+        Args:
+            customer_id: Is in the arena, with the new records already in its history.
+            appended: The new records in order of arrival.
+        """
+        slot = self.arena.slot(customer_id)
+        live = self.arena.records(slot)
+        before = self._stored_bytes[customer_id]
+        stored_records = max(0, before - HEADER.itemsize) // RECORD.itemsize + len(appended)
+        change = HistoryChange(
+            customer_id,
+            before,
+            encode_header(self.arena.totals(slot)),
+            appended.tobytes(),
+            int(live["time_ms"][-1]) if len(live) else 0,
+        )
+        if stored_records > 2 * len(live) + _REWRITE_SLACK:
+            # Most of what is stored no longer counts: write what does.
+            change = replace(change, appended=live.tobytes(), replaced=True)
+        return change
+
+    def committed(self, changes: Sequence[HistoryChange]) -> None:
+        """Remember what the store now holds."""
+        for change in changes:
+            kept = 0 if change.replaced else max(0, change.expected_bytes - HEADER.itemsize)
+            self._stored_bytes[change.customer_id] = HEADER.itemsize + kept + len(change.appended)
+        self.arena.evict()
+        if len(self._stored_bytes) > 2 * len(self.arena) + 1000:
+            self._stored_bytes = {c: n for c, n in self._stored_bytes.items() if c in self.arena}
+
+    def advance(self, topic: str, next_offset: int, watermark_ms: int = 0) -> None:
+        """Note how far the store is."""
+        if self.lease is not None:
+            self.lease.next_offsets[topic] = next_offset
+            self.lease.watermark_ms = max(self.lease.watermark_ms, watermark_ms)
+        self._signal()
+
+    async def wait_for(self, topic: str, next_offset: int) -> bool:
+        """Wait until a topic is processed up to an offset; false when the lease was lost meanwhile."""
+        lease = self.lease
+        while self.lease is lease and lease is not None:
+            if lease.next_offsets.get(topic, 0) >= next_offset:
+                return True
+            await self._moved.wait()
+        return False
+
+    def _signal(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+def group_rows(customer_ids: Sequence[str], rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """Rows by customer, each in order."""
+    grouped: dict[str, list[int]] = {}
+    for row in rows:
+        grouped.setdefault(customer_ids[row], []).append(row)
+    return {customer_id: np.array(mine) for customer_id, mine in grouped.items()}

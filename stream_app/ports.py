@@ -1,0 +1,60 @@
+"""What the stream needs from outside besides the history store."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to publish."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+
+
+class Publisher(Protocol):
+    """Publishes messages."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Publish in order within each partition; returns when the broker has acknowledged all.
+
+        Raises:
+            DependencyError: It did not in time. Some may have been published: again is safe.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Counts what happens. No customer ever appears in it."""
+
+    def step(self, name: str) -> AbstractContextManager[None]:
+        """Time one step of a chunk."""
+        ...
+
+    def chunk(self, topic: str, records: int) -> None:
+        """A chunk was committed."""
+        ...
+
+    def outcome(self, name: str, count: int = 1) -> None:
+        """Events ended as `scored`, `duplicate`, `late`, `forwarded`, `labelled`, ..."""
+        ...
+
+    def dead_letter(self, reason: str) -> None:
+        """A message was refused."""
+        ...
+
+    def retry(self, dependency: str) -> None:
+        """A call to a dependency failed and is tried again."""
+        ...
+
+    def lease(self, event: str) -> None:
+        """A lease was `acquired`, `fenced`, `rolled_back` or found `already_applied`."""
+        ...
+
+    def progress(self, topic: str, partition: int, next_offset: int) -> None:
+        """How far a partition is."""
+        ...

@@ -1,0 +1,260 @@
+"""One chunk: parsed, scored, published, and only then made part of the state.
+
+The order is the guarantee. A crash before the commit repeats the same scores from the same
+histories; after it, the stored offset skips the chunk. Nothing here decides by a clock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from features.kernels import DUPLICATE, FLAG_LATE
+from features.ports import Commit, HistoryChange, HistoryStore, Outcome
+from features.record import Records, to_records
+from models import messages
+from models.pipeline import ChurnResult, Events, Models, ScoredChunk, score_chunk
+from schemas.errors import EventError
+from schemas.parse import check_not_future, dump, parse_message
+from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
+from schemas.transaction import Transaction
+from stream_app.dead_letter import dead_letter
+from stream_app.partition import LeaseLost, Partition, StoreRolledBack, group_rows
+from stream_app.ports import Observer, Outgoing, Publisher
+from stream_app.retry import Retry
+from stream_app.transport import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where customers belong."""
+
+    partitions: int
+    partition_for: Callable[[str, int], int]
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The steps that transactions, labels, profiles and the sweep share.
+
+    Attributes:
+        clock: RFC 3339 text of now; stamps `scored_at` and decides nothing.
+        crash: Called with the name of each point at which a crash is worth testing.
+    """
+
+    store: HistoryStore
+    publisher: Publisher
+    observer: Observer
+    retry: Retry
+    placement: Placement
+    clock: Callable[[], str]
+    crash: Callable[[str], None] = field(default=lambda point: None)
+
+    async def publish(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
+        """Publish, trying until the broker has it all."""
+        if outgoing:
+            with self.observer.step("publish"):
+                await self.retry.until_done(
+                    "kafka", lambda: self.publisher.publish(outgoing), partition.interrupted
+                )
+
+    async def commit(self, partition: Partition, commit: Commit) -> None:
+        """Make a chunk part of the state.
+
+        Raises:
+            LeaseLost: Somebody else has the partition.
+            StoreRolledBack: The store is not where this chunk starts.
+        """
+        lease = partition.require_lease()
+        self.crash("before-commit")
+        with self.observer.step("commit"):
+            outcome = await self.retry.until_done(
+                "redis", lambda: self.store.apply(lease, commit), partition.interrupted
+            )
+        self.crash("after-commit")
+        if outcome is not Outcome.APPLIED:
+            self.observer.lease(outcome.value)
+        if outcome is Outcome.FENCED:
+            raise LeaseLost(f"partition {partition.number}")
+        if outcome is Outcome.ROLLED_BACK:
+            raise StoreRolledBack(f"partition {partition.number}")
+        partition.committed(commit.histories)
+
+    async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
+        """Bring histories into the partition's cache, trying until the store answers."""
+        with self.observer.step("load"):
+            await self.retry.until_done("redis", lambda: partition.load(customer_ids), partition.interrupted)
+
+    def misplaced(self, partition: Partition, customer_id: str) -> int | None:
+        """The partition a customer belongs in, where it is not this one.
+
+        A record may come here by another partitioner or without a key. Its customer's history is
+        elsewhere, so it is passed on and scored there.
+        """
+        if partition.is_known(customer_id):
+            return None
+        right = self.placement.partition_for(customer_id, self.placement.partitions)
+        return None if right == partition.number else right
+
+    def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
+        """The same record for the partition it belongs in."""
+        self.observer.outcome("forwarded")
+        return Outgoing(record.topic, partition, customer_id.encode(), record.value)
+
+    def refuse(self, record: Any, refused: EventError) -> Outgoing:
+        """A dead letter, counted."""
+        self.observer.dead_letter(refused.reason)
+        return dead_letter(record, refused)
+
+
+@dataclass(slots=True)
+class _Parsed:
+    """A chunk's records sorted out; `records[i]` is what `transactions[i]` came from."""
+
+    transactions: list[Transaction] = field(default_factory=list)
+    amounts_minor: list[int] = field(default_factory=list)
+    records: list[Any] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+
+class TransactionProcessor:
+    """Scores chunks of transactions."""
+
+    def __init__(
+        self, delivery: Delivery, models: Callable[[], Models], *, score_features: bool = False
+    ) -> None:
+        self._delivery = delivery
+        self._models = models
+        self._score_features = score_features
+
+    async def process(self, partition: Partition, chunk: Chunk) -> None:
+        """Score one chunk and move its customers' histories past it.
+
+        Raises:
+            LeaseLost: Nothing of it was made part of the state.
+            StoreRolledBack: The same.
+        """
+        delivery, observer, models = self._delivery, self._delivery.observer, self._models()
+        with observer.step("parse"):
+            parsed = self._parse(partition, chunk.records)
+            records = to_records(parsed.transactions, parsed.amounts_minor)
+        customer_ids = [t.customer_id for t in parsed.transactions]
+        await delivery.load(partition, customer_ids)
+        events = Events(parsed.transactions, records)
+        with observer.step("score"):
+            scored = score_chunk(partition.arena, events, models)
+        with observer.step("encode"):
+            outgoing, scores, churn = self._outgoing(partition, events, scored, parsed, models)
+        delivery.crash("before-publish")
+        await delivery.publish(partition, [*parsed.outgoing, *outgoing])
+        delivery.crash("after-publish")
+        with observer.step("pack"):
+            accepted = scored.accepted.tolist()
+            changes = _changes(partition, customer_ids, records, accepted, scored.churn)
+        watermark = int(records["time_ms"][scored.accepted].max(initial=0))
+        await delivery.commit(
+            partition,
+            Commit(
+                TRANSACTIONS.name,
+                partition.require_lease().next_offsets.get(TRANSACTIONS.name),
+                chunk.next_offset,
+                changes,
+                scores,
+                churn,
+                watermark_ms=watermark,
+            ),
+        )
+        partition.advance(TRANSACTIONS.name, chunk.next_offset, watermark)
+        observer.outcome("scored", len(accepted))
+        observer.outcome("late", int(((scored.features.flags & FLAG_LATE) > 0).sum()))
+
+    def _parse(self, partition: Partition, records: Sequence[Any]) -> _Parsed:
+        parsed = _Parsed()
+        for record in records:
+            try:
+                transaction = parse_message(Transaction, record.value)
+                amount_minor = transaction.amount_minor
+                check_not_future(transaction.event_time_ms, record.timestamp)
+            except EventError as refused:
+                parsed.outgoing.append(self._delivery.refuse(record, refused))
+                continue
+            elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
+            if elsewhere is not None:
+                parsed.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
+                continue
+            parsed.transactions.append(transaction)
+            parsed.amounts_minor.append(amount_minor)
+            parsed.records.append(record)
+        return parsed
+
+    def _outgoing(
+        self, partition: Partition, events: Events, scored: ScoredChunk, parsed: _Parsed, models: Models
+    ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
+        """Messages to publish, and the newest of them by customer for lookups."""
+        number, scored_at = partition.number, self._delivery.clock()
+        already = partition.published_upto.get(TRANSACTIONS.name, 0)
+        outgoing: list[Outgoing] = []
+        scores: dict[str, list[bytes]] = {}
+        for row, record in enumerate(parsed.records):
+            transaction = events.transactions[row]
+            key = transaction.customer_id.encode()
+            if scored.features.status[row] == DUPLICATE:
+                refused = EventError(
+                    "duplicate_transaction",
+                    "transaction_id: already accepted for this customer; nothing was counted twice",
+                )
+                outgoing.append(self._delivery.refuse(record, refused))
+                continue
+            source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            score = dump(
+                messages.fraud_score(
+                    events,
+                    scored,
+                    row,
+                    models,
+                    scored_at=scored_at,
+                    source=source,
+                    with_features=self._score_features,
+                )
+            )
+            scores.setdefault(transaction.customer_id, []).append(score)
+            if record.offset >= already:
+                outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            if scored.decisions[row]:
+                alert = dump(messages.fraud_alert(events, scored, row, models))
+                outgoing.append(Outgoing(ALERTS.name, number, key, alert))
+        churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
+        return [*outgoing, *churn_messages], scores, churn
+
+
+def churn_outgoing(
+    partition: int, results: Sequence[ChurnResult], models: Models, scored_at: str, trigger: str
+) -> tuple[dict[str, bytes], list[Outgoing]]:
+    """Churn scores by customer, and the messages for them and their alerts."""
+    churn: dict[str, bytes] = {}
+    outgoing: list[Outgoing] = []
+    for result in results:
+        key = result.customer_id.encode()
+        churn[result.customer_id] = dump(
+            messages.churn_score(result, models, scored_at=scored_at, trigger=trigger)
+        )
+        outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, churn[result.customer_id]))
+        alert = messages.churn_alert(result, models)
+        if alert is not None:
+            outgoing.append(Outgoing(ALERTS.name, partition, key, dump(alert)))
+    return churn, outgoing
+
+
+def _changes(
+    partition: Partition,
+    customer_ids: Sequence[str],
+    records: Records,
+    accepted: Sequence[int],
+    churn: Sequence[ChurnResult],
+) -> list[HistoryChange]:
+    changed = group_rows(customer_ids, accepted)
+    nothing = np.empty(0, dtype=np.int64)
+    for result in churn:
+        changed.setdefault(result.customer_id, nothing)
+    return [partition.change(customer_id, records[rows]) for customer_id, rows in changed.items()]

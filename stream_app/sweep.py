@@ -1,0 +1,76 @@
+"""The sweep: customers who went quiet send no events, so the day's change rescores them.
+
+The clock is event time: a partition's sweep of day D runs when its transactions have reached D. A
+replay therefore sweeps as the first run did.
+"""
+
+import numpy as np
+
+from features.definitions import DAY_MS
+from features.ports import Commit
+from features.record import RECORD
+from models.pipeline import Models, score_churn
+from stream_app.partition import Partition
+from stream_app.processor import Delivery, churn_outgoing
+
+_BATCH = 500
+
+
+class Sweep:
+    """Rescores silent customers for churn.
+
+    Args:
+        delivery: The shared steps.
+        silent_days: Silence after which a customer is rescored daily.
+        forget_days: Silence after which they are not any more.
+    """
+
+    def __init__(self, delivery: Delivery, *, silent_days: int, forget_days: int) -> None:
+        self._delivery = delivery
+        self._silent_days = silent_days
+        self._forget_days = forget_days
+
+    def due(self, partition: Partition) -> int | None:
+        """The day to sweep, or `None`."""
+        lease = partition.lease
+        if lease is None or lease.watermark_ms == 0:
+            return None
+        day = lease.watermark_ms // DAY_MS
+        return day if day > lease.swept_day else None
+
+    async def run(self, partition: Partition, day: int, models: Models) -> int:
+        """Rescore the partition's silent customers as of the start of a day; returns how many."""
+        as_of = day * DAY_MS
+        lease = partition.require_lease()
+        silent: list[str] = []
+        if lease.swept_day >= 0:
+            after, before = as_of - self._forget_days * DAY_MS, as_of - self._silent_days * DAY_MS
+            silent = await self._delivery.retry.until_done(
+                "redis",
+                lambda: self._delivery.store.silent_since(partition.number, after, before),
+                partition.interrupted,
+            )
+        for start in range(0, len(silent), _BATCH):
+            await self._rescore(partition, silent[start : start + _BATCH], as_of, models)
+        await self._delivery.commit(partition, Commit("", None, 0, swept_day=day))
+        lease.swept_day = day
+        return len(silent)
+
+    async def _rescore(
+        self, partition: Partition, customer_ids: list[str], as_of: int, models: Models
+    ) -> None:
+        delivery = self._delivery
+        await delivery.load(partition, customer_ids)
+        wanted = []
+        for customer_id in customer_ids:
+            slot = partition.arena.slot(customer_id)
+            # Done already, by an event or by a sweep that a crash cut off.
+            if partition.arena.totals(slot).churn_day < as_of // DAY_MS:
+                wanted.append((customer_id, slot, as_of))
+        results = score_churn(partition.arena, wanted, models)
+        churn, outgoing = churn_outgoing(partition.number, results, models, delivery.clock(), "sweep")
+        await delivery.publish(partition, outgoing)
+        nothing = np.empty(0, dtype=RECORD)
+        changes = [partition.change(result.customer_id, nothing) for result in results]
+        await delivery.commit(partition, Commit("", None, 0, changes, churn=churn))
+        delivery.observer.outcome("swept", len(results))
