@@ -9,7 +9,6 @@ from schemas.label import Label
 from schemas.transaction import Transaction
 
 _FIXED_START = datetime(2025, 3, 1, tzinfo=UTC)
-_MODELS = {"transactions": Transaction, "labels": Label, "customers": Customer}
 
 
 def bank_settings(customers: int, days: int, seed: int, end: datetime | None = None) -> BankSettings:
@@ -22,4 +21,6 @@ def bank_settings(customers: int, days: int, seed: int, end: datetime | None = N
 
 def parsed(event: BankEvent) -> Transaction | Label | Customer:
     """An event's message, validated."""
-    return _MODELS[event.topic].model_validate(event.message)
+    if event.topic == "transactions":
+        return Transaction.model_validate(event.message)
+    return (Label if event.topic == "labels" else Customer).model_validate(event.message)

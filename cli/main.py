@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import api, bench, demo, features, generate, models, publish, schemas, state, topics, train, worker
+from cli import api, bench, demo, features, generate, models, schemas, state, topics, train, worker
 from cli.console import fail
 from schemas.errors import TidegateError
 
@@ -19,7 +19,7 @@ app.command()(demo.demo)
 app.command()(worker.worker)
 app.command()(api.api)
 app.command()(generate.generate)
-app.command()(publish.publish)
+# publish
 app.command()(train.train)
 app.add_typer(topics.app, name="topics", help="Topics on the broker.")
 app.add_typer(features.app, name="features", help="Feature declarations.")

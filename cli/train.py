@@ -16,6 +16,7 @@ from generator.bank import Bank
 from models.registry import ModelRegistry
 from models.replay import replay_for_training
 from models.training import train_churn, train_fraud
+from models.tree import ModelCard
 from schemas.fields import to_rfc3339
 from schemas.label import Label
 from schemas.transaction import Transaction
@@ -43,6 +44,49 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Train on generated history, replayed through the engine that serves."""
+    cards = train_models(
+        models,
+        which,
+        customers=customers,
+        days=days,
+        seed=seed,
+        horizon_days=horizon_days,
+        label_delay_days=label_delay_days,
+        promote=promote,
+    )
+    source = cards[0].data["source"]
+    if json:
+        print_json(
+            [{"name": c.name, "version": c.version, "metrics": c.metrics, "data": c.data} for c in cards]
+        )
+        return
+    table = Table("model", "version", "rows", "positives", "average precision", "ROC AUC", title=source)
+    for c in cards:
+        m = c.metrics
+        table.add_row(
+            c.name,
+            c.version,
+            str(m["rows"]),
+            str(m["positives"]),
+            f"{m['average_precision']:.3f}",
+            f"{m['roc_auc']:.3f}",
+        )
+    out.print(table)
+    err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
+
+
+def train_models(
+    models: Path,
+    which: Which = Which.ALL,
+    *,
+    customers: int = 1500,
+    days: int = 180,
+    seed: int = 11,
+    horizon_days: int = 30,
+    label_delay_days: int = 7,
+    promote: bool = True,
+) -> list[ModelCard]:
+    """Train on a generated bank, save and promote."""
     settings = bank_settings(customers, days, seed)
     engine = Engine()
     created_at = to_rfc3339(datetime.now(UTC))
@@ -90,21 +134,4 @@ def train(
     for card in cards:
         if promote:
             registry.promote(card.name, card.version)
-    if json:
-        print_json(
-            [{"name": c.name, "version": c.version, "metrics": c.metrics, "data": c.data} for c in cards]
-        )
-        return
-    table = Table("model", "version", "rows", "positives", "average precision", "ROC AUC", title=source)
-    for c in cards:
-        m = c.metrics
-        table.add_row(
-            c.name,
-            c.version,
-            str(m["rows"]),
-            str(m["positives"]),
-            f"{m['average_precision']:.3f}",
-            f"{m['roc_auc']:.3f}",
-        )
-    out.print(table)
-    err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
+    return cards

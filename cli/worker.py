@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -28,7 +28,7 @@ def worker(
     they are not there. SIGTERM finishes what is under way and exits 0; 3 means that state, log or
     models do not fit and a person must decide.
     """
-    given = {
+    given: dict[str, Any] = {
         "bootstrap": bootstrap,
         "redis_url": redis_url,
         "models": models,
@@ -38,7 +38,7 @@ def worker(
         "log_level": log_level,
     }
     try:
-        settings = WorkerSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = WorkerSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as invalid:
         problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
         raise ConfigError("; ".join(problems)) from None

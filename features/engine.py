@@ -17,6 +17,7 @@ import numpy.typing as npt
 from features import kernels
 from features.arena import HistoryArena
 from features.catalogue import FEATURES
+from features.codec import History
 from features.codes import MINOR_UNITS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
@@ -218,8 +219,9 @@ class Engine:
         )
         return out
 
-    def compute_slots(self, arena: HistoryArena, slots: Sequence[int], as_of_ms: int) -> Matrix:
-        """Lookup features of many customers as of one moment, shape `(n_slots, n_features)`."""
-        if not slots:
-            return np.empty((0, len(self.features)))
-        return np.stack([self.compute(arena.records(slot), None, as_of_ms) for slot in slots])
+    def warm_up(self) -> None:
+        """Compile everything now: the first event should not wait for it."""
+        arena = HistoryArena()
+        slot = arena.put("", History.empty())
+        self.compute_chunk(arena, np.zeros(1, dtype=RECORD), np.array([slot]))
+        self.compute(arena.records(slot), None, 0)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from generator.arrays import Floats, Ints
+from generator.draws import Floats, Ints
 
 
 class City(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from generator.arrays import Ints
+from generator.draws import Ints
 from generator.settings import DAY_MS
 
 ROW = np.dtype(
@@ -94,7 +94,12 @@ def make_rows(
 ) -> Rows:
     """Rows from columns; a single number fills its column. At least one of the first two is an array."""
     rows = np.zeros(np.broadcast(customer, time_ms).size, ROW)
-    rows["customer"], rows["time_ms"], rows["amount_minor"], rows["kind"] = customer, time_ms, amount_minor, kind
+    rows["customer"], rows["time_ms"], rows["amount_minor"], rows["kind"] = (
+        customer,
+        time_ms,
+        amount_minor,
+        kind,
+    )
     rows["merchant"], rows["counterparty"], rows["device"], rows["ip"] = merchant, counterparty, device, ip
     rows["typology"], rows["lookalike"] = typology, lookalike
     return rows

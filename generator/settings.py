@@ -1,8 +1,10 @@
 """What a generated bank is made of."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from generator.events import TYPOLOGIES
 from generator.places import HOME_COUNTRIES
 from schemas.errors import ConfigError
 from schemas.money import CURRENCIES, minor_unit_scale
@@ -26,7 +28,9 @@ class BankSettings:
         days: Length of the span; nothing is emitted at or after ``start + days``.
         merchants: Shops, online shops and cash machines; ``None`` derives it from ``customers``.
         fraud_rate: Share of customers drawn into a fraud in 30 days. The default makes about
-            0.45 % of the transactions fraud.
+            0.4 % of the transactions fraud.
+        typologies: Ways of fraud that occur; the others' share goes to these.
+        typology_from: First day of a way of fraud, by typology; who is not named occurs from day 0.
         churn_rate: Share of customers who leave in 90 days.
         join_rate: Share of customers who joined, per 90 days of the span.
         dormant_rate: Share of customers who go quiet for some weeks and come back, per 90 days.
@@ -42,7 +46,9 @@ class BankSettings:
     start: datetime = datetime(2025, 9, 1, tzinfo=UTC)
     days: int = 120
     merchants: int | None = None
-    fraud_rate: float = 0.04
+    fraud_rate: float = 0.07
+    typologies: tuple[str, ...] = TYPOLOGIES
+    typology_from: Mapping[str, int] = field(default_factory=dict)
     churn_rate: float = 0.05
     join_rate: float = 0.05
     dormant_rate: float = 0.04
@@ -81,6 +87,9 @@ class BankSettings:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {value}")
+        unknown = [name for name in (*self.typologies, *self.typology_from) if name not in TYPOLOGIES]
+        if unknown:
+            raise ConfigError(f"typologies must be of {', '.join(TYPOLOGIES)}, not {', '.join(unknown)}")
         if not 0.1 <= self.label_delay_days <= 60:
             raise ConfigError(f"label_delay_days must be 0.1 to 60, not {self.label_delay_days}")
         if self.country not in HOME_COUNTRIES:

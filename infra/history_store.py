@@ -9,6 +9,7 @@
 | `{tg:3}:c:<customer>` | newest churn score |
 | `{tg:3}:p:<customer>` | profile, without contact data |
 | `tg:topology` | number of source partitions |
+| `tg:cluster` | Kafka cluster that the offsets belong to |
 """
 
 import asyncio
@@ -82,20 +83,32 @@ class RedisHistoryStore:
             self._partitions = int(stored)
         return self._partitions
 
-    async def claim_topology(self, partitions: int) -> None:
-        """Record the number of source partitions, or check it.
+    async def claim_topology(self, partitions: int, cluster_id: str) -> None:
+        """Record which log the histories are built from, or check it.
+
+        Args:
+            partitions: Number of source partitions.
+            cluster_id: Name of the Kafka cluster.
 
         Raises:
-            HistoryError: State was built with another number: customers would be looked for in the
-                wrong place.
+            HistoryError: They were built from another log, where offsets mean other events and
+                customers are in other partitions.
         """
-        key = f"{self._namespace}:topology"
-        await self._call(lambda: self._redis.set(key, partitions, nx=True))
-        stored = int(await self._call(lambda: self._redis.get(key)))
-        if stored != partitions:
+        names = ("topology", "cluster")
+        keys = [f"{self._namespace}:{name}" for name in names]
+        for key, value in zip(keys, (partitions, cluster_id), strict=True):
+            await self._call(lambda key=key, value=value: self._redis.set(key, value, nx=True))  # type: ignore[misc]
+        stored_partitions, stored_cluster = await self._call(lambda: self._redis.mget(keys))
+        rebuild = "use another TIDEGATE_NAMESPACE and TIDEGATE_GROUP to build histories from this log"
+        if stored_cluster is not None and stored_cluster.decode() != cluster_id:
             raise HistoryError(
-                f"the topic has {partitions} partitions, but the stored histories were built with {stored}: "
-                "use another namespace (TIDEGATE_NAMESPACE) and let the worker rebuild from the log"
+                f"the histories were built from the log of Kafka cluster {stored_cluster.decode()}, this is "
+                f"{cluster_id}: connect to the other one, or {rebuild}"
+            )
+        if stored_partitions is not None and int(stored_partitions) != partitions:
+            raise HistoryError(
+                f"the histories were built from {int(stored_partitions)} partitions, the topic now has "
+                f"{partitions}: {rebuild}"
             )
         self._partitions = partitions
 

@@ -1,6 +1,7 @@
 """The end of an output partition: what was published before a crash is not published again."""
 
 import asyncio
+from collections.abc import Iterable
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -32,7 +33,10 @@ class LogTail:
             DependencyError: No broker answers.
         """
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=20,
         )
         try:
             await consumer.start()
@@ -46,6 +50,45 @@ class LogTail:
         if self._consumer is not None:
             await self._consumer.stop()
 
+    async def bounds(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """First and next offset of partitions.
+
+        The next offset is the one that comes with fetched records: the embedded broker's answer to
+        `end_offsets` is short of its last batch.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        consumer = self._started()
+        tps = [TopicPartition(*tp) for tp in partitions]
+        try:
+            async with self._lock, asyncio.timeout(self._timeout_s):
+                starts = await consumer.beginning_offsets(tps)
+                ends = await consumer.end_offsets(tps)
+                for tp in tps:
+                    if ends[tp] > starts[tp]:
+                        ends[tp] = max(ends[tp], await self._highwater(consumer, tp, ends[tp] - 1))
+                return {(tp.topic, tp.partition): (int(starts[tp]), int(ends[tp])) for tp in tps}
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise DependencyError(
+                f"Kafka at {self._bootstrap} does not say how far its logs go: {error!r}"
+            ) from error
+
+    @staticmethod
+    async def _highwater(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> int:
+        consumer.assign([tp])
+        consumer.seek(tp, offset)
+        # A compacted log may have nothing at this offset: one look, not until something comes.
+        await consumer.getmany(tp, timeout_ms=500, max_records=1)
+        highwater = consumer.highwater(tp)
+        consumer.unsubscribe()
+        return int(highwater or 0)
+
+    def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise DependencyError("the tail reader is not started")
+        return self._consumer
+
     async def scored_upto(self, topic: str, partition: int, source_topic: str) -> int:
         """Offset behind the newest source record that has a score in this partition; 0 for none.
 
@@ -54,9 +97,7 @@ class LogTail:
         Raises:
             DependencyError: The broker does not answer.
         """
-        consumer = self._consumer
-        if consumer is None:
-            raise DependencyError("the tail reader is not started")
+        consumer = self._started()
         tp = TopicPartition(topic, partition)
         try:
             async with self._lock, asyncio.timeout(self._timeout_s):

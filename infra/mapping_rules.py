@@ -32,7 +32,16 @@ Scalar = str | int | float | bool | None
 _NUMBERS = frozenset({"amount", "balance_after"})
 _POSITIONS = frozenset({"latitude", "longitude"})
 _FLAGS = frozenset({"card_present"})
-_YES_NO = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": False, "no": False, "n": False}
+_YES_NO = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "y": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "n": False,
+}
 # Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
 _POSITION_DECIMALS = 6
 _CACHED_CELLS = 1 << 14
@@ -46,7 +55,7 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _as_column(value: Any) -> Any:
+def as_column(value: Any) -> Any:
     return value if isinstance(value, dict | BaseModel) else {"column": value}
 
 
@@ -151,7 +160,9 @@ class TimeRule(_FromColumns):
             raise ValueError(f"since goes with a format of {', '.join(COUNT_UNITS_MS)}, and they with it")
         known = ("iso", *EPOCH_UNITS_MS, *COUNT_UNITS_MS)
         if self.format not in known and "%" not in self.format:
-            raise ValueError(f"format {self.format!r} is none of {', '.join(known)} and has no %Y, %m, %d ...")
+            raise ValueError(
+                f"format {self.format!r} is none of {', '.join(known)} and has no %Y, %m, %d ..."
+            )
         return self
 
     def convert(self, context: Context) -> Convert:
@@ -204,6 +215,8 @@ class FieldRule(_FromColumns):
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         given = self.model_fields_set
+        if "constant" in given and self.constant is None:
+            raise ValueError("constant is empty")
         for source, allowed in self._alone.items():
             if source in given and (extra := sorted(given - allowed - {source})):
                 raise ValueError(f"{', '.join(extra)}: not with {source}")
@@ -256,16 +269,21 @@ class FieldRule(_FromColumns):
                     break
                 value = step(value)
             if value is None:
-                # Not finished like a cell: a default has no prefix.
-                return None if self.default is None else to_wire(field, self.default)
+                return None if self.default is None else self.finish(field, self.default, whole=True)
             return self.finish(field, value)
 
         # Every row has its own number: nothing to remember.
         return convert if self.row_number else _cached(convert)
 
-    def finish(self, field: str, value: object) -> object:
-        """The last steps, which the mapping's own values go through as well."""
+    def finish(self, field: str, value: object, *, whole: bool = False) -> object:
+        """The last steps, which the mapping's own values go through as well.
+
+        Args:
+            whole: It is a default: it has no prefix.
+        """
         value = to_wire(field, value)
+        if whole:
+            return value
         if self.pseudonym is not None:
             value = pseudonym(text(value), self.pseudonym)
         return f"{self.prefix}{value}" if self.prefix else value
@@ -281,11 +299,17 @@ class FieldRule(_FromColumns):
         if (filled := self.filled) is not None:
             targets = tuple(filled.values())
             return lambda cells: next(
-                (target for target, part in zip(targets, _parts(cells), strict=True) if cell(part) is not None),
+                (
+                    target
+                    for target, part in zip(targets, _parts(cells), strict=True)
+                    if cell(part) is not None
+                ),
                 None,
             )
         if self.first_of is not None:
-            return lambda cells: next((part for raw in _parts(cells) if (part := cell(raw)) is not None), None)
+            return lambda cells: next(
+                (part for raw in _parts(cells) if (part := cell(raw)) is not None), None
+            )
         if self.product is not None:
             return self._product(context)
         return self._read(context)
@@ -397,7 +421,7 @@ class LabelRule(Options):
     genuine: Scalars | None = Field(
         default=None, description="Cells that mean genuine: by default every other one that is not empty."
     )
-    time: Annotated[TimeRule, BeforeValidator(_as_column)] | None = Field(
+    time: Annotated[TimeRule, BeforeValidator(as_column)] | None = Field(
         default=None, description="When it became known; where empty or not given, `delay` after the event."
     )
     delay: Duration = "7d"
@@ -440,7 +464,9 @@ class SkipRule(Options):
     def _has_one_test(self) -> Self:
         tests = sorted(set(type(self).model_fields) - {"column"})
         if len(given := sorted(self.model_fields_set - {"column"})) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(tests)}; it gives {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"needs exactly one of {', '.join(tests)}; it gives {' and '.join(given) or 'none'}"
+            )
         return self
 
     def used_columns(self) -> Iterator[str]:

@@ -21,10 +21,16 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+",
+        "-+.0123456789",
+    ),
 ):
     _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(rf"^(?:{_pattern})$"),
+        ["" if c == "\0" else c for c in _first],
     )
 
 
@@ -56,7 +62,9 @@ def load_plain_yaml(path: Path) -> dict[Any, Any]:
     except OSError as unreadable:
         raise ConfigError(f"{path}: cannot be read: {unreadable.strerror or unreadable}") from unreadable
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path}: is larger than {MAX_BYTES >> 20} MiB; is it the data instead of the mapping?")
+        raise ConfigError(
+            f"{path}: is larger than {MAX_BYTES >> 20} MiB; is it the data instead of the mapping?"
+        )
     return parse_plain_yaml(raw, str(path))
 
 

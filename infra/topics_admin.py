@@ -72,6 +72,16 @@ class TopicsAdmin:
             raise DependencyError(f"topics are missing ({', '.join(missing)}): run 'tidegate topics create'")
         return existing[TRANSACTIONS.name]
 
+    async def cluster_id(self) -> str:
+        """The cluster's own name for itself; the embedded broker takes a new one with each new log."""
+        client = await self._client()
+        try:
+            return str((await client.describe_cluster())["cluster_id"])
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
     async def partitions(self) -> dict[str, int]:
         """Number of partitions by topic, of all topics on the broker."""
         client = await self._client()

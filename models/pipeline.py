@@ -110,6 +110,13 @@ def score_chunk(arena: HistoryArena, events: Events, models: Models) -> ScoredCh
         events: The chunk.
         models: What to score with.
     """
+    scored = score_fraud(arena, events, models)
+    update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    return replace(scored, churn=_due_churn(arena, events, scored, models))
+
+
+def score_fraud(arena: HistoryArena, events: Events, models: Models) -> ScoredChunk:
+    """The fraud part of `score_chunk`: all that a synchronous request needs."""
     slots = np.array([arena.slot(t.customer_id) for t in events.transactions], dtype=np.int64)
     features = models.engine.compute_chunk(arena, events.records, slots)
     accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
@@ -118,15 +125,7 @@ def score_chunk(arena: HistoryArena, events: Events, models: Models) -> ScoredCh
     decisions = decide(models.fraud, fraud)
     alerted = np.flatnonzero(decisions > 0)
     reasons = explain(models.fraud, features.X[alerted], by_name(models.engine.features))
-    update_totals(arena, events.records[accepted], slots[accepted])
-    return ScoredChunk(
-        features,
-        slots,
-        fraud,
-        decisions,
-        dict(zip(alerted.tolist(), reasons, strict=True)),
-        _due_churn(arena, events, slots, accepted, models),
-    )
+    return ScoredChunk(features, slots, fraud, decisions, dict(zip(alerted.tolist(), reasons, strict=True)))
 
 
 def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
@@ -145,17 +144,11 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
             arena.set_totals(slot, arena.totals(slot).plus(records[rows]))
 
 
-def _due_churn(
-    arena: HistoryArena,
-    events: Events,
-    slots: npt.NDArray[np.int64],
-    accepted: npt.NDArray[np.intp],
-    models: Models,
-) -> list[ChurnResult]:
+def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     due: dict[int, tuple[str, int]] = {}
-    for row in accepted.tolist():
-        slot, time_ms = int(slots[row]), int(events.records["time_ms"][row])
+    for row in scored.accepted.tolist():
+        slot, time_ms = int(scored.slots[row]), int(events.records["time_ms"][row])
         if slot not in due and time_ms // DAY_MS > arena.totals(slot).churn_day:
             # As of just after the event: it is the best sign that the customer is still there.
             due[slot] = (events.transactions[row].customer_id, time_ms + 1)

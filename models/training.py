@@ -122,7 +122,7 @@ def _fit(
         if y[rows].sum() < _FEWEST_POSITIVES or (~y[rows]).sum() < _FEWEST_POSITIVES:
             raise ModelError(
                 f"the {name} model has {int(y[rows].sum())} positive and {int((~y[rows]).sum())} negative "
-                f"rows to {use}; it needs {_FEWEST_POSITIVES} of each: give it a longer history or more customers"
+                f"rows to {use}; it needs {_FEWEST_POSITIVES} of each: give it more history or customers"
             )
     fit = _thin_negatives(y, fit, seed)
     booster = xgboost.train(

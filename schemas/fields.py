@@ -91,9 +91,13 @@ Version = Annotated[
 ]
 
 
-class Message(BaseModel):
-    """Base of every message: immutable; unknown fields are accepted and kept out of the core."""
+class Part(BaseModel):
+    """Base of what stands inside messages: immutable; unknown fields are accepted and kept out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Message(Part):
+    """Base of every message."""
 
     schema_version: Version = SCHEMA_VERSION

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.fields import Identifier, Message, Moment, Proba
+from schemas.fields import Identifier, Message, Moment, Part, Proba
 
 Decision = Literal["allow", "review", "block"]
 Band = Literal["low", "medium", "high"]
@@ -12,7 +12,7 @@ Flag = Literal["late", "cold_start", "history_cut", "degraded"]
 Role = Literal["champion", "challenger", "shadow"]
 
 
-class ModelRef(Message):
+class ModelRef(Part):
     """Which model made a score."""
 
     name: str
@@ -20,7 +20,7 @@ class ModelRef(Message):
     role: Role = "champion"
 
 
-class Source(Message):
+class Source(Part):
     """Where the scored message stood: the deterministic identity of its score."""
 
     topic: str
@@ -28,7 +28,7 @@ class Source(Message):
     offset: int = Field(ge=0)
 
 
-class Reason(Message):
+class Reason(Part):
     """One feature's share in a score.
 
     Contributions are exact tree contributions (SHAP values) in log-odds, before calibration.

@@ -5,11 +5,12 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 import stream_app.transport as transport
@@ -35,20 +36,22 @@ _log = structlog.get_logger()
 
 
 class _FaustLog:
-    """What the worker asks of the consumer, answered by Faust's."""
+    """What the worker asks of the log, answered by Faust's consumer and a plain one."""
 
-    def __init__(self, app: faust.App, timeout_s: float) -> None:
+    def __init__(self, app: faust.App, tail: LogTail, timeout_s: float) -> None:
         self._app = app
+        self._tail = tail
         self._timeout_s = timeout_s
 
     async def ranges(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], LogRange]:
-        wanted = [TP(*tp) for tp in partitions]
+        wanted = list(partitions)
+        bounds = await self._tail.bounds(wanted)
         try:
             async with asyncio.timeout(self._timeout_s):
-                found = await self._app.consumer.offsets(wanted)
-        except (TimeoutError, OSError) as error:
-            raise DependencyError("Kafka does not say how far its partitions are") from error
-        return {(tp.topic, tp.partition): LogRange(*found[tp]) for tp in wanted}
+                committed = {tp: await self._app.consumer.committed(TP(*tp)) for tp in wanted}
+        except (TimeoutError, OSError, KafkaError) as error:
+            raise DependencyError("Kafka does not say what the group committed") from error
+        return {tp: LogRange(*bounds[tp], committed[tp]) for tp in wanted}
 
     async def seek_to_stored(self, partitions: set[tuple[str, int]]) -> None:
         await self._app.consumer.seek_to_stored({TP(*tp) for tp in partitions})
@@ -103,6 +106,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
     try:
         engine = Engine()
+        engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
@@ -116,7 +120,8 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             lambda: to_rfc3339(datetime.now(UTC)),
             _crash_at(settings.crash_point),
         )
-        return await _run(settings, delivery, models, tail, stop)
+        check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
+        return await _run(settings, delivery, models, tail, check_log, stop)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -142,7 +147,8 @@ async def _wait_for_dependencies(
     if settings.create_topics:
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
     partitions = await retry.until_done("kafka", admin.source_partitions, stop)
-    await retry.until_done("redis", lambda: store.claim_topology(partitions), stop)
+    cluster = await retry.until_done("kafka", admin.cluster_id, stop)
+    await retry.until_done("redis", lambda: store.claim_topology(partitions, cluster), stop)
     await retry.until_done("kafka", producer.start, stop)
     await retry.until_done("kafka", tail.start, stop)
     _log.info("connected", kafka=settings.bootstrap, partitions=partitions)
@@ -150,21 +156,28 @@ async def _wait_for_dependencies(
 
 
 async def _run(
-    settings: WorkerSettings, delivery: Delivery, models: Models, tail: LogTail, stop: asyncio.Event
+    settings: WorkerSettings,
+    delivery: Delivery,
+    models: Models,
+    tail: LogTail,
+    check_log: Callable[[], Awaitable[None]],
+    stop: asyncio.Event,
 ) -> int:
     app = create_faust_app(settings)
     worker = Worker(
         delivery,
-        _FaustLog(app, settings.publish_timeout_s),
+        _FaustLog(app, tail, settings.publish_timeout_s),
         lambda: models,
         topics=[topic.name for topic in INPUTS],
         cached_records=settings.cached_records,
         silent_days=settings.silent_days,
         forget_days=settings.forget_days,
         score_features=settings.score_features,
+        check_log=check_log,
         published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
     )
     app.positions = worker
+    app.fetch_wait_ms = settings.fetch_wait_ms
     add_agents(app, lambda: worker)
     await app.start()
     _log.info("worker ready", fraud=models.fraud.card.version, churn=models.churn.card.version)
@@ -188,6 +201,13 @@ async def _run(
         _log.error("worker stopped by a failure", error=str(error), kind=type(error).__name__, exc_info=error)
         return 3 if isinstance(error, TidegateError) and not isinstance(error, DependencyError) else 1
     return 0 if stop.is_set() else 1
+
+
+def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        await store.claim_topology(await admin.source_partitions(), await admin.cluster_id())
+
+    return check
 
 
 def _crash_at(point: str) -> Callable[[str], None]:

@@ -21,6 +21,11 @@ class WorkerSettings(BaseSettings):
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
 
     chunk_records: int = Field(default=2000, ge=1, le=5000, description="Most records of one chunk.")
+    fetch_wait_ms: int = Field(
+        default=20,
+        ge=1,
+        description="How long the broker may hold an empty fetch; the embedded one always does.",
+    )
     session_timeout_s: float = Field(default=10.0, ge=6, description="Kafka drops a silent worker after it.")
     redis_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one Redis call.")
     publish_timeout_s: float = Field(default=30.0, gt=0, description="Limit of one publish.")

@@ -91,8 +91,10 @@ class CopartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # Read when the consumer starts; Faust has no setting for it.
+        # Read when the consumer starts; Faust has no settings for them and its 1500 ms would be
+        # the latency on a broker that answers a fetch late.
         consumer._partition_assignment_strategy = (CopartitionAssignor,)
+        consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
         return consumer
 
 
@@ -158,17 +160,11 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         """How often a partition was sought."""
         return self._seeks.get(TP(topic, partition), 0)
 
-    async def offsets(self, partitions: Iterable[TP]) -> dict[TP, tuple[int, int, int | None]]:
-        """Log start, log end and committed offset of partitions, from the broker."""
-        wanted = list(partitions)
+    async def committed(self, tp: TP) -> int | None:
+        """The group's committed offset of a partition."""
         consumer = self._thread._ensure_consumer()
-        start = await self._thread.call_thread(consumer.beginning_offsets, wanted)
-        end = await self._thread.call_thread(consumer.end_offsets, wanted)
-        found = {}
-        for tp in wanted:
-            committed = await self._thread.call_thread(consumer.committed, tp)
-            found[tp] = (int(start[tp]), int(end[tp]), committed)
-        return found
+        offset: int | None = await self._thread.call_thread(consumer.committed, tp)
+        return offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: offsets between two chunks are records of the second one, not gaps."""

@@ -63,6 +63,7 @@ class Worker:
         silent_days: int,
         forget_days: int,
         score_features: bool,
+        check_log: Callable[[], Awaitable[None]],
         published_upto: Callable[[int], Awaitable[int]],
     ) -> None:
         self._delivery = delivery
@@ -70,6 +71,7 @@ class Worker:
         self._models = models
         self._topics = tuple(topics)
         self._cached_records = cached_records
+        self._check_log = check_log
         self._published_upto = published_upto
         self._partitions: dict[int, Partition] = {}
         self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
@@ -85,6 +87,8 @@ class Worker:
         wanted = sorted(partitions)
         positions: dict[TopicPartition, int] = {}
         try:
+            # Another log under the same offsets would be skipped as already applied.
+            await self._wait("kafka", self._check_log)
             ranges = await self._wait("kafka", lambda: self._log.ranges(wanted))
             for number in sorted({p for _, p in wanted}):
                 transactions = ranges.get((TRANSACTIONS.name, number))
@@ -237,8 +241,8 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
     if stored is None:
         if log.committed:
             raise HistoryError(
-                f"{topic}[{partition}] was processed up to offset {log.committed}, but the store has nothing of "
-                "it: histories were lost or another namespace is set. Restore Redis, or start with a new "
+                f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
+                "histories were lost or another namespace is set. Restore Redis, or start with a new "
                 "TIDEGATE_GROUP to build the histories again from the start of the log"
             )
         return log.start
@@ -259,6 +263,6 @@ def _retention_passed(topic: str, partition: int, stored: int, start: int) -> Hi
 
 def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
     return HistoryError(
-        f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before it: the topic was "
+        f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
         "made again or lost its end. Restore it, or start with a new TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
     )

@@ -1,4 +1,4 @@
-"""Array types, and draws from weighted groups, many at once."""
+"""Random draws: a generator for every purpose, and choices by weight, many at once."""
 
 from enum import IntEnum
 
@@ -13,8 +13,8 @@ Bools = npt.NDArray[np.bool_]
 class Stream(IntEnum):
     """What a random number is for.
 
-    Each purpose has a generator of its own for every day, so that more fraud, say, leaves
-    the habits of everybody else as they were.
+    Each purpose has a generator of its own for every day: what one of them draws shifts
+    nobody else's numbers.
     """
 
     MERCHANTS = 1
@@ -71,6 +71,7 @@ def choose(rng: np.random.Generator, cumulative: Floats) -> Ints:
     >>> choose(np.random.default_rng(0), np.array([[0.0, 1.0], [1.0, 1.0]])).tolist()
     [1, 0]
     """
-    point = rng.random(cumulative.shape[0])
+    point = rng.random((cumulative.shape[0], 1))
     # The last column is certain: a sum that ends at 0.9999 must not point past it.
-    return (point[:, None] > cumulative[:, :-1]).sum(axis=1).astype(np.int64)
+    column: Ints = np.count_nonzero(point > cumulative[:, :-1], axis=1)
+    return column

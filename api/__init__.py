@@ -1,0 +1,1 @@
+"""The FastAPI shell: synchronous lookups and scoring from the stream's own state."""

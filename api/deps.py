@@ -1,0 +1,55 @@
+"""What routes are given."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.errors import UnknownCustomer
+from features.codec import History, decode
+from features.ports import CustomerState, HistoryStore
+from models.pipeline import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route needs, made once.
+
+    Attributes:
+        ping: Raises `DependencyError` unless the store answers.
+        now: Aware UTC time.
+    """
+
+    store: HistoryStore
+    models: Models
+    ping: Callable[[], Awaitable[None]]
+    now: Callable[[], datetime]
+
+
+def services(request: Request) -> Services:
+    """The services of this application."""
+    found: Services = request.app.state.services
+    return found
+
+
+Given = Annotated[Services, Depends(services)]
+
+
+async def known_state(given: Services, customer_id: str) -> CustomerState:
+    """State of a customer.
+
+    Raises:
+        UnknownCustomer: There is none.
+    """
+    state = await given.store.read(customer_id)
+    if state is None:
+        raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
+    return state
+
+
+async def history_of(given: Services, customer_id: str) -> History:
+    """History of a customer; empty for one never seen."""
+    state = await given.store.read(customer_id)
+    return decode(state.history if state else None)

@@ -1,0 +1,1 @@
+"""Routes: they translate, the rooms below do the work."""

@@ -1,0 +1,77 @@
+"""Whether the service lives, is ready, and how it is."""
+
+import time
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from api.deps import Given
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """The service can do its work."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Part(BaseModel):
+    """One thing the service needs."""
+
+    status: Literal["up", "down"]
+    detail: str
+    milliseconds: float | None = None
+
+
+class Health(BaseModel):
+    """The service and what it needs."""
+
+    status: Literal["up", "down"]
+    features: str
+    parts: dict[str, Part]
+
+
+@router.get("/live")
+async def live() -> Alive:
+    """Answers while the process runs; asks nobody else."""
+    return Alive()
+
+
+@router.get("/ready", responses={503: {"description": "Redis does not answer."}})
+async def ready(given: Given) -> Ready:
+    """Answers 200 while requests can be served."""
+    await given.ping()
+    return Ready()
+
+
+@router.get("/health")
+async def health(given: Given, response: Response) -> Health:
+    """How each part is; 503 where one is down."""
+    started = time.perf_counter()
+    try:
+        await given.ping()
+        redis = Part(status="up", detail="answers", milliseconds=(time.perf_counter() - started) * 1000)
+    except Exception as error:  # any failure is what this route reports
+        redis = Part(status="down", detail=str(error))
+    models = {
+        m.card.name: Part(status="up", detail=f"{m.card.version} of {m.card.created_at}")
+        for m in (given.models.fraud, given.models.churn)
+    }
+    response.status_code = 200 if redis.status == "up" else 503
+    return Health(status=redis.status, features=given.models.engine.hash, parts={"redis": redis, **models})
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    registry: Any = request.app.state.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

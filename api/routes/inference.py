@@ -1,0 +1,95 @@
+"""Synchronous scores: the stream's own code on the stream's own state, and nothing is kept."""
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from api.deps import Given, history_of, known_state
+from features.arena import HistoryArena
+from features.codec import History, decode
+from features.record import to_records
+from models import messages
+from models.pipeline import Events, Models, churn_results, score_fraud
+from schemas.fields import Identifier, Moment, to_epoch_ms, to_rfc3339
+from schemas.parse import check_not_future, parse_message
+from schemas.score import ChurnScore, FraudScore
+from schemas.transaction import Transaction
+
+router = APIRouter(prefix="/inference", tags=["inference"])
+
+
+class ChurnRequest(BaseModel):
+    """Whose churn probability is asked for."""
+
+    customer_id: Identifier
+    as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
+
+
+_TRANSACTION_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": Transaction.model_json_schema(),
+                "example": {
+                    "transaction_id": "t-1001",
+                    "customer_id": "c0000042",
+                    "event_time": "2026-03-01T09:30:00Z",
+                    "amount": "249.90",
+                    "currency": "EUR",
+                    "transaction_type": "purchase",
+                    "channel": "ecommerce",
+                    "merchant_id": "m000007",
+                    "merchant_category": "5732",
+                    "merchant_country": "FR",
+                    "device_id": "d-17",
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/fraud-detection",
+    openapi_extra=_TRANSACTION_BODY,
+    response_model=FraudScore,
+    response_model_exclude_none=True,
+    responses={422: {"description": "The message is refused, for the reasons the stream would refuse it."}},
+)
+async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
+    """Score one transaction against the customer's history; a customer never seen is a cold start."""
+    # The body goes through the stream's own validation, so both refuse the same with the same words.
+    transaction = parse_message(Transaction, await request.body())
+    amount_minor = transaction.amount_minor
+    check_not_future(transaction.event_time_ms, to_epoch_ms(given.now()))
+    history = await history_of(given, transaction.customer_id)
+    scored_at = to_rfc3339(given.now())
+    return score_one(history, transaction, amount_minor, given.models, scored_at)
+
+
+def score_one(
+    history: History, transaction: Transaction, amount_minor: int, models: Models, scored_at: str
+) -> dict[str, Any]:
+    """The fraud score of one transaction, by the chunk code of the stream."""
+    events = Events([transaction], to_records([transaction], [amount_minor]))
+    # Asked about a transaction that the stream has seen: answer as it did, without it.
+    others = history.records[history.records["transaction"] != events.records["transaction"][0]]
+    arena = HistoryArena()
+    arena.put(transaction.customer_id, History(history.totals, others))
+    scored = score_fraud(arena, events, models)
+    return messages.fraud_score(events, scored, 0, models, scored_at=scored_at, source=None)
+
+
+@router.post("/churn-score", response_model=ChurnScore, responses={404: {"description": "Unknown customer."}})
+async def churn_score(asked: ChurnRequest, given: Given) -> dict[str, Any]:
+    """Churn probability of a customer as of a moment."""
+    state = await known_state(given, asked.customer_id)
+    history = decode(state.history)
+    as_of_ms = to_epoch_ms(asked.as_of or given.now())
+    X = given.models.engine.compute(history.records, None, as_of_ms)[np.newaxis]
+    band = history.totals.churn_band
+    (result,) = churn_results(X, [(asked.customer_id, 0, as_of_ms)], [band], given.models)
+    return messages.churn_score(result, given.models, scored_at=to_rfc3339(given.now()), trigger="request")

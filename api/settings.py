@@ -1,0 +1,21 @@
+"""The API's settings, from the environment: prefix `TIDEGATE_`."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ApiSettings(BaseSettings):
+    """Everything the API can be told. `redis_url`, `namespace` and `models` are the worker's."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="ignore")
+
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
+    namespace: str = Field(default="tg", description="First part of every Redis key.")
+    models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
+    redis_timeout_s: float = Field(default=2.0, gt=0, description="Limit of one Redis call.")
+    http_host: str = Field(default="127.0.0.1", description="Address to listen on. There is no login yet.")
+    http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    log_level: str = "info"
+    log_format: str = "auto"

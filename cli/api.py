@@ -1,0 +1,38 @@
+"""`tidegate api`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from api.main import serve
+from api.settings import ApiSettings
+from cli.console import err
+from infra.logs import configure
+from schemas.errors import ConfigError
+
+
+def api(
+    redis_url: Annotated[str | None, typer.Option(help="Redis or Valkey, redis://HOST:PORT/DB.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of the model registry.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="First part of every Redis key.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. There is no login yet.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Answer lookups and synchronous scores over HTTP; documentation at /docs."""
+    given: dict[str, Any] = {
+        "redis_url": redis_url,
+        "models": models,
+        "namespace": namespace,
+        "http_host": host,
+        "http_port": port,
+    }
+    try:
+        settings = ApiSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as invalid:
+        problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
+        raise ConfigError("; ".join(problems)) from None
+    configure(settings.log_level, settings.log_format)
+    err.print(f"API on http://{settings.http_host}:{settings.http_port}/docs", highlight=False)
+    serve(settings)

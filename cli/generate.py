@@ -1,0 +1,36 @@
+"""`tidegate generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import err, progress
+from cli.generated import bank_settings
+from generator.bank import Bank
+from infra.bank_files import write_bank
+from schemas.errors import ConfigError
+
+
+def generate(
+    out: Annotated[Path, typer.Argument(help="A .parquet, .csv or .jsonl file.")],
+    customers: Annotated[int, typer.Option(min=10, help="Customers.")] = 2000,
+    days: Annotated[int, typer.Option(min=1, help="Days.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another bank.")] = 7,
+) -> None:
+    """Write a generated bank to a file.
+
+    .parquet and .csv hold transactions with the columns is_fraud, typology, lookalike and label_time
+    (empty where no label came); .jsonl holds every message with its topic, as it would be published.
+    """
+    if out.suffix not in {".parquet", ".csv", ".jsonl"}:
+        raise ConfigError(f"{out}: write to a .parquet, .csv or .jsonl file")
+    settings = bank_settings(customers, days, seed)
+    with progress() as bar:
+        task = bar.add_task("days", total=days)
+        written = write_bank(
+            Bank(settings).events,
+            out,
+            lambda time_ms: bar.update(task, completed=(time_ms - settings.start_ms) // 86_400_000 + 1),
+        )
+    err.print(f"wrote {written:,} rows to {out}", highlight=False)

@@ -1,0 +1,191 @@
+"""Rows of a table to validated transactions: a mapping's rules, compiled and run column by column."""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Dict
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from infra.cells import Refusal, duration_ms
+from infra.mapping_rules import Columns, Context, Convert, FieldRule, LabelRule, SkipRule, TimeRule
+from schemas.errors import EventError
+from schemas.fields import from_epoch_ms, to_epoch_ms, to_rfc3339
+from schemas.label import Label
+from schemas.parse import dump, parse_message
+from schemas.transaction import Transaction
+
+FIELDS = tuple(name for name in Transaction.model_fields if name != "schema_version")
+REQUIRED = tuple(name for name in FIELDS if Transaction.model_fields[name].is_required())
+LabelWord = Literal["fraud", "genuine"]
+
+
+class RowLabel(NamedTuple):
+    """What the file knows about a transaction, and since when."""
+
+    value: LabelWord
+    time_ms: int
+
+
+class MappedRow(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        row_number: From 1, the first row of data; refused rows count.
+        message: The transaction as it is published; `None` if skipped or refused.
+        raw: The same as bytes.
+        transaction: The same, validated.
+        problem: Why the row was refused; `None` if it was not.
+        skipped: The mapping leaves it out on purpose.
+    """
+
+    row_number: int
+    message: dict[str, object] | None = None
+    raw: bytes = b""
+    transaction: Transaction | None = None
+    label: RowLabel | None = None
+    problem: str | None = None
+    skipped: bool = False
+
+
+def label_message(transaction: Transaction, label: RowLabel) -> bytes:
+    """The label as it is published.
+
+    Raises:
+        EventError: Its time is not allowed.
+    """
+    raw = dump(
+        {
+            "customer_id": transaction.customer_id,
+            "transaction_id": transaction.transaction_id,
+            "label": label.value,
+            "label_time": to_rfc3339(from_epoch_ms(label.time_ms)),
+        }
+    )
+    parse_message(Label, raw)
+    return raw
+
+
+class RowMapper:
+    """The rules of one mapping as functions over columns."""
+
+    def __init__(
+        self,
+        fields: Dict[str, FieldRule],
+        event_time: TimeRule,
+        label: LabelRule | None,
+        skip_if: Sequence[SkipRule],
+        context: Context,
+    ) -> None:
+        plan: dict[str, tuple[FieldRule | TimeRule, Convert]] = {
+            "event_time": (event_time, event_time.convert(context))
+        }
+        for name, field in fields.items():
+            plan[name] = (field, field.convert(name, context))
+        self._plan = [
+            _Step(
+                name,
+                rule,
+                _required(convert) if name in REQUIRED or getattr(rule, "required", False) else convert,
+                _where(name, rule),
+            )
+            for name in FIELDS
+            if name in plan
+            for rule, convert in [plan[name]]
+        ]
+        self._skips = [(rule.column, rule.matches(context)) for rule in skip_if]
+        self._label = None if label is None else (label.column, label.convert(context))
+        self._delay_ms = 0 if label is None else duration_ms(label.delay)
+        self._label_time = None
+        if label is not None and label.time is not None:
+            where = _where("label.time", label.time)
+            self._label_time = _Step("label.time", label.time, label.time.convert(context), where)
+
+    def rows(self, columns: Columns, first_row: int, broken: Dict[int, str]) -> Iterator[MappedRow]:
+        """See `Mapping.rows`."""
+        size = len(next(iter(columns.values()), ()))
+        refused = dict(broken)
+        values = [step.run(columns, first_row, size, refused) for step in self._plan]
+        names = [step.name for step in self._plan]
+        labels: Sequence[LabelWord | None] = [None] * size
+        if self._label is not None:
+            column, convert = self._label
+            labels = list(map(convert, columns[column]))
+        known: Sequence[object] = [None] * size
+        if self._label_time is not None:
+            known = self._label_time.run(columns, first_row, size, refused)
+        skipped = self._skipped(columns) - broken.keys()
+        for i, row in enumerate(zip(*values, strict=True)):
+            number = first_row + i
+            if i in skipped:
+                yield MappedRow(number, skipped=True)
+            elif i in refused:
+                yield MappedRow(number, problem=refused[i])
+            else:
+                message = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+                yield self._validated(number, message, labels[i], known[i])
+
+    def _skipped(self, columns: Columns) -> set[int]:
+        return {
+            i
+            for column, matches in self._skips
+            for i, match in enumerate(map(matches, columns[column]))
+            if match
+        }
+
+    def _validated(
+        self, number: int, message: dict[str, object], word: LabelWord | None, known: object
+    ) -> MappedRow:
+        try:
+            raw = dump(message)
+            transaction = parse_message(Transaction, raw)
+            # What rounds to nothing in its currency passes the schema, and is refused by the worker.
+            _ = transaction.amount_minor
+        except EventError as bad:
+            return MappedRow(number, problem=str(bad))
+        except TypeError:
+            return MappedRow(number, problem="the row is not UTF-8; say csv: {encoding: ...} in the mapping")
+        if word is None:
+            return MappedRow(number, message, raw, transaction)
+        event_ms = transaction.event_time_ms
+        known_ms = event_ms + self._delay_ms
+        if isinstance(known, str):
+            # Files round such times to the day: still, nothing is known before it happened.
+            known_ms = max(event_ms, to_epoch_ms(datetime.fromisoformat(known)))
+        return MappedRow(number, message, raw, transaction, RowLabel(word, known_ms))
+
+
+class _Step(NamedTuple):
+    name: str
+    rule: FieldRule | TimeRule
+    convert: Convert
+    where: str
+
+    def run(self, columns: Columns, first_row: int, size: int, refused: dict[int, str]) -> list[object]:
+        """The field's values of a batch; adds to `refused` the rows whose cell it refuses."""
+        cells = self.rule.cells(columns, first_row, size)
+        try:
+            return list(map(self.convert, cells))
+        except Refusal:
+            # Some cell is bad. Once more, slower, to find out which.
+            return [self._one(i, cell, refused) for i, cell in enumerate(cells)]
+
+    def _one(self, i: int, cell: object, refused: dict[int, str]) -> object:
+        try:
+            return self.convert(cell)
+        except Refusal as refusal:
+            problem = f"{self.where} {refusal}"
+            refused[i] = f"{refused[i]}; {problem}" if i in refused else problem
+            return None
+
+
+def _where(name: str, rule: FieldRule | TimeRule) -> str:
+    columns = ", ".join(dict.fromkeys(rule.used_columns()))
+    return f"{name}: column {columns}" if columns else f"{name}:"
+
+
+def _required(convert: Convert) -> Convert:
+    def checked(cell: object) -> object:
+        if (value := convert(cell)) is None:
+            raise Refusal("is empty")
+        return value
+
+    return checked
