@@ -1,0 +1,59 @@
+# Two commands do everything: `make demo` and `make test`. Each sets itself up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TIDEGATE := $(BIN)/tidegate
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY) ## Set up .venv.
+
+demo: $(READY) ## Run a bank, broker, Redis, worker and API here; ARGS=... passes options.
+	@$(TIDEGATE) demo $(ARGS)
+
+test: $(READY) ## Run the tests; ARGS=... passes options to pytest.
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Format, lint, types, imports, generated files.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: lint ## What CI runs: lint, tests with the coverage floor of the core.
+	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
+
+faults: $(READY) ## Break real processes and count; some minutes.
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+
+audit: $(READY) ## Look for known vulnerabilities in the pinned packages.
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
+
+generated: $(READY) ## Write the files that are generated from code.
+	@$(TIDEGATE) schemas export schemas/json
+	@$(TIDEGATE) features list --markdown > docs/features.md
+
+lock: $(READY) ## Pin current versions with hashes.
+	@for extra in stream api train; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+	    --custom-compile-command "make lock" --extra $$extra -o requirements/$$extra.lock pyproject.toml; done
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --all-extras --group dev -o requirements/dev.lock pyproject.toml
+
+clean: ## Remove everything that was made here.
+	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test lint check faults audit generated lock clean
