@@ -44,6 +44,7 @@ audit: $(READY) ## Look for known vulnerabilities in the pinned packages.
 generated: $(READY) ## Write the files that are generated from code.
 	@$(TIDEGATE) schemas export schemas/json
 	@$(TIDEGATE) features list --markdown > docs/features.md
+	@$(TIDEGATE) settings --markdown > docs/settings.md
 
 lock: $(READY) ## Pin current versions with hashes.
 	@for extra in stream api train; do \

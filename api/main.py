@@ -82,7 +82,7 @@ def build(settings: ApiSettings) -> FastAPI:
     """
     engine = Engine()
     store = RedisHistoryStore(
-        settings.redis_url, namespace=settings.namespace, timeout_s=settings.redis_timeout_s
+        settings.redis_url, namespace=settings.namespace, timeout_s=settings.http_redis_timeout_s
     )
     models = ModelRegistry(settings.models).load_champions(engine)
     services = Services(store, models, store.ping, lambda: datetime.now(UTC))

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import api, bench, demo, features, generate, models, schemas, state, topics, train, worker
+from cli import api, bench, demo, features, generate, models, schemas, settings, state, topics, train, worker
 from cli.console import fail
 from schemas.errors import TidegateError
 
@@ -21,6 +21,7 @@ app.command()(api.api)
 app.command()(generate.generate)
 # publish
 app.command()(train.train)
+app.command()(settings.settings)
 app.add_typer(topics.app, name="topics", help="Topics on the broker.")
 app.add_typer(features.app, name="features", help="Feature declarations.")
 app.add_typer(models.app, name="models", help="The model registry.")

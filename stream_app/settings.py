@@ -45,7 +45,11 @@ class WorkerSettings(BaseSettings):
     forget_days: int = Field(default=90, ge=1, description="Silence after which the sweep gives up.")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port on loopback; 0: none.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics port.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important log lines shown."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: for people on a terminal, else JSON."
+    )
     # Test seam, documented in docs/operations.md: the process kills itself at a named point.
     crash_point: str = Field(default="", description="For fault tests: where to stop without a word.")

@@ -1,0 +1,29 @@
+"""`tidegate settings`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from api.settings import ApiSettings
+from cli.console import out, print_json
+from infra.settings_table import markdown, settings_of
+from stream_app.settings import WorkerSettings
+
+
+def settings(
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/settings.md.")] = False,
+) -> None:
+    """Print every setting with its variable and default."""
+    found = settings_of([("worker", WorkerSettings), ("API", ApiSettings)])
+    if as_markdown:
+        print(markdown(found), end="")
+    elif json:
+        print_json([asdict(setting) for setting in found])
+    else:
+        table = Table("variable", "default", "read by", "meaning")
+        for setting in found:
+            table.add_row(setting.variable, setting.default, setting.used_by, setting.meaning)
+        out.print(table)

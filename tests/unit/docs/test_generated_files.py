@@ -1,0 +1,52 @@
+"""Files that are generated from code say what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.settings import ApiSettings
+from features.catalogue import FEATURES
+from features.describe import markdown as features_markdown
+from infra.settings_table import markdown as settings_markdown
+from infra.settings_table import settings_of
+from schemas.export import documents
+from stream_app.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_schema_file_is_what_the_models_say(name):
+    assert (ROOT / "schemas" / "json" / name).read_text() == documents()[name], "run 'make generated'"
+
+
+def test_no_schema_file_is_left_over():
+    assert {path.name for path in (ROOT / "schemas" / "json").iterdir()} == set(documents())
+
+
+def test_feature_document_is_what_the_declarations_say():
+    assert (ROOT / "docs" / "features.md").read_text() == features_markdown(FEATURES), "run 'make generated'"
+
+
+def test_settings_document_is_what_the_classes_say():
+    expected = settings_markdown(settings_of([("worker", WorkerSettings), ("API", ApiSettings)]))
+    assert (ROOT / "docs" / "settings.md").read_text() == expected, "run 'make generated'"
+
+
+def test_settings_of_the_same_name_have_the_same_default():
+    for name in WorkerSettings.model_fields.keys() & ApiSettings.model_fields.keys():
+        assert WorkerSettings.model_fields[name].default == ApiSettings.model_fields[name].default, name
+
+
+def test_every_setting_and_feature_has_a_meaning():
+    assert all(s.meaning for s in settings_of([("worker", WorkerSettings)]))
+    assert all(f.meaning.endswith(".") and f.phrase for f in FEATURES)
+
+
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(path):
+    text = (ROOT / path).read_text()
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
+    missing = [t for t in targets if not (ROOT / path).parent.joinpath(t).exists()]
+    assert not missing
