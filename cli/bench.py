@@ -11,7 +11,7 @@ from cli.console import err, out, print_json
 from cli.demo import ensure_models
 from harness.bench import ThroughputPlan, run_throughput
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Measurements.")
 
 
 @app.callback()

@@ -9,7 +9,7 @@ from cli.console import out, print_json
 from features.catalogue import FEATURES, FEATURES_HASH
 from features.describe import markdown
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Feature declarations.")
 
 
 @app.callback()

@@ -1,33 +1,76 @@
 """`tidegate`: every command of the project."""
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from cli import api, bench, demo, features, generate, models, schemas, settings, state, topics, train, worker
 from cli.console import fail
 from schemas.errors import TidegateError
 
+# A command's module is imported when it is run: models and Kafka clients take seconds to load, and
+# `tidegate topics list` needs neither. A test compares these words with the commands' own.
+COMMANDS = {
+    "demo": "Run everything here: a bank with fraud in it, broker, Redis, worker and API.",
+    "worker": "Score transactions from Kafka until told to stop.",
+    "api": "Answer lookups and synchronous scores over HTTP; documentation at /docs.",
+    "publish": "Publish the transactions of anyone's CSV or Parquet file.",
+    "generate": "Write a generated bank to a file.",
+    "train": "Train on generated history, replayed through the engine that serves.",
+    "models": "The model registry.",
+    "features": "Feature declarations.",
+    "topics": "Topics on the broker.",
+    "state": "What Redis holds.",
+    "schemas": "Message schemas.",
+    "settings": "Print every setting with its variable and default.",
+    "bench": "Measurements.",
+}
+
+
+def load(name: str) -> Any:
+    """The command of this name, imported."""
+    module = import_module(f"cli.{name}")
+    group = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        group.command(name)(getattr(module, name))
+    command = typer.main.get_command(group)
+    command.name = name
+    return command
+
+
+class _LazyGroup(TyperGroup):
+    """Lists commands from `COMMANDS` and imports the one that is run."""
+
+    # Typer's own copy of click has no public types.
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
+
+
 app = typer.Typer(
+    cls=_LazyGroup,
     name="tidegate",
-    help="Streaming fraud and churn scores for a bank. Settings come from options or TIDEGATE_* variables.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(worker.worker)
-app.command()(api.api)
-app.command()(generate.generate)
-# publish
-app.command()(train.train)
-app.command()(settings.settings)
-app.add_typer(topics.app, name="topics", help="Topics on the broker.")
-app.add_typer(features.app, name="features", help="Feature declarations.")
-app.add_typer(models.app, name="models", help="The model registry.")
-app.add_typer(bench.app, name="bench", help="Measurements.")
-app.add_typer(state.app, name="state", help="What Redis holds.")
-app.add_typer(schemas.app, name="schemas", help="Message schemas.")
+
+
+@app.callback()
+def tidegate() -> None:
+    """Streaming fraud and churn scores for a bank.
+
+    Settings come from options or TIDEGATE_* variables.
+    """
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from cli.console import out, print_json
 from models.registry import NAMES, ModelRegistry
 from schemas.errors import ModelError
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="The model registry.")
 Folder = Annotated[Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")]
 _DEFAULT = Path(".tidegate/models")
 

@@ -8,7 +8,7 @@ import typer
 from cli.console import err
 from schemas.export import documents
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Message schemas.")
 
 
 @app.callback()

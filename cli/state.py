@@ -11,7 +11,7 @@ from cli.console import print_json
 from features.codec import decode
 from infra.history_store import RedisHistoryStore
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="What Redis holds.")
 _BATCH = 500
 
 

@@ -10,7 +10,7 @@ from cli.console import out, print_json
 from infra.topics_admin import TopicsAdmin
 from schemas.topics import TOPICS
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Topics on the broker.")
 Bootstrap = Annotated[
     str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
 ]
