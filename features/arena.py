@@ -124,9 +124,10 @@ class HistoryArena:
     def prune(self, slot: int) -> None:
         """Let go of records that no feature can look at any more."""
         first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
-        if end == first:
+        last = int(kernels.newest_transaction(self.pool, first, end))
+        if last < first:
             return
-        newest = int(self.pool["time_ms"][end - 1])
+        newest = int(self.pool["time_ms"][last])
         kept = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
         if kept > first:
             self.pool[first : first + end - kept] = self.pool[kept:end].copy()

@@ -42,7 +42,7 @@ class Op(StrEnum):
     DISTANCE = "distance"  # km from the newest event with a position
     SPEED = "speed"  # km/h from there to here, over a minute at least
     ZSCORE = "zscore"  # (event amount - mean) / std of the window
-    RATIO = "ratio"  # of two other features, by name
+    RATIO = "ratio"  # of two other features, by name; unknown unless the second is positive
     EVENT_VALUE = "event_value"  # of the scored event itself
 
 

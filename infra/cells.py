@@ -3,8 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
-from datetime import tzinfo as TimeZone
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -167,7 +166,7 @@ def moment(written: str) -> datetime:
     return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def zone(name: str) -> TimeZone:
+def zone(name: str) -> tzinfo:
     """A time zone by its IANA name.
 
     Raises:
@@ -181,7 +180,7 @@ def zone(name: str) -> TimeZone:
         raise ValueError(f"no time zone is called {name!r}; use a name such as Europe/Prague") from None
 
 
-def time_reader(form: str, timezone: TimeZone, since: datetime | None) -> Callable[[object], str]:
+def time_reader(form: str, timezone: tzinfo, since: datetime | None) -> Callable[[object], str]:
     """A function from a cell to RFC 3339 text in UTC.
 
     Args:

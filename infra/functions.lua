@@ -1,4 +1,4 @@
-#!lua name=tidegate
+#!lua name=tidegate_VERSION
 -- The atomic step of the delivery protocol. All keys of one source partition share a hash tag, so
 -- a call touches one slot. Everything is checked before anything is written: a Redis Function that
 -- stops half way is not rolled back.
@@ -83,5 +83,6 @@ local function apply(keys, args)
   return 'APPLIED'
 end
 
-redis.register_function('tidegate_acquire', acquire)
-redis.register_function('tidegate_apply', apply)
+-- The program puts a digest of this file for _VERSION.
+redis.register_function('tidegate_acquire_VERSION', acquire)
+redis.register_function('tidegate_apply_VERSION', apply)

@@ -15,18 +15,25 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
 import redis.asyncio as redis
 from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.partitioning import partition_for
 from schemas.errors import DependencyError, HistoryError
 
-_FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
+_SOURCE = (Path(__file__).parent / "functions.lua").read_text()
+# Named by what they do: after an upgrade the new ones are loaded, and a worker that is still running
+# keeps its own.
+_DIGEST = f"_{sha256(_SOURCE.encode()).hexdigest()[:12]}"
+_FUNCTIONS = _SOURCE.replace("_VERSION", _DIGEST)
 
 
 class RedisHistoryStore:
@@ -49,10 +56,18 @@ class RedisHistoryStore:
         timeout_s: float = 5.0,
         recent_scores: int = 10,
     ) -> None:
+        # A pooled connection that a restarted server has closed says so at its next use: once more, at
+        # once, on a new one. What ran into the time limit is not tried again here.
+        retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, health_check_interval=15
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=15,
+            retry=retry,
         )
-        self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://")
+        # Neither password: one may stand before the host, one among the options.
+        self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://").split("?")[0]
         self._partitions = partitions
         self._namespace = namespace
         self._recent_scores = recent_scores
@@ -197,14 +212,20 @@ class RedisHistoryStore:
         return tag if customer_id is None else f"{tag}:{customer_id}"
 
     async def _fcall(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        async def call() -> Any:
+            return await self._call(lambda: self._redis.fcall(name + _DIGEST, len(keys), *keys, *args))
+
         try:
-            return await self._call(lambda: self._redis.fcall(name, len(keys), *keys, *args))
-        except exceptions.ResponseError as error:
-            text = str(error)
-            if "Function not found" in text:
+            try:
+                return await call()
+            except exceptions.ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
                 async with self._loading:
                     await self._call(lambda: self._redis.function_load(_FUNCTIONS, replace=True))
-                return await self._call(lambda: self._redis.fcall(name, len(keys), *keys, *args))
+                return await call()
+        except exceptions.ResponseError as error:
+            text = str(error)
             if text.startswith("VERSION"):
                 raise HistoryError(
                     f"stored histories have format {text.split()[-1]}, this program reads {VERSION}: run the "

@@ -108,14 +108,22 @@ class LogTail:
                 consumer.assign([tp])
                 consumer.seek(tp, max(start, end - _LOOK_BACK))
                 newest = 0
-                while await consumer.position(tp) < end:
+                # The last batch may be behind what `end_offsets` says: fetches know where it ends.
+                while await consumer.position(tp) < max(end, consumer.highwater(tp) or 0):
                     for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
-                        source = orjson.loads(record.value).get("source") or {}
-                        if source.get("topic") == source_topic:
-                            newest = max(newest, int(source["offset"]) + 1)
+                        newest = max(newest, _scored_offset(record.value, source_topic) + 1)
                 consumer.unsubscribe()
                 return newest
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(
                 f"Kafka at {self._bootstrap} does not show the end of {topic}: {error!r}"
             ) from error
+
+
+def _scored_offset(score: bytes | None, source_topic: str) -> int:
+    """Offset of what a message is the score of; -1 where it is no such score, whoever wrote it."""
+    try:
+        source = orjson.loads(score or b"")["source"]
+        return int(source["offset"]) if source["topic"] == source_topic else -1
+    except (ValueError, TypeError, KeyError):
+        return -1

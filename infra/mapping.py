@@ -1,4 +1,4 @@
-"""A mapping: how the columns of anyone's file become transactions, read from YAML and checked before any work."""
+"""A mapping: how the columns of anyone's file become transactions. YAML, checked before any work."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from infra.cells import Refusal
-from infra.mapping_rules import Columns, Context, FieldRule, LabelRule, SkipRule, TimeRule, as_column
+from infra.mapping_rules import Columns, Context, FieldRule, TimeRule, as_column
 from infra.plain_yaml import load_plain_yaml, parse_plain_yaml
 from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
+from infra.row_rules import LabelRule, SkipRule
 from infra.tabular import CsvFormat
 from schemas.errors import ConfigError
 from schemas.transaction import Transaction
@@ -38,8 +39,12 @@ class Mapping(Context):
     skip_if: Annotated[tuple[SkipRule, ...], BeforeValidator(_as_rules)] = ()
 
     _models: ClassVar[dict[str, type[BaseModel]]] = {
-        "event_time": TimeRule, "label": LabelRule, "skip_if": SkipRule, "csv": CsvFormat, "fields": FieldRule,
-    }  # fmt: skip
+        "event_time": TimeRule,
+        "label": LabelRule,
+        "skip_if": SkipRule,
+        "csv": CsvFormat,
+        "fields": FieldRule,
+    }
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -96,7 +101,8 @@ class Mapping(Context):
         """Values of the mapping itself that the message's schema does not allow."""
         for name, rule in self.fields.items():
             info = Transaction.model_fields[name]
-            field: TypeAdapter[object] = TypeAdapter(Annotated[(info.annotation, *info.metadata)])
+            kind: Any = Annotated[(info.annotation, Field(), *info.metadata)]
+            field: TypeAdapter[object] = TypeAdapter(kind)
             for said, target in rule.targets():
                 if target is None:
                     continue

@@ -13,7 +13,6 @@ from infra.cells import (
     COUNT_UNITS_MS,
     EPOCH_UNITS_MS,
     Refusal,
-    duration_ms,
     is_missing,
     key,
     number,
@@ -44,7 +43,8 @@ _YES_NO = {
 }
 # Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
 _POSITION_DECIMALS = 6
-_CACHED_CELLS = 1 << 14
+CACHED_CELLS = 1 << 14
+"""How many different cells of a column a rule remembers."""
 
 
 def _as_text(value: Any) -> Any:
@@ -56,10 +56,13 @@ def _as_list(value: Any) -> Any:
 
 
 def as_column(value: Any) -> Any:
+    """The short form `customer_id: account_id` as a rule."""
     return value if isinstance(value, dict | BaseModel) else {"column": value}
 
 
-def _checked(check: Callable[[str], object]) -> AfterValidator:
+def checked(check: Callable[[str], object]) -> AfterValidator:
+    """A validator that leaves the text as it is and refuses it where `check` raises."""
+
     def validate(value: str) -> str:
         check(value)
         return value
@@ -70,8 +73,7 @@ def _checked(check: Callable[[str], object]) -> AfterValidator:
 ColumnName = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 ColumnNames = Annotated[tuple[ColumnName, ...], Field(min_length=1)]
 Scalars = Annotated[tuple[Scalar, ...], BeforeValidator(_as_list)]
-Zone = Annotated[str, _checked(zone)]
-Duration = Annotated[str, _checked(duration_ms)]
+Zone = Annotated[str, checked(zone)]
 
 
 class Options(BaseModel):
@@ -278,8 +280,7 @@ class FieldRule(_FromColumns):
     def finish(self, field: str, value: object, *, whole: bool = False) -> object:
         """The last steps, which the mapping's own values go through as well.
 
-        Args:
-            whole: It is a default: it has no prefix.
+        A default is `whole`: it gets no prefix.
         """
         value = to_wire(field, value)
         if whole:
@@ -410,90 +411,4 @@ def to_wire(field: str, value: object) -> object:
 
 def _cached(convert: Convert) -> Convert:
     """Most columns repeat themselves. Typed: 1 and true are different cells."""
-    return lru_cache(maxsize=_CACHED_CELLS, typed=True)(convert)
-
-
-class LabelRule(Options):
-    """Which rows are known frauds, and when that became known."""
-
-    column: ColumnName
-    fraud: Scalars = Field(min_length=1, description="Cells that mean fraud.")
-    genuine: Scalars | None = Field(
-        default=None, description="Cells that mean genuine: by default every other one that is not empty."
-    )
-    time: Annotated[TimeRule, BeforeValidator(as_column)] | None = Field(
-        default=None, description="When it became known; where empty or not given, `delay` after the event."
-    )
-    delay: Duration = "7d"
-
-    def used_columns(self) -> Iterator[str]:
-        """Names of the columns it reads."""
-        yield self.column
-        if self.time is not None:
-            yield from self.time.used_columns()
-
-    def convert(self, context: Context) -> Callable[[object], Literal["fraud", "genuine"] | None]:
-        """A function from a cell of `column` to the label, `None` where it says nothing."""
-        cell = context.cell()
-        fraud = frozenset(map(key, self.fraud))
-        genuine = None if self.genuine is None else frozenset(map(key, self.genuine))
-
-        def convert(value: object) -> Literal["fraud", "genuine"] | None:
-            value = cell(value)
-            if value is None:
-                return None
-            if (written := key(value)) in fraud:
-                return "fraud"
-            return "genuine" if genuine is None or written in genuine else None
-
-        return lru_cache(maxsize=_CACHED_CELLS, typed=True)(convert)
-
-
-class SkipRule(Options):
-    """Rows that are left out on purpose. One test; several rules are alternatives."""
-
-    column: ColumnName
-    equals: Scalars | None = None
-    not_equals: Scalars | None = None
-    starts_with: ColumnName | None = None
-    empty: bool | None = None
-    at_most: float | None = None
-    at_least: float | None = None
-
-    @model_validator(mode="after")
-    def _has_one_test(self) -> Self:
-        tests = sorted(set(type(self).model_fields) - {"column"})
-        if len(given := sorted(self.model_fields_set - {"column"})) != 1:
-            raise ValueError(
-                f"needs exactly one of {', '.join(tests)}; it gives {' and '.join(given) or 'none'}"
-            )
-        return self
-
-    def used_columns(self) -> Iterator[str]:
-        """Names of the columns it reads."""
-        yield self.column
-
-    def matches(self, context: Context) -> Callable[[object], bool]:
-        """A function from a cell to whether its row is left out. No number is not at most anything."""
-        read = context.cell()
-        wanted = frozenset(map(key, self.equals or self.not_equals or ()))
-
-        def test(value: object) -> bool:
-            cell = read(value)
-            if self.empty is not None:
-                return (cell is None) == self.empty
-            if cell is None:
-                return False
-            if self.equals is not None or self.not_equals is not None:
-                return (key(cell) in wanted) == (self.equals is not None)
-            if self.starts_with is not None:
-                return text(cell).startswith(self.starts_with)
-            try:
-                size = number(cell, context.decimal)
-            except Refusal:
-                return False
-            return (self.at_most is not None and size <= self.at_most) or (
-                self.at_least is not None and size >= self.at_least
-            )
-
-        return lru_cache(maxsize=_CACHED_CELLS, typed=True)(test)
+    return lru_cache(maxsize=CACHED_CELLS, typed=True)(convert)

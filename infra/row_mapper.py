@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from infra.cells import Refusal, duration_ms
-from infra.mapping_rules import Columns, Context, Convert, FieldRule, LabelRule, SkipRule, TimeRule
+from infra.mapping_rules import Columns, Context, Convert, FieldRule, TimeRule
+from infra.row_rules import LabelRule, SkipRule
 from schemas.errors import EventError
 from schemas.fields import from_epoch_ms, to_epoch_ms, to_rfc3339
 from schemas.label import Label
@@ -33,6 +34,7 @@ class MappedRow(NamedTuple):
         message: The transaction as it is published; `None` if skipped or refused.
         raw: The same as bytes.
         transaction: The same, validated.
+        event_time_ms: Its event time in milliseconds since 1970.
         problem: Why the row was refused; `None` if it was not.
         skipped: The mapping leaves it out on purpose.
     """
@@ -41,6 +43,7 @@ class MappedRow(NamedTuple):
     message: dict[str, object] | None = None
     raw: bytes = b""
     transaction: Transaction | None = None
+    event_time_ms: int = 0
     label: RowLabel | None = None
     problem: str | None = None
     skipped: bool = False
@@ -81,28 +84,21 @@ class RowMapper:
         for name, field in fields.items():
             plan[name] = (field, field.convert(name, context))
         self._plan = [
-            _Step(
-                name,
-                rule,
-                _required(convert) if name in REQUIRED or getattr(rule, "required", False) else convert,
-                _where(name, rule),
-            )
+            _Step(name, *plan[name], name in REQUIRED or (name in fields and fields[name].required))
             for name in FIELDS
             if name in plan
-            for rule, convert in [plan[name]]
         ]
         self._skips = [(rule.column, rule.matches(context)) for rule in skip_if]
         self._label = None if label is None else (label.column, label.convert(context))
         self._delay_ms = 0 if label is None else duration_ms(label.delay)
         self._label_time = None
         if label is not None and label.time is not None:
-            where = _where("label.time", label.time)
-            self._label_time = _Step("label.time", label.time, label.time.convert(context), where)
+            self._label_time = _Step("label.time", label.time, label.time.convert(context), required=False)
 
     def rows(self, columns: Columns, first_row: int, broken: Dict[int, str]) -> Iterator[MappedRow]:
         """See `Mapping.rows`."""
         size = len(next(iter(columns.values()), ()))
-        refused = dict(broken)
+        refused: dict[int, str] = {}
         values = [step.run(columns, first_row, size, refused) for step in self._plan]
         names = [step.name for step in self._plan]
         labels: Sequence[LabelWord | None] = [None] * size
@@ -112,7 +108,10 @@ class RowMapper:
         known: Sequence[object] = [None] * size
         if self._label_time is not None:
             known = self._label_time.run(columns, first_row, size, refused)
-        skipped = self._skipped(columns) - broken.keys()
+        skipped = self._skipped(columns)
+        # Before its cells, of which it has none.
+        refused.update(broken)
+        skipped -= broken.keys()
         for i, row in enumerate(zip(*values, strict=True)):
             number = first_row + i
             if i in skipped:
@@ -143,49 +142,48 @@ class RowMapper:
             return MappedRow(number, problem=str(bad))
         except TypeError:
             return MappedRow(number, problem="the row is not UTF-8; say csv: {encoding: ...} in the mapping")
-        if word is None:
-            return MappedRow(number, message, raw, transaction)
         event_ms = transaction.event_time_ms
+        if word is None:
+            return MappedRow(number, message, raw, transaction, event_ms)
         known_ms = event_ms + self._delay_ms
         if isinstance(known, str):
             # Files round such times to the day: still, nothing is known before it happened.
             known_ms = max(event_ms, to_epoch_ms(datetime.fromisoformat(known)))
-        return MappedRow(number, message, raw, transaction, RowLabel(word, known_ms))
+        return MappedRow(number, message, raw, transaction, event_ms, RowLabel(word, known_ms))
 
 
 class _Step(NamedTuple):
+    """One field: where its cells come from and what becomes of them."""
+
     name: str
     rule: FieldRule | TimeRule
     convert: Convert
-    where: str
+    required: bool
 
     def run(self, columns: Columns, first_row: int, size: int, refused: dict[int, str]) -> list[object]:
         """The field's values of a batch; adds to `refused` the rows whose cell it refuses."""
         cells = self.rule.cells(columns, first_row, size)
         try:
-            return list(map(self.convert, cells))
+            values = list(map(self.convert, cells))
+            if not self.required or None not in values:
+                return values
         except Refusal:
-            # Some cell is bad. Once more, slower, to find out which.
-            return [self._one(i, cell, refused) for i, cell in enumerate(cells)]
+            pass
+        # Some cell is bad. Once more, slower, to find out which.
+        return [self._one(i, cell, refused) for i, cell in enumerate(cells)]
 
     def _one(self, i: int, cell: object, refused: dict[int, str]) -> object:
+        value = None
         try:
-            return self.convert(cell)
+            value = self.convert(cell)
+            problem = "is empty" if value is None and self.required else None
         except Refusal as refusal:
-            problem = f"{self.where} {refusal}"
+            problem = str(refusal)
+        if problem is not None:
+            problem = f"{self._where()} {problem}"
             refused[i] = f"{refused[i]}; {problem}" if i in refused else problem
-            return None
-
-
-def _where(name: str, rule: FieldRule | TimeRule) -> str:
-    columns = ", ".join(dict.fromkeys(rule.used_columns()))
-    return f"{name}: column {columns}" if columns else f"{name}:"
-
-
-def _required(convert: Convert) -> Convert:
-    def checked(cell: object) -> object:
-        if (value := convert(cell)) is None:
-            raise Refusal("is empty")
         return value
 
-    return checked
+    def _where(self) -> str:
+        columns = ", ".join(dict.fromkeys(self.rule.used_columns()))
+        return f"{self.name}: column {columns}" if columns else f"{self.name}:"

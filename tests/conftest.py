@@ -1,8 +1,73 @@
-"""Settings that every test shares."""
+"""Settings and costly things that every test shares."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from features.engine import Engine
+    from models.pipeline import Models
+    from models.registry import ModelRegistry
+    from models.replay import TrainingData
+    from schemas.label import Label
+    from schemas.transaction import Transaction
 
 # `pytest --hypothesis-profile=thorough` is what CI runs at night.
 settings.register_profile("short", max_examples=200, deadline=None)
 settings.register_profile("thorough", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("short")
+
+# Imports are inside: tests of schemas should not wait for XGBoost.
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The catalogue's engine: its kernel takes seconds to compile."""
+    from features.engine import Engine
+
+    return Engine()
+
+
+@pytest.fixture(scope="session")
+def bank_messages() -> Sequence[Transaction | Label]:
+    """A small bank with much fraud and many leavers, in time order."""
+    from tests import scoring
+
+    return scoring.small_bank()
+
+
+@pytest.fixture(scope="session")
+def training_data(bank_messages: Sequence[Transaction | Label], engine: Engine) -> TrainingData:
+    """The small bank, replayed."""
+    from tests import scoring
+
+    return scoring.replayed(bank_messages, engine)
+
+
+@pytest.fixture(scope="session")
+def registry(
+    training_data: TrainingData, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> ModelRegistry:
+    """Both models, trained and in use. Only to be read: tests that change one save their own."""
+    from tests import scoring
+
+    return scoring.trained(training_data, engine, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def models(registry: ModelRegistry, engine: Engine) -> Models:
+    """The models of `registry` as the worker and the API load them."""
+    return registry.load_champions(engine)
+
+
+@pytest.fixture(scope="session")
+def eager(models: Models, training_data: TrainingData) -> Models:
+    """The same models with thresholds that make every decision and band occur."""
+    from tests import scoring
+
+    return scoring.eager(models, training_data)

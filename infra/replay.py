@@ -1,0 +1,86 @@
+"""A file's events into Kafka, at the pace asked for, each label when it became known."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from infra.intake import Event
+from infra.pacing import Pacer
+from infra.row_mapper import label_message
+from schemas.errors import EventError
+
+
+class Publishes(Protocol):
+    """The one thing this module needs of a publisher."""
+
+    async def publish(self, topic: str, key: bytes, value: bytes, timestamp_ms: int | None = None) -> None:
+        """Hand one message over."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What was handed over."""
+
+    transactions: int = 0
+    labels: int = 0
+    labels_refused: int = 0
+
+
+class Replay:
+    """Publishes events in the order they come.
+
+    Labels wait in memory until an event is later than their own time, so that a reader learns of a fraud
+    when it would have: as many wait as the file has rows in one label delay. Those still waiting after the
+    last event follow it.
+
+    Args:
+        publisher: Connected.
+        pacer: Asked before each message.
+        topic: For transactions.
+        labels_topic: For labels; `None`: none are published.
+    """
+
+    def __init__(
+        self, publisher: Publishes, pacer: Pacer, *, topic: str, labels_topic: str | None = None
+    ) -> None:
+        self._publisher = publisher
+        self._pacer = pacer
+        self._topic = topic
+        self._labels_topic = labels_topic
+        self._waiting: list[tuple[int, int, bytes, bytes]] = []
+        self.published = Published()
+
+    async def run(self, events: Iterable[Event]) -> None:
+        """Publish everything.
+
+        Raises:
+            DependencyError: Kafka did not take a message in time.
+        """
+        for event in events:
+            await self._labels_until(event.event_time_ms)
+            await self._pacer.wait(event.event_time_ms)
+            key = event.transaction.customer_id.encode()
+            await self._publisher.publish(self._topic, key, event.raw)
+            self.published.transactions += 1
+            if self._labels_topic is not None and event.label is not None:
+                self._hold(event, key)
+        await self._labels_until(None)
+
+    def _hold(self, event: Event, key: bytes) -> None:
+        if event.label is None:
+            return
+        try:
+            raw = label_message(event.transaction, event.label)
+        except EventError:
+            # Its time is beyond what the contract takes.
+            self.published.labels_refused += 1
+            return
+        heapq.heappush(self._waiting, (event.label.time_ms, event.row_number, key, raw))
+
+    async def _labels_until(self, time_ms: int | None) -> None:
+        while self._waiting and (time_ms is None or self._waiting[0][0] <= time_ms):
+            label_time_ms, _, key, raw = heapq.heappop(self._waiting)
+            await self._pacer.wait(label_time_ms)
+            await self._publisher.publish(self._labels_topic or "", key, raw)
+            self.published.labels += 1

@@ -1,0 +1,289 @@
+"""What every feature means, in plain Python and slowly: the engine must agree.
+
+Written from the declarations and their documentation, not from the compiler, and without its means:
+no kernel, no records, no running sums. Whole numbers and fractions where the engine has floats.
+"""
+
+import bisect
+import functools
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from fractions import Fraction
+
+from features.codes import CATEGORIES, category_code
+from features.definitions import (
+    AMOUNT_OPS,
+    CODED_FIELDS,
+    EVENT,
+    MAX_EVENTS,
+    RETENTION_MS,
+    Feature,
+    Op,
+    Where,
+)
+from schemas.money import minor_unit_scale
+from schemas.transaction import Transaction
+
+Value = float | None
+
+_EARTH_RADIUS_KM = 6371.0088
+_SHORTEST_TRIP_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A transaction in the words of the declarations; `None` is unknown."""
+
+    transaction_id: str
+    time_ms: int
+    amount_minor: int
+    currency: str
+    direction: str
+    category: str | None
+    channel: str | None
+    transaction_type: str | None
+    merchant: str | None
+    device: str | None
+    counterparty: str | None
+    country: str | None
+    hour: int
+    weekday: int
+    position: tuple[float, float] | None
+    card_present: bool | None
+
+
+@functools.lru_cache(maxsize=200_000)
+def fact(t: Transaction) -> Fact:
+    """Facts of a message. Positions are kept in 32 bits, so they are cut to that here too."""
+    moment = t.event_time.astimezone(UTC)
+    category = category_code(t.merchant_category, t.transaction_type)
+    position = None
+    if t.latitude is not None and t.longitude is not None:
+        position = struct.unpack("<ff", struct.pack("<ff", t.latitude, t.longitude))
+    return Fact(
+        transaction_id=t.transaction_id,
+        time_ms=t.event_time_ms,
+        amount_minor=t.amount_minor,
+        currency=t.currency,
+        direction="credit" if t.is_credit else "debit",
+        category=CATEGORIES[category - 1] if category else None,
+        channel=t.channel,
+        transaction_type=t.transaction_type,
+        merchant=t.merchant_id or None,
+        device=t.device_id or None,
+        counterparty=t.counterparty_id or None,
+        country=t.merchant_country,
+        hour=moment.hour,
+        weekday=moment.weekday(),
+        position=position,
+        card_present=t.card_present,
+    )
+
+
+def remembered(arrivals: Sequence[Transaction], now_ms: int, max_events: int = MAX_EVENTS) -> list[Fact]:
+    """What a customer's history holds, oldest first, when something at `now_ms` comes.
+
+    The first arrival of a transaction id counts. Nothing older than the retention behind the newest
+    event is held, and never more than the newest `max_events`.
+    """
+    held: list[Fact] = []
+    seen: set[str] = set()
+    for arrived in map(fact, arrivals):
+        counting = held[_first_counting(held, arrived.time_ms, max_events) :]
+        if arrived.transaction_id in seen and _names(counting, arrived.transaction_id):
+            continue
+        seen.add(arrived.transaction_id)
+        held = counting
+        bisect.insort_right(held, arrived, key=_time)
+    return held[_first_counting(held, now_ms, max_events) :]
+
+
+def _first_counting(held: list[Fact], now_ms: int, max_events: int) -> int:
+    newest = max(now_ms, held[-1].time_ms) if held else now_ms
+    return max(len(held) - max_events, bisect.bisect_left(held, newest - RETENTION_MS, key=_time))
+
+
+def _time(f: Fact) -> int:
+    return f.time_ms
+
+
+def _names(held: list[Fact], transaction_id: str) -> bool:
+    return any(f.transaction_id == transaction_id for f in held)
+
+
+def is_duplicate(arrivals: Sequence[Transaction], event: Transaction, max_events: int = MAX_EVENTS) -> bool:
+    """Whether an arriving event is already held."""
+    return _names(remembered(arrivals, event.event_time_ms, max_events), event.transaction_id)
+
+
+def naive_features(
+    features: Sequence[Feature],
+    arrivals: Sequence[Transaction],
+    event: Transaction | None,
+    as_of_ms: int,
+    max_events: int = MAX_EVENTS,
+) -> dict[str, Value]:
+    """Every feature at one moment.
+
+    Args:
+        features: Declarations.
+        arrivals: All earlier transactions of the customer, in the order they arrived.
+        event: The one being scored; `None` for a lookup.
+        as_of_ms: Its time, or the moment of the lookup.
+        max_events: How many the history may hold.
+    """
+    held = remembered(arrivals, as_of_ms, max_events)
+    past = [f for f in held if f.time_ms < as_of_ms]
+    scored = _Scored(past, fact(event) if event is not None else None, as_of_ms)
+    values: dict[str, Value] = {}
+    for feature in features:
+        values[feature.name] = scored.value(feature, values)
+    return values
+
+
+class _Scored:
+    """One evaluation: the past, the event and the moment."""
+
+    def __init__(self, past: list[Fact], event: Fact | None, as_of_ms: int) -> None:
+        self.past = past
+        self.event = event
+        self.as_of_ms = as_of_ms
+        if event is not None:
+            self.currency: str | None = event.currency
+        else:
+            self.currency = past[-1].currency if past else None
+        self._windows: dict[int, list[Fact]] = {}
+        self._matching: dict[tuple[int, tuple[Where, ...]], list[Fact]] = {}
+
+    def window(self, size_ms: int) -> list[Fact]:
+        """Events of `[t - size, t)`, oldest first."""
+        if size_ms not in self._windows:
+            self._windows[size_ms] = [f for f in self.past if self.as_of_ms - size_ms <= f.time_ms]
+        return self._windows[size_ms]
+
+    def matching(self, size_ms: int, where: tuple[Where, ...]) -> list[Fact]:
+        """Events of the window that meet all conditions."""
+        key = (size_ms, where)
+        if key not in self._matching:
+            self._matching[key] = [f for f in self.window(size_ms) if all(self.meets(f, w) for w in where)]
+        return self._matching[key]
+
+    def meets(self, f: Fact, where: Where) -> bool:
+        """Whether a past event meets a condition."""
+        right = getattr(self.event, where.field) if where.value == EVENT else where.value
+        left = getattr(f, where.field)
+        if where.op == "==":
+            return left == right
+        if where.op == "!=":
+            return left != right
+        return left < right if where.op == "<" else left >= right
+
+    def value(self, feature: Feature, earlier: dict[str, Value]) -> Value:
+        """Value of a feature; `None` is unknown."""
+        if feature.op is Op.RATIO:
+            over, under = (earlier[name] for name in feature.of)
+            if over is None or under is None or under <= 0:
+                return None
+            return over / under * feature.scale
+        if feature.op is Op.EVENT_VALUE:
+            return self.of_event(str(feature.field))
+        compared = {w.field for w in feature.where if w.value == EVENT}
+        if feature.op is Op.IS_NEW:
+            compared.add(str(feature.field))
+        if compared and (self.event is None or any(getattr(self.event, c) is None for c in compared)):
+            return None
+        found = self.matching(feature.window_ms, feature.where)
+        if feature.op in AMOUNT_OPS:
+            return self.of_amounts(feature.op, [f.amount_minor for f in found if f.currency == self.currency])
+        return self.of_events(feature, found)
+
+    def of_event(self, name: str) -> Value:
+        """What the scored event itself says."""
+        if self.event is None:
+            return None
+        match name:
+            case "amount":
+                return self.major(self.event.amount_minor)
+            case "is_night":
+                return float(self.event.hour < 6)
+            case "is_credit":
+                return float(self.event.direction == "credit")
+        known = getattr(self.event, name)
+        if known is None:
+            return None
+        return float(CODED_FIELDS[name][known] if name in CODED_FIELDS else known)
+
+    def of_events(self, feature: Feature, found: list[Fact]) -> Value:
+        """Statistics that do not look at amounts."""
+        match feature.op:
+            case Op.COUNT:
+                return float(len(found))
+            case Op.SHARE:
+                everything = self.window(feature.window_ms)
+                return len(found) / len(everything) if everything else None
+            case Op.DISTINCT:
+                return float(len({getattr(f, str(feature.field)) for f in found} - {None}))
+            case Op.IS_NEW:
+                seen = {getattr(f, str(feature.field)) for f in found}
+                return float(getattr(self.event, str(feature.field)) not in seen)
+            case Op.TIME_SINCE:
+                return (self.as_of_ms - found[-1].time_ms) / 1000 if found else None
+            case Op.SINCE_FIRST:
+                return (self.as_of_ms - found[0].time_ms) / 1000 if found else None
+        assert feature.op in {Op.DISTANCE, Op.SPEED}
+        placed = [f for f in found if f.position is not None]
+        if not placed or self.event is None or self.event.position is None:
+            return None
+        km = great_circle_km(*placed[-1].position, *self.event.position)
+        if feature.op is Op.DISTANCE:
+            return km
+        return km / (max(_SHORTEST_TRIP_MS, self.as_of_ms - placed[-1].time_ms) / 3_600_000)
+
+    def of_amounts(self, op: Op, amounts: list[int]) -> Value:
+        """Statistics of amounts in the currency of the evaluation."""
+        n = len(amounts)
+        match op:
+            case Op.SUM:
+                return self.major(sum(amounts))
+            case Op.MIN | Op.MAX:
+                return self.major(min(amounts) if op is Op.MIN else max(amounts)) if n else None
+            case Op.MEAN:
+                return self.major(Fraction(sum(amounts), n)) if n else None
+        if n < 2:
+            return None
+        variance = Fraction(n * sum(a * a for a in amounts) - sum(amounts) ** 2, n * (n - 1))
+        deviation = math.sqrt(variance)
+        if op is Op.STD:
+            return deviation / float(self.scale)
+        assert op is Op.ZSCORE
+        if self.event is None or deviation == 0:
+            return None
+        return float(self.event.amount_minor - Fraction(sum(amounts), n)) / deviation
+
+    @property
+    def scale(self) -> Fraction:
+        """Minor units in one major unit of the currency."""
+        return Fraction(minor_unit_scale(self.currency)) if self.currency else Fraction(1)
+
+    def major(self, minor: int | Fraction) -> float:
+        """Major units of an amount."""
+        return float(minor / self.scale)
+
+
+def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
+    """Distance by the formula that is exact for near and far points alike.
+
+    Source:
+        T. Vincenty (1975), Survey Review 23(176), 88-93, for a sphere.
+    """
+    a, b = math.radians(latitude_a), math.radians(latitude_b)
+    turn = math.radians(longitude_b - longitude_a)
+    across = math.hypot(
+        math.cos(b) * math.sin(turn),
+        math.cos(a) * math.sin(b) - math.sin(a) * math.cos(b) * math.cos(turn),
+    )
+    along = math.sin(a) * math.sin(b) + math.cos(a) * math.cos(b) * math.cos(turn)
+    return _EARTH_RADIUS_KM * math.atan2(across, along)

@@ -1,0 +1,172 @@
+"""The compiled pieces, and the same text run as plain Python."""
+
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import kernels
+from features.record import RECORD
+
+BOTH = pytest.mark.parametrize("plain", [False, True], ids=["compiled", "plain"])
+EVENT, LABEL = 0, 1
+INSTANTS = st.integers(315_532_800_000, 4_102_444_799_999)
+
+
+def kernel(name, plain):
+    found = getattr(kernels, name)
+    return found.py_func if plain else found
+
+
+def pool_of(*times, kinds=None, plain=False):
+    """Records of these times; each has its position as its transaction."""
+    pool = np.zeros(len(times) + 4, dtype=RECORD)
+    pool["time_ms"][: len(times)] = times
+    pool["transaction"][: len(times)] = range(1, len(times) + 1)
+    if kinds is not None:
+        pool["kind"][: len(times)] = kinds
+    return pool.view(np.recarray) if plain else pool
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("a", "b", "km"),
+    [
+        ((48.8566, 2.3522), (51.5074, -0.1278), 343.55653),
+        ((0.0, 0.0), (0.0, 0.0), 0.0),
+        ((0.0, 0.0), (0.0, 90.0), math.pi / 2 * 6371.0088),
+        ((0.0, 0.0), (0.0, 180.0), math.pi * 6371.0088),
+        ((90.0, 17.0), (-90.0, -120.0), math.pi * 6371.0088),
+        # Over the date line the short way.
+        ((0.0, 179.5), (0.0, -179.5), math.radians(1) * 6371.0088),
+        ((89.0, 0.0), (89.0, 180.0), math.radians(2) * 6371.0088),
+    ],
+)
+def test_distance_is_along_the_great_circle(plain, a, b, km):
+    assert kernel("haversine_km", plain)(*a, *b) == pytest.approx(km, rel=1e-6, abs=1e-9)
+
+
+@given(*[st.floats(-90, 90), st.floats(-180, 180)] * 2)
+def test_distance_is_symmetric_and_at_most_half_around(lat_a, lon_a, lat_b, lon_b):
+    there = kernels.haversine_km(lat_a, lon_a, lat_b, lon_b)
+
+    assert 0 <= there <= math.pi * 6371.0088 * (1 + 1e-12)
+    assert there == pytest.approx(kernels.haversine_km(lat_b, lon_b, lat_a, lon_a), rel=1e-9, abs=1e-9)
+
+
+@BOTH
+@given(time_ms=INSTANTS)
+def test_hour_and_weekday_are_those_of_utc(plain, time_ms):
+    moment = datetime.fromtimestamp(time_ms // 1000, UTC)
+
+    assert kernel("hour_utc", plain)(time_ms) == moment.hour
+    assert kernel("weekday_utc", plain)(time_ms) == moment.weekday()
+
+
+@BOTH
+@given(
+    times=st.lists(st.integers(0, 20), max_size=30).map(sorted), start=st.integers(0, 5), t=st.integers(0, 21)
+)
+def test_position_is_the_first_not_before_a_time(plain, times, start, t):
+    start = min(start, len(times))
+    pool = pool_of(*times, plain=plain)
+    expected = next((i for i in range(start, len(times)) if times[i] >= t), len(times))
+
+    assert kernel("position_before", plain)(pool, start, len(times), t) == expected
+
+
+@BOTH
+def test_transaction_is_found_by_its_hash_and_not_by_a_label_about_it(plain):
+    pool = pool_of(5, 6, 7, kinds=[EVENT, LABEL, EVENT], plain=plain)
+    contains = kernel("contains_transaction", plain)
+
+    assert [contains(pool, 0, 3, number) for number in (1, 2, 3, 4)] == [True, False, True, False]
+    assert not contains(pool, 1, 3, 1)
+
+
+@BOTH
+def test_record_goes_behind_others_of_its_time(plain):
+    pool = pool_of(0, 5, 5, 9, plain=plain)
+    new = np.zeros(2, dtype=RECORD)
+    new["time_ms"], new["transaction"] = [99, 5], [98, 99]
+
+    kernel("insert_record", plain)(pool, 1, 3, new.view(np.recarray) if plain else new, 1)
+
+    assert pool["transaction"][:6].tolist() == [1, 2, 3, 99, 4, 0]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kinds", "newest"), [([], -1), ([LABEL], -1), ([EVENT, LABEL, LABEL], 0), ([LABEL, EVENT], 1)]
+)
+def test_newest_transaction_is_found_behind_labels(plain, kinds, newest):
+    pool = pool_of(*range(len(kinds)), kinds=kinds, plain=plain)
+
+    assert kernel("newest_transaction", plain)(pool, 0, len(kinds)) == newest
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kinds", "count", "first"),
+    [
+        ([EVENT] * 3, 5, 0),
+        ([EVENT] * 5, 3, 2),
+        ([EVENT, EVENT, LABEL, EVENT, LABEL], 2, 1),
+        ([LABEL] * 4, 2, 0),
+        ([EVENT] * 2, 0, 2),
+    ],
+)
+def test_newest_events_are_counted_without_labels(plain, kinds, count, first):
+    pool = pool_of(*range(len(kinds)), kinds=kinds, plain=plain)
+
+    assert kernel("newest_from", plain)(pool, 0, len(kinds), count) == first
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kinds", "count", "holds"),
+    [
+        ([EVENT] * 2, 3, False),
+        ([EVENT] * 3, 3, True),
+        ([EVENT, LABEL, EVENT], 3, False),
+        ([EVENT] * 4, 3, True),
+    ],
+)
+def test_full_history_is_full_of_transactions(plain, kinds, count, holds):
+    pool = pool_of(*range(len(kinds)), kinds=kinds, plain=plain)
+
+    assert kernel("holds_transactions", plain)(pool, 0, len(kinds), count) is holds
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("times", "newest", "max_events", "first"),
+    [
+        #    newest - 10      newest
+        # .. [----------------] kept, both ends
+        ([1, 10, 11, 20], 20, 9, 1),
+        ([1, 9, 11, 20], 20, 9, 2),
+        ([1, 2, 3], 20, 9, 3),
+        ([11, 12, 13], 20, 2, 1),
+        ([1, 2, 13], 20, 2, 2),
+        ([], 20, 2, 0),
+    ],
+)
+def test_kept_is_what_is_neither_too_old_nor_too_many(plain, times, newest, max_events, first):
+    pool = pool_of(*times, plain=plain)
+
+    assert kernel("retained_from", plain)(pool, 0, len(times), newest, 10, max_events) == first
+
+
+@BOTH
+@given(values=st.lists(st.integers(1, 2**32 - 1), max_size=32), rounds=st.integers(1, 3))
+def test_set_counts_each_value_once_and_is_empty_for_the_next_stamp(plain, values, rounds):
+    slots, stamps = np.zeros(64, dtype=np.uint32), np.zeros(64, dtype=np.int64)
+    with np.errstate(over="ignore"):
+        for stamp in range(1, rounds + 1):
+            add = kernel("add_distinct", plain)
+            added = sum(add(slots, stamps, stamp, np.uint32(value)) for value in values)
+            assert added == len(set(values))

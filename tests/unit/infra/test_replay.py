@@ -1,0 +1,76 @@
+from collections.abc import Iterator
+
+import orjson
+
+from infra.intake import Event
+from infra.pacing import Pacer
+from infra.replay import Replay
+from infra.row_mapper import RowLabel
+from tests.unit.infra.mappings import map_row, mapping
+
+HOUR_MS = 3_600_000
+START_MS = 1_772_359_200_000  # 2026-03-01T10:00:00Z
+
+
+class FakePublisher:
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes, dict[str, object], int | None]] = []
+
+    async def publish(self, topic: str, key: bytes, value: bytes, timestamp_ms: int | None = None) -> None:
+        self.messages.append((topic, key, orjson.loads(value), timestamp_ms))
+
+    @property
+    def order(self) -> list[tuple[str, object]]:
+        return [(topic, message["transaction_id"]) for topic, _, message, _ in self.messages]
+
+
+def events(*labelled_h: int | None) -> Iterator[Event]:
+    """One event an hour; each labelled the given hours after it, or not at all."""
+    for i, after_h in enumerate(labelled_h):
+        row = map_row(mapping(), id=f"t{i}", customer=f"c{i}", ts=f"2026-03-01T{10 + i}:00:00Z")
+        assert row.transaction is not None
+        time_ms = START_MS + i * HOUR_MS
+        label = None if after_h is None else RowLabel("fraud", time_ms + after_h * HOUR_MS)
+        yield Event(i + 1, row.transaction, time_ms, row.raw, label)
+
+
+async def test_transactions_are_keyed_by_customer_and_carry_no_old_record_time() -> None:
+    publisher = FakePublisher()
+    replay = Replay(publisher, Pacer(), topic="transactions")
+    await replay.run(events(1, None))
+    assert [(topic, key, time) for topic, key, _, time in publisher.messages] == [
+        ("transactions", b"c0", None), ("transactions", b"c1", None),
+    ]  # fmt: skip
+    assert (replay.published.transactions, replay.published.labels) == (2, 0)
+
+
+async def test_labels_come_when_they_became_known_and_the_rest_at_the_end() -> None:
+    publisher = FakePublisher()
+    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l")
+    await replay.run(events(2, 0, None, 9, 1))
+    assert publisher.order == [
+        ("t", "t0"), ("t", "t1"), ("l", "t1"), ("l", "t0"), ("t", "t2"), ("t", "t3"), ("t", "t4"),
+        ("l", "t4"), ("l", "t3"),
+    ]  # fmt: skip
+    assert replay.published.labels == 4
+
+
+async def test_a_label_whose_time_is_out_of_range_is_left_out() -> None:
+    publisher = FakePublisher()
+    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l")
+    await replay.run(events(24 * 365 * 100))
+    assert (replay.published.labels, replay.published.labels_refused) == (0, 1)
+
+
+async def test_labels_are_paced_by_their_own_time() -> None:
+    slept: list[float] = []
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        slept.append(round(seconds, 6))
+
+    pacer = Pacer(speedup=3600, clock=lambda: now, sleep=sleep)
+    await Replay(FakePublisher(), pacer, topic="t", labels_topic="l").run(events(5, None))
+    assert slept == [1, 4]
