@@ -6,11 +6,14 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator
 
 from api.errors import UnknownCustomer
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from models.pipeline import Models
+from schemas.card_number import is_card_number
+from schemas.fields import Identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ def services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(services)]
+
+
+def _no_card_number(value: str) -> str:
+    if is_card_number(value):
+        raise ValueError("this is a raw card number; send the customer's id")
+    return value
+
+
+CustomerId = Annotated[Identifier, AfterValidator(_no_card_number)]
 
 
 async def known_state(given: Services, customer_id: str) -> CustomerState:

@@ -1,16 +1,16 @@
 """Where the API is put together and run."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from api.deps import Services
 from api.errors import add_error_handlers
+from api.middleware import BodyLimit, Measured
 from api.routes import customers, health, inference
 from api.settings import ApiSettings
 from features.engine import Engine
@@ -41,37 +41,12 @@ def create_app(services: Services, close: Callable[[], Awaitable[None]] | None =
     app = FastAPI(title="Tidegate", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     app.state.registry = CollectorRegistry()
-    _measure(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Measured, registry=app.state.registry)
     add_error_handlers(app)
     for module in (health, customers, inference):
         app.include_router(module.router)
     return app
-
-
-def _measure(app: FastAPI) -> None:
-    requests = Counter(
-        "tidegate_http_requests_total",
-        "Requests.",
-        ["method", "route", "status"],
-        registry=app.state.registry,
-    )
-    seconds = Histogram(
-        "tidegate_http_request_seconds",
-        "Time to answer.",
-        ["route"],
-        buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
-        registry=app.state.registry,
-    )
-
-    @app.middleware("http")
-    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        response = await call_next(request)
-        # The route's pattern, never the path: paths name customers.
-        route = getattr(request.scope.get("route"), "path", "unmatched")
-        requests.labels(request.method, route, str(response.status_code)).inc()
-        seconds.labels(route).observe(time.perf_counter() - started)
-        return response
 
 
 def build(settings: ApiSettings) -> FastAPI:

@@ -103,12 +103,8 @@ def mule_chain(case: Case, helpers: list[int]) -> Rows:
     moment = case.after(arrived + _delay(case), len(helpers), 8 * MINUTE_MS)
     parts.append(_own_transfers(case, case.customer, moment, share, np.array(helpers)))
     for helper, part, sent in zip(helpers, share.tolist(), moment.tolist(), strict=True):
-        came = sent + int(rng.integers(900, 5_000))
-        parts.append(
-            make_rows(helper, np.array([came]), int(part), Kind.TRANSFER_IN, counterparty=case.customer)
-        )
         kept = part * float(rng.uniform(0.90, 0.98))
-        begin = came + _delay(case)
+        begin = sent + _delay(case)
         if rng.random() < 0.35:
             parts.append(_cash(case, helper, begin, kept))
         else:

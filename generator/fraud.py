@@ -64,9 +64,8 @@ class Fraudsters:
         self._rings = Rings(world, rng)
         self._campaigns: list[Campaign] = []
         # The first campaign comes early: a short span shows one as well.
-        self._next_campaign = world.settings.typology_from.get("compromised_merchant", 0) + rng.uniform(
-            0.0, 4.0
-        )
+        first_day = world.settings.typology_from.get("compromised_merchant", 0)
+        self._next_campaign = first_day + float(rng.uniform(0.0, 4.0))
 
     def __len__(self) -> int:
         """Customers whose copied cards are waiting to be misused."""

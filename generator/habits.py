@@ -15,6 +15,9 @@ LOCAL, ONLINE = 11, 5
 """Favourite merchants around home and on the internet."""
 PAYEES = 6
 
+# A small town has fewer shops than favourites: some stay doubled.
+_REDRAWS = 4
+
 # Counterparties are numbers until they become text: the bank's own accounts, their savings, others' accounts.
 SAVINGS_FIRST = 1 << 30
 EXTERNAL_FIRST = 1 << 31
@@ -120,18 +123,27 @@ def favourite_shops(rng: np.random.Generator, merchants: Merchants, segment: Int
 
 
 def _tasteful(rng: np.random.Generator, merchants: Merchants, segment: Ints, city: Ints) -> Ints:
-    """The better suited of two draws. Shape: as `city`, whose negative entries stand for online."""
+    """The better suited of two draws, hardly ever the same for one customer twice.
 
-    def drawn() -> Ints:
-        if (city < 0).all():
-            return merchants.online.draw(rng, np.zeros_like(city))
-        return merchants.shops.draw(rng, city)
-
+    Shape: as `city`, whose entries are all `NONE` for online shops.
+    """
+    online = bool((city == NONE).all())
     taste = _tastes()
-    one, other = drawn(), drawn()
+
+    def drawn(place: Ints, segments: Ints) -> Ints:
+        pool, group = (merchants.online, place * 0) if online else (merchants.shops, place)
+        one, other = pool.draw(rng, group), pool.draw(rng, group)
+        better = taste[segments, merchants.category[one]] >= taste[segments, merchants.category[other]]
+        return np.where(better, one, other)
+
     who = np.repeat(segment[:, None], city.shape[1], axis=1)
-    better = taste[who, merchants.category[one]] >= taste[who, merchants.category[other]]
-    return np.where(better, one, other)
+    found = drawn(city, who)
+    for _ in range(_REDRAWS):
+        again = np.zeros(found.shape, np.bool_)
+        for rank in range(1, found.shape[1]):
+            again[:, rank] = (found[:, :rank] == found[:, [rank]]).any(axis=1)
+        found[again] = drawn(city[again], who[again])
+    return found
 
 
 def _tastes() -> Floats:

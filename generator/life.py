@@ -4,7 +4,7 @@ import numpy as np
 
 from generator.draws import Bools, Ints, Stream
 from generator.events import lookalike_code
-from generator.habits import LOCAL, SAVINGS_FIRST, draw_payees, favourite_shops
+from generator.habits import EXTERNAL_FIRST, LOCAL, SAVINGS_FIRST, draw_payees, favourite_shops
 from generator.merchants import ONLINE
 from generator.network import home_ips
 from generator.profiles import SENIOR, by_segment
@@ -162,7 +162,7 @@ def _pass_through(world: World, day: Day, rng: np.random.Generator, customer: in
         np.array([arrived]),
         int(amount),
         Kind.TRANSFER_IN,
-        counterparty=draw_payees(rng, world.profiles.founders, (1,)),
+        counterparty=EXTERNAL_FIRST + rng.integers(0, 60_000_000, 1),
     )
     count = int(rng.integers(1, 4))
     wait = np.cumsum(rng.exponential(9 * 60 * MINUTE_MS, count) + 10 * MINUTE_MS).astype(np.int64)

@@ -14,6 +14,7 @@ HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 
 _MIN_CUSTOMERS, _MAX_CUSTOMERS = 10, 10_000_000
+_RATES = ("fraud_rate", "churn_rate", "join_rate", "dormant_rate", "unreported_rate", "review_rate")
 _MIN_MERCHANTS, _MAX_MERCHANTS = 60, 1_000_000
 
 
@@ -30,7 +31,8 @@ class BankSettings:
         fraud_rate: Share of customers drawn into a fraud in 30 days. The default makes about
             0.4 % of the transactions fraud.
         typologies: Ways of fraud that occur; the others' share goes to these.
-        typology_from: First day of a way of fraud, by typology; who is not named occurs from day 0.
+        typology_from: First day of a way of fraud, by typology; one not named occurs from day 0.
+            Merchants are compromised from that day, and the copied cards misused a week or two later.
         churn_rate: Share of customers who leave in 90 days.
         join_rate: Share of customers who joined, per 90 days of the span.
         dormant_rate: Share of customers who go quiet for some weeks and come back, per 90 days.
@@ -76,14 +78,7 @@ class BankSettings:
             raise ConfigError(f"start must be midnight: {self.start.isoformat()}")
         if not 1 <= self.days <= 36_500:
             raise ConfigError(f"days must be 1 to 36500, not {self.days}")
-        for name in (
-            "fraud_rate",
-            "churn_rate",
-            "join_rate",
-            "dormant_rate",
-            "unreported_rate",
-            "review_rate",
-        ):
+        for name in _RATES:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {value}")
@@ -106,7 +101,7 @@ class BankSettings:
         """
         if self.merchants is not None:
             return self.merchants
-        return min(max(self.customers // 4, 120), _MAX_MERCHANTS)
+        return min(max(self.customers // 4, 240), _MAX_MERCHANTS)
 
     @property
     def start_ms(self) -> int:

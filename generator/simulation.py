@@ -8,13 +8,14 @@ from generator.draws import Bools, Ints, Stream
 from generator.events import CARD_TYPOLOGIES, LOOKALIKES, TYPOLOGIES, BankEvent, typology_code
 from generator.fraud import Fraudsters
 from generator.habits import EXTERNAL_FIRST
+from generator.ledger import arrivals
 from generator.life import live
 from generator.lifetimes import FAR_MS
 from generator.messages import Messages
 from generator.reports import Label, Reports
 from generator.rhythm import Day
 from generator.routine import Routine
-from generator.rows import IS_CREDIT, Kind, Rows, make_rows
+from generator.rows import IS_CREDIT, NONE, Kind, Rows, make_rows
 from generator.settings import DAY_MS, BankSettings
 from generator.spending import spending
 from generator.world import World
@@ -61,7 +62,7 @@ class Simulation:
         first = self._booked
         self._booked += rows.size
         self._fraudsters.see(day, rows)
-        self.world.agenda.add(self._reimbursed(day, rows))
+        self.world.agenda.add(self._reimbursed(rows))
         self._reports.take_in(day, rows, first)
         due = self._reports.due(day.start_ms + DAY_MS)
         if day.index == 0:
@@ -77,15 +78,24 @@ class Simulation:
         self._fraudsters.act(day)
         routine = self._routine.rows(day, world.profiles, world.lifetimes, world.habits, world.ledger)
         tried = np.concatenate([routine, spending(world, day), world.agenda.take(day.index)])
-        lives = world.lifetimes
-        leaving = (lives.last_ms >= day.start_ms) & (lives.last_ms < day.start_ms + DAY_MS)
-        who = tried["customer"]
-        # Nothing before the account is open, nothing after the last transaction, and on that
-        # day nothing but it: it empties the account or pays for one last thing.
-        possible = (tried["time_ms"] > lives.joined_ms[who]) & (tried["time_ms"] < lives.last_ms[who])
-        tried = tried[possible & ~leaving[who]]
+        last_ms = world.lifetimes.last_ms
+        leaving = (last_ms >= day.start_ms) & (last_ms < day.start_ms + DAY_MS)
+        # In this order: who may not send has sent nothing that could arrive.
+        tried = self._possible(tried, leaving)
+        tried = np.concatenate([tried, self._possible(arrivals(tried, leaving.size), leaving)])
         joining = np.flatnonzero((world.profiles.opened_on == day.index) & ~leaving)
         return world.ledger.book(np.concatenate([tried, self._last(leaving), self._first(day, joining)]))
+
+    def _possible(self, rows: Rows, leaving: Bools) -> Rows:
+        """Rows of open accounts.
+
+        Nothing before the account is open, nothing after the last transaction, and on that day
+        nothing but it: it empties the account or pays for one last thing.
+        """
+        who, lives = rows["customer"], self.world.lifetimes
+        since, until = lives.joined_ms[who], lives.last_ms[who]
+        possible: Rows = rows[(rows["time_ms"] > since) & (rows["time_ms"] < until) & ~leaving[who]]
+        return possible
 
     def _last(self, leaving: Bools) -> Rows:
         """The last transactions of those who leave today."""
@@ -100,10 +110,10 @@ class Simulation:
             world.lifetimes.last_ms[who],
             np.where(empties, balance, np.where(buys, 700 + who % 1_200, 250)),
             kind,
-            merchant=np.where(kind == Kind.POS, world.habits.local[who, 0], -1),
-            counterparty=np.where(empties, EXTERNAL_FIRST + 90_000_000 + who % 9_000_000, -1),
-            device=np.where(empties, world.habits.phone[who], -1),
-            ip=np.where(empties, world.habits.home_ip[who], -1),
+            merchant=np.where(kind == Kind.POS, world.habits.local[who, 0], NONE),
+            counterparty=np.where(empties, EXTERNAL_FIRST + 90_000_000 + who % 9_000_000, NONE),
+            device=np.where(empties, world.habits.phone[who], NONE),
+            ip=np.where(empties, world.habits.home_ip[who], NONE),
         )
 
     def _first(self, day: Day, joining: Ints) -> Rows:
@@ -118,14 +128,14 @@ class Simulation:
             np.where(rng.random(joining.size) < 0.3, Kind.CASH_DEPOSIT, Kind.TRANSFER_IN),
         )
 
-    def _reimbursed(self, day: Day, rows: Rows) -> Rows:
+    def _reimbursed(self, rows: Rows) -> Rows:
         """What the bank pays back for reported fraud, days after the label; mules get nothing."""
         cheated = (rows["label_ms"] > 0) & (rows["typology"] != typology_code("mule_chain"))
         lost = rows[cheated & ~IS_CREDIT[rows["kind"]]]
         wait = (1 + lost["label_ms"] % 4) * DAY_MS
         return make_rows(
             lost["customer"].astype(np.int64),
-            np.maximum(lost["label_ms"], day.start_ms) + wait,
+            lost["label_ms"] + wait,
             lost["amount_minor"].astype(np.int64),
             Kind.REFUND,
             merchant=lost["merchant"].astype(np.int64),

@@ -36,7 +36,7 @@ def spending(world: World, day: Day) -> Rows:
     parts = [bought, _withdrawals(world, day, rng, will * np.where(away, 1.8, 1.0), away)]
     if day.christmas:
         parts.append(_presents(world, day, rng, will * ~away * day.christmas, ease))
-    parts.extend(_transfers(world, day, rng, will))
+    parts.append(_transfers(world, day, rng, will))
     world.agenda.add(_refunds(world, rng, bought))
     return np.concatenate(parts)
 
@@ -148,8 +148,8 @@ def _presents(world: World, day: Day, rng: np.random.Generator, will: Floats, ea
     return rows
 
 
-def _transfers(world: World, day: Day, rng: np.random.Generator, will: Floats) -> list[Rows]:
-    """Transfers to people; whoever is a customer as well receives them seconds later."""
+def _transfers(world: World, day: Day, rng: np.random.Generator, will: Floats) -> Rows:
+    """Transfers to people, most of them to the same few."""
     habits, n = world.habits, world.settings.customers
     counts = rng.poisson(habits.transfers * will)
     who = np.repeat(np.arange(n), counts)
@@ -179,15 +179,7 @@ def _transfers(world: World, day: Day, rng: np.random.Generator, will: Floats) -
     _reach(world, rng, day, sent, np.flatnonzero(~at_branch), 0.97)
     at_desk = (sent["device"] != NONE) & (sent["device"] == habits.desk[who])
     sent["kind"][at_desk] = Kind.ONLINE_TRANSFER
-    inside = sent[payee < n]
-    received = make_rows(
-        inside["counterparty"].astype(np.int64),
-        np.minimum(inside["time_ms"] + rng.integers(900, 5_000, inside.size), day.start_ms + DAY_MS - 1),
-        inside["amount_minor"].astype(np.int64),
-        Kind.TRANSFER_IN,
-        counterparty=inside["customer"].astype(np.int64),
-    )
-    return [sent, received]
+    return sent
 
 
 def _refunds(world: World, rng: np.random.Generator, bought: Rows) -> Rows:

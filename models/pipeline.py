@@ -1,5 +1,6 @@
 """One chunk from events to scores: what the worker, the API, training and the backtest all run."""
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -11,7 +12,7 @@ from features import kernels
 from features.arena import HistoryArena
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
-from features.record import Records
+from features.record import TRANSACTION_KIND, Records
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from schemas.errors import ModelError
@@ -146,25 +147,69 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
 
 def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
-    due: dict[int, tuple[str, int]] = {}
-    for row in scored.accepted.tolist():
-        slot, time_ms = int(scored.slots[row]), int(events.records["time_ms"][row])
-        if slot not in due and time_ms // DAY_MS > arena.totals(slot).churn_day:
+    accepted = scored.accepted
+    rows = accepted.tolist()
+    slots = scored.slots[accepted].tolist()
+    time_of = events.records["time_ms"].tolist()
+    later: defaultdict[int, deque[int]] = defaultdict(deque)
+    for row, slot in zip(rows, slots, strict=True):
+        later[slot].append(row)
+    scored_day: dict[int, int] = {}
+    wanted: list[tuple[str, int, int]] = []
+    histories: list[Records] = []
+    for row, slot in zip(rows, slots, strict=True):
+        later[slot].popleft()
+        time_ms = time_of[row]
+        if slot not in scored_day:
+            scored_day[slot] = arena.totals(slot).churn_day
+        if time_ms // DAY_MS > scored_day[slot]:
+            scored_day[slot] = time_ms // DAY_MS
             # As of just after the event: it is the best sign that the customer is still there.
-            due[slot] = (events.transactions[row].customer_id, time_ms + 1)
-    return score_churn(arena, [(c, slot, as_of) for slot, (c, as_of) in due.items()], models)
+            wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
+            # Only what came later and is older can be in the windows of this moment.
+            late = [r for r in later[slot] if time_of[r] <= time_ms]
+            histories.append(_without(arena.records(slot), events.records[late]))
+    return _rescore(arena, wanted, histories, models)
+
+
+def _without(history: Records, later: Records) -> Records:
+    """A history before these arrived: a late one may be older than the moment that is asked about."""
+    if len(later) == 0:
+        return history
+    came = np.isin(history["transaction"], later["transaction"]) & np.isin(
+        history["time_ms"], later["time_ms"]
+    )
+    kept: Records = history[~came | (history["kind"] != TRANSACTION_KIND)]
+    return kept
 
 
 def score_churn(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
 ) -> list[ChurnResult]:
     """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
+    return _rescore(arena, wanted, [arena.records(slot) for _, slot, _ in wanted], models)
+
+
+def _rescore(
+    arena: HistoryArena,
+    wanted: Sequence[tuple[str, int, int]],
+    histories: Sequence[Records],
+    models: Models,
+) -> list[ChurnResult]:
     if not wanted:
         return []
-    X = np.stack([models.engine.compute(arena.records(slot), None, as_of) for _, slot, as_of in wanted])
-    results = churn_results(X, wanted, [arena.totals(slot).churn_band for _, slot, _ in wanted], models)
-    for result in results:
+    X = np.stack(
+        [
+            models.engine.compute(history, None, as_of)
+            for history, (_, _, as_of) in zip(histories, wanted, strict=True)
+        ]
+    )
+    before = [arena.totals(slot).churn_band for _, slot, _ in wanted]
+    results = []
+    for result in churn_results(X, wanted, before, models):
         totals = arena.totals(result.slot)
+        # A chunk may span days: the band before is then that of the result before.
+        results.append(replace(result, band_before=totals.churn_band))
         arena.set_totals(
             result.slot, replace(totals, churn_day=result.as_of_ms // DAY_MS, churn_band=result.band)
         )

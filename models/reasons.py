@@ -60,15 +60,15 @@ def in_words(feature: Feature, value: float) -> str:
     >>> in_words(f, 9.0)
     '9 payments in 1h'
     """
-    if math.isnan(value):
-        return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
     phrase = feature.phrase or f"{feature.name} is {{value:g}}"
     if "|" in phrase:
         yes, no = phrase.split("|")
-        return yes if value else no
-    for placeholder, words in _WORDS.items():
-        if placeholder in phrase:
-            return phrase.replace(placeholder, words[int(value) - 1])
+        return f"{yes}: unknown" if math.isnan(value) else yes if value else no
+    coded = next((placeholder for placeholder in _WORDS if placeholder in phrase), None)
+    if coded is not None and 1 <= value <= len(_WORDS[coded]):
+        return phrase.replace(coded, _WORDS[coded][int(value) - 1])
+    if coded is not None or math.isnan(value):
+        return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
     return phrase.format(value=value, duration=duration(value), weekday=_DAYS[int(value) % 7])
 
 

@@ -6,11 +6,16 @@ fraud/champion       the version in use
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
 from models.pipeline import Models
@@ -18,6 +23,8 @@ from models.tree import ModelCard, TreeModel
 from schemas.errors import ModelError
 
 NAMES = ("fraud", "churn")
+_THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high")}
+_CARD: Final = TypeAdapter(ModelCard)
 
 
 class ModelRegistry:
@@ -33,7 +40,7 @@ class ModelRegistry:
     def save(self, card: ModelCard, trees: bytes) -> ModelCard:
         """Keep a model under the next version of its name; returns its card with that version."""
         number = 1 + max((int(v[1:]) for v in self.versions(card.name)), default=0)
-        card = replace(card, version=f"v{number}")
+        card = replace(card, version=f"v{number}", trees_sha256=sha256(trees).hexdigest())
         folder = self._root / card.name / card.version
         partial = folder.with_name(f".{card.version}.{os.getpid()}")
         partial.mkdir(parents=True)
@@ -86,10 +93,20 @@ class ModelRegistry:
         """
         path = self._root / name / version / "card.json"
         try:
-            fields = json.loads(path.read_text())
-            return ModelCard(**{**fields, "feature_names": tuple(fields["feature_names"])})
-        except (OSError, ValueError, TypeError, KeyError) as bad:
+            card = _CARD.validate_json(path.read_bytes())
+        except OSError as bad:
             raise ModelError(f"{path} cannot be read as a model card: {bad}") from bad
+        except ValidationError as bad:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in bad.errors())
+            raise ModelError(f"{path} cannot be read as a model card: {wrong}") from bad
+        if (card.name, card.version) != (name, version):
+            raise ModelError(f"{path} is the card of {card.name} {card.version}, not of {name} {version}")
+        missing = [t for t in _THRESHOLDS.get(name, ()) if t not in card.thresholds]
+        if missing:
+            raise ModelError(f"{path} cannot be used: it has no threshold {' and no '.join(missing)}")
+        if not all(map(math.isfinite, (card.slope, card.intercept, *card.thresholds.values()))):
+            raise ModelError(f"{path} cannot be used: calibration and thresholds must be finite numbers")
+        return card
 
     def load(self, name: str, feature_names: Sequence[str], version: str | None = None) -> TreeModel:
         """A model, by default the one in use.
@@ -102,6 +119,9 @@ class ModelRegistry:
         path = self._root / name / version / "trees.ubj"
         try:
             trees = path.read_bytes()
+            # Before XGBoost sees it: from damaged trees it may hang, abort the process, or score nonsense.
+            if sha256(trees).hexdigest() != card.trees_sha256:
+                raise ModelError(f"{path} is damaged: it is not what was saved with its card")
             return TreeModel(card, trees, feature_names)
         except (OSError, ValueError) as bad:  # XGBoost's own error is a ValueError
             raise ModelError(f"{path} cannot be read as a model: {bad}") from bad

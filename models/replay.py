@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,6 @@ class _Snapshots:
     """Customers as of cut-off days, taken while the replay passes them."""
 
     horizon_ms: int
-    every_ms: int
     rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
     customers: list[str] = field(default_factory=list)
     as_of_ms: list[int] = field(default_factory=list)
@@ -114,11 +113,11 @@ def replay_for_training(
     """
     arena = HistoryArena(max_records=1 << 62)
     frauds: dict[str, int] = {}
-    snapshots = _Snapshots(horizon_days * DAY_MS, snapshot_days * DAY_MS)
+    snapshots = _Snapshots(horizon_days * DAY_MS)
     blocks: list[npt.NDArray[np.float32]] = []
     times: list[npt.NDArray[np.int64]] = []
     ids: list[str] = []
-    next_snapshot: int | None = None
+    next_day: int | None = None
 
     def transactions() -> Iterator[Transaction]:
         for message in messages:
@@ -127,21 +126,21 @@ def replay_for_training(
             elif message.label == "fraud" and message.transaction_id is not None:
                 frauds.setdefault(message.transaction_id, message.label_time_ms)
 
-    for chunk, features in replay_chunks(transactions(), engine, arena):
-        kept = np.flatnonzero(features.status == kernels.ACCEPTED)
-        blocks.append(features.X[kept].astype(np.float32))
-        chunk_times = np.array([t.event_time_ms for t in chunk], dtype=np.int64)
-        times.append(chunk_times[kept])
-        ids.extend(chunk[i].transaction_id for i in kept.tolist())
-        for row in kept.tolist():
-            snapshots.times[chunk[row].customer_id].append(int(chunk_times[row]))
-        newest = int(chunk_times.max())
-        if next_snapshot is None:
-            next_snapshot = (int(chunk_times.min()) // DAY_MS + horizon_days) * DAY_MS
-        # A chunk may pass the cut-off: the engine looks only at what was before it.
-        while newest >= next_snapshot:
-            snapshots.take(arena, engine, next_snapshot)
-            next_snapshot += snapshots.every_ms
+    for day, of_day in groupby(transactions(), lambda transaction: transaction.event_time_ms // DAY_MS):
+        next_day = next_day or day + horizon_days
+        # Before the day's first event: a snapshot must not know what came after it, not even by what
+        # the arena has let go of since.
+        while day >= next_day:
+            snapshots.take(arena, engine, next_day * DAY_MS)
+            next_day += snapshot_days
+        for chunk, features in replay_chunks(of_day, engine, arena):
+            kept = np.flatnonzero(features.status == kernels.ACCEPTED)
+            blocks.append(features.X[kept].astype(np.float32))
+            chunk_times = np.array([t.event_time_ms for t in chunk], dtype=np.int64)
+            times.append(chunk_times[kept])
+            ids.extend(chunk[i].transaction_id for i in kept.tolist())
+            for row in kept.tolist():
+                snapshots.times[chunk[row].customer_id].append(int(chunk_times[row]))
 
     width = len(engine.names)
     all_times = np.concatenate(times) if times else np.empty(0, dtype=np.int64)

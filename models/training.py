@@ -43,7 +43,8 @@ def train_fraud(
         ModelError: Too few known frauds to learn from or to measure on.
     """
     mature = data.time_ms < data.end_ms - label_delay_days * DAY_MS
-    y = np.array([data.fraud_known_ms.get(i, data.end_ms + 1) <= data.end_ms for i in data.transaction_ids])
+    known = data.fraud_known_ms
+    y = np.array([known.get(i, data.end_ms + 1) <= data.end_ms for i in data.transaction_ids], dtype=np.bool_)
     times, X, y = data.time_ms[mature], data.X[mature], y[mature]
     columns = np.arange(len(engine.names))
     split = np.quantile(times, 0.75) if len(times) else 0
@@ -126,7 +127,9 @@ def _fit(
             )
     fit = _thin_negatives(y, fit, seed)
     booster = xgboost.train(
-        {"objective": "binary:logistic", "tree_method": "hist", "seed": seed, "nthread": 2, **params},
+        # One thread: of two, each waits spinning for the other at every node, and where another process
+        # wants a core that takes ten times as long.
+        {"objective": "binary:logistic", "tree_method": "hist", "seed": seed, "nthread": 1, **params},
         xgboost.DMatrix(X[fit], label=y[fit]),
         num_boost_round=rounds,
         callbacks=[_Progress(rounds, on_round)] if on_round else None,

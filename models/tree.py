@@ -30,6 +30,7 @@ class ModelCard:
         data: What it was trained on: source, window, counts.
         metrics: Measured on held-back data.
         horizon_days: Of a churn model.
+        trees_sha256: Of the file with its trees; written when it is saved.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelCard:
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     horizon_days: int = 0
+    trees_sha256: str = ""
 
 
 class TreeModel:
@@ -55,7 +57,8 @@ class TreeModel:
         role: `champion` unless said otherwise.
 
     Raises:
-        ModelError: The model reads a feature that the engine does not compute.
+        ModelError: The model reads a feature that the engine does not compute, or the trees are not
+            of this card.
     """
 
     def __init__(self, card: ModelCard, trees: bytes, names: Sequence[str], role: Role = "champion") -> None:
@@ -72,6 +75,12 @@ class TreeModel:
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))
+        read = self._booster.num_features()
+        if read != len(card.feature_names):
+            raise ModelError(
+                f"the trees of model {card.name} {card.version} read {read} features, its card names "
+                f"{len(card.feature_names)}: they do not belong together"
+            )
         # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
         self._booster.set_param({"nthread": 1})
 
@@ -108,5 +117,11 @@ class TreeModel:
 
 
 def to_proba(log_odds: Vector) -> Vector:
-    """Logistic function."""
-    return 1.0 / (1.0 + np.exp(-log_odds))
+    """Logistic function.
+
+    >>> to_proba(np.array([0.0, 2.0, -1000.0])).round(3).tolist()
+    [0.5, 0.881, 0.0]
+    """
+    with np.errstate(over="ignore"):  # infinity under the fraction is the right zero
+        odds: Vector = np.exp(-log_odds)
+    return 1.0 / (1.0 + odds)

@@ -1,20 +1,36 @@
 """Lookups of one customer, from the state that the stream keeps."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, BeforeValidator, Field
 
-from api.deps import Given, known_state
+from api.deps import CustomerId, Given, known_state
+from api.errors import problems
 from features.codec import decode
 from models.messages import named_features
 from schemas.fields import Moment, to_epoch_ms
 from schemas.score import ChurnScore, FraudScore
 
-router = APIRouter(prefix="/customers", tags=["customers"])
-CustomerId = Annotated[str, Path(min_length=1, max_length=64)]
+# The rest of a path: an id may have a slash in it.
+router = APIRouter(
+    prefix="/customers",
+    tags=["customers"],
+    responses=problems(
+        unknown_customer="No transaction or profile of this customer was ever accepted.",
+        refused="The request is refused: not an id, not a moment with an offset.",
+        away="Redis does not answer, or what it has stored cannot be read.",
+    ),
+)
+
+
+def _epoch_ms(text: str) -> int | str:
+    """A number where the text is one: in a query everything is text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
+
+
+QueryMoment = Annotated[Moment, BeforeValidator(_epoch_ms)]
 
 
 class CustomerFeatures(BaseModel):
@@ -37,11 +53,14 @@ class CustomerScores(BaseModel):
     churn: ChurnScore | None
 
 
-@router.get("/{customer_id}/features", responses={404: {"description": "Unknown customer."}})
+@router.get("/{customer_id:path}/features")
 async def features(
     customer_id: CustomerId,
     given: Given,
-    as_of: Annotated[datetime | None, Query(description="A moment with offset; now if left out.")] = None,
+    as_of: Annotated[
+        QueryMoment | None,
+        Query(description="RFC 3339 with an offset (in a URL, + is %2B) or epoch ms; now if left out."),
+    ] = None,
 ) -> CustomerFeatures:
     """Features as of now: windows that have emptied since the last event read as empty."""
     state = await known_state(given, customer_id)
@@ -57,7 +76,7 @@ async def features(
     )
 
 
-@router.get("/{customer_id}/scores", responses={404: {"description": "Unknown customer."}})
+@router.get("/{customer_id:path}/scores", response_model_exclude_unset=True)
 async def scores(customer_id: CustomerId, given: Given) -> CustomerScores:
     """The newest fraud scores and the newest churn score, as they were published."""
     state = await known_state(given, customer_id)

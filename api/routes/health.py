@@ -4,10 +4,12 @@ import time
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from api.deps import Given
+from api.errors import problems
 
 router = APIRouter(tags=["health"])
 
@@ -46,14 +48,14 @@ async def live() -> Alive:
     return Alive()
 
 
-@router.get("/ready", responses={503: {"description": "Redis does not answer."}})
+@router.get("/ready", responses=problems(away="Redis does not answer."))
 async def ready(given: Given) -> Ready:
     """Answers 200 while requests can be served."""
     await given.ping()
     return Ready()
 
 
-@router.get("/health")
+@router.get("/health", responses={503: {"model": Health, "description": "A part is down."}})
 async def health(given: Given, response: Response) -> Health:
     """How each part is; 503 where one is down."""
     started = time.perf_counter()
@@ -70,7 +72,7 @@ async def health(given: Given, response: Response) -> Health:
     return Health(status=redis.status, features=given.models.engine.hash, parts={"redis": redis, **models})
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     registry: Any = request.app.state.registry

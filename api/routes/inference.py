@@ -6,24 +6,33 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from api.deps import Given, history_of, known_state
+from api.deps import CustomerId, Given, history_of, known_state
+from api.errors import problems
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.record import to_records
 from models import messages
 from models.pipeline import Events, Models, churn_results, score_fraud
-from schemas.fields import Identifier, Moment, to_epoch_ms, to_rfc3339
+from schemas.fields import Moment, to_epoch_ms, to_rfc3339
 from schemas.parse import check_not_future, parse_message
 from schemas.score import ChurnScore, FraudScore
 from schemas.transaction import Transaction
 
-router = APIRouter(prefix="/inference", tags=["inference"])
+router = APIRouter(
+    prefix="/inference",
+    tags=["inference"],
+    responses=problems(
+        too_long="The body is longer than any request is.",
+        refused="The request is refused; a transaction for the reasons the stream would refuse it.",
+        away="Redis does not answer, or what it has stored cannot be read.",
+    ),
+)
 
 
 class ChurnRequest(BaseModel):
     """Whose churn probability is asked for."""
 
-    customer_id: Identifier
+    customer_id: CustomerId
     as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
 
 
@@ -56,8 +65,8 @@ _TRANSACTION_BODY = {
     "/fraud-detection",
     openapi_extra=_TRANSACTION_BODY,
     response_model=FraudScore,
-    response_model_exclude_none=True,
-    responses={422: {"description": "The message is refused, for the reasons the stream would refuse it."}},
+    # Not "none": a reason whose value is unknown says so with a null.
+    response_model_exclude_unset=True,
 )
 async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     """Score one transaction against the customer's history; a customer never seen is a cold start."""
@@ -83,7 +92,11 @@ def score_one(
     return messages.fraud_score(events, scored, 0, models, scored_at=scored_at, source=None)
 
 
-@router.post("/churn-score", response_model=ChurnScore, responses={404: {"description": "Unknown customer."}})
+@router.post(
+    "/churn-score",
+    response_model=ChurnScore,
+    responses=problems(unknown_customer="No transaction or profile of this customer was ever accepted."),
+)
 async def churn_score(asked: ChurnRequest, given: Given) -> dict[str, Any]:
     """Churn probability of a customer as of a moment."""
     state = await known_state(given, asked.customer_id)

@@ -1,0 +1,94 @@
+"""The API over a store in memory that holds what a worker would have written."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from httpx import ASGITransport, AsyncClient, Response
+
+from api.deps import Services
+from api.main import create_app
+from features.ports import Lease
+from infra.memory_store import MemoryHistoryStore
+from models.pipeline import Models
+from schemas.errors import DependencyError
+from schemas.transaction import Transaction
+from tests.scoring import START, fill
+
+NOW = START + timedelta(days=111, hours=7)
+AWAY = DependencyError("Redis at 127.0.0.1:6379/0 does not answer: Connection refused")
+
+
+@dataclass
+class World:
+    """A store, and what was published while it was filled."""
+
+    store: MemoryHistoryStore = field(default_factory=MemoryHistoryStore)
+    lease: Lease | None = None
+    published: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    transactions: dict[str, list[Transaction]] = field(default_factory=dict)
+
+    async def score(self, transactions: Sequence[Transaction], models: Models) -> list[dict[str, Any]]:
+        """Score a chunk as the worker does; returns its fraud scores."""
+        if self.lease is None:
+            self.lease = await self.store.acquire(0)
+        scores = await fill(self.store, self.lease, transactions, models)
+        for score in scores:
+            self.published.setdefault(score["customer_id"], []).append(score)
+        for transaction in transactions:
+            self.transactions.setdefault(transaction.customer_id, []).append(transaction)
+        return scores
+
+
+@dataclass
+class Broken:
+    """A store that answers nothing but an error."""
+
+    error: Exception
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def fail(*args: Any) -> Any:
+            raise self.error
+
+        return fail
+
+
+@asynccontextmanager
+async def serving(
+    store: Any, models: Models, now: datetime = NOW, **options: Any
+) -> AsyncIterator[AsyncClient]:
+    """A client of the API over a store.
+
+    Args:
+        store: A `HistoryStore` or a `Broken` one.
+        models: What to score with.
+        now: The API's clock, standing still.
+        options: Of `httpx.ASGITransport`.
+    """
+
+    async def ping() -> None:
+        if isinstance(store, Broken):
+            raise store.error
+
+    app = create_app(Services(store, models, ping, lambda: now))
+    transport = ASGITransport(app=app, **options)
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=transport, base_url="http://tidegate") as client,
+    ):
+        yield client
+
+
+def assert_problem(response: Response, status: int, kind: str, *never: str) -> dict[str, Any]:
+    """Check for an RFC 9457 document that repeats none of some values of the request."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    assert problem["type"] == kind
+    assert problem["title"]
+    for value in never:
+        assert value not in response.text
+    return problem

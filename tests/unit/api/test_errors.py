@@ -1,0 +1,57 @@
+import pytest
+
+from schemas.errors import HistoryError, ModelError
+from tests.serving import Broken, assert_problem, serving
+
+
+async def test_a_path_that_is_none_is_a_problem_document(client):
+    assert_problem(await client.get("/customers/c-secret"), 404, "http-not-found", "c-secret")
+    assert_problem(await client.get("/"), 404, "http-not-found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/live", "GET"),
+        ("DELETE", "/customers/c-secret/features", "GET"),
+        ("GET", "/inference/fraud-detection", "POST"),
+        ("PUT", "/inference/churn-score", "POST"),
+    ],
+)
+async def test_another_method_says_which_is_allowed(client, method, path, allowed):
+    response = await client.request(method, path)
+    assert_problem(response, 405, "http-method-not-allowed", "c-secret")
+    assert response.headers["allow"] == allowed
+
+
+async def test_head_has_no_body(client):
+    response = await client.head("/live")
+    assert (response.status_code, response.text) == (405, "")
+
+
+async def test_an_error_that_nobody_foresaw_keeps_its_words_to_itself(eager):
+    error = ValueError("4111111111111111 of Jane Doe")
+    async with serving(Broken(error), eager, raise_app_exceptions=False) as api:
+        response = await api.get("/customers/c-secret/features")
+    assert_problem(response, 500, "unforeseen", "4111", "Jane", "c-secret", "ValueError")
+
+
+async def test_an_error_that_nobody_foresaw_reaches_the_log(eager):
+    async with serving(Broken(ValueError("for the log")), eager) as api:
+        with pytest.raises(ValueError, match="for the log"):
+            await api.get("/customers/c-1/features")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (HistoryError("the store is empty: no worker has run against it yet"), "history-unreadable"),
+        (ModelError("a model is gone"), "model-unusable"),
+    ],
+)
+async def test_errors_of_ours_are_told_in_their_own_words(eager, error, kind):
+    # Raised by the application they would be a crash: the client raises what reaches it.
+    async with serving(Broken(error), eager) as api:
+        response = await api.get("/customers/c-1/features")
+    problem = assert_problem(response, 503, kind)
+    assert problem["detail"] == str(error)

@@ -1,0 +1,151 @@
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import jsonschema
+import pytest
+from httpx import ASGITransport, AsyncClient
+
+from api import main
+from api.main import build, create_app
+from api.settings import ApiSettings
+from schemas.errors import ModelError
+from schemas.parse import parse_message
+from schemas.transaction import Transaction
+from tests.serving import Broken, serving
+
+ROUTES = {
+    ("get", "/live"),
+    ("get", "/ready"),
+    ("get", "/health"),
+    ("get", "/metrics"),
+    ("get", "/customers/{customer_id}/features"),
+    ("get", "/customers/{customer_id}/scores"),
+    ("post", "/inference/fraud-detection"),
+    ("post", "/inference/churn-score"),
+}
+
+
+@pytest.fixture
+async def document(client):
+    response = await client.get("/openapi.json")
+    assert response.status_code == 200
+    return response.json()
+
+
+def operations(document):
+    return {(method, path): o for path, methods in document["paths"].items() for method, o in methods.items()}
+
+
+async def test_every_route_is_documented(document):
+    found = operations(document)
+    assert set(found) == ROUTES
+    for operation in found.values():
+        assert operation["description"]
+        assert operation["tags"]
+        assert all(response["description"] for response in operation["responses"].values())
+        (kind,) = operation["responses"]["200"]["content"]
+        assert kind in {"application/json", "text/plain"}
+
+
+async def test_errors_are_documented_as_problem_documents(document):
+    for (_, path), operation in operations(document).items():
+        errors = {status: r for status, r in operation["responses"].items() if status != "200"}
+        if path.startswith(("/customers", "/inference")):
+            assert {"422", "503"} <= set(errors)
+        for status, response in errors.items():
+            if (path, status) != ("/health", "503"):
+                (kind,) = response["content"]
+                assert kind == "application/problem+json"
+
+
+async def test_every_reference_of_the_document_leads_somewhere(document):
+    def references(node):
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            node = node.values()
+        elif not isinstance(node, list):
+            return
+        for inner in node:
+            yield from references(inner)
+
+    found = set(references(document))
+    assert found
+    for reference in found:
+        target = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+async def test_problems_are_what_the_document_says(document, client, away):
+    schema = operations(document)["post", "/inference/fraud-detection"]["responses"]["422"]["content"]
+    (described,) = schema.values()
+    for response in (
+        await client.get("/customers/nobody-home/features"),
+        await client.post("/inference/fraud-detection", content=b"{}"),
+        await away.get("/ready"),
+    ):
+        jsonschema.validate(response.json(), described["schema"])
+        assert set(response.json()) <= set(described["schema"]["properties"])
+
+
+async def test_the_example_of_a_transaction_is_accepted(document, eager, world):
+    body = operations(document)["post", "/inference/fraud-detection"]["requestBody"]["content"]
+    example = body["application/json"]["example"]
+    jsonschema.validate(example, body["application/json"]["schema"])
+    parse_message(Transaction, json.dumps(example).encode())
+    async with serving(world.store, eager, now=datetime(2026, 3, 2, tzinfo=UTC)) as client:
+        response = await client.post("/inference/fraud-detection", json=example)
+    assert response.status_code == 200
+    answer = operations(document)["post", "/inference/fraud-detection"]["responses"]["200"]["content"]
+    schema = answer["application/json"]["schema"] | {"components": document["components"]}
+    jsonschema.validate(response.json(), schema)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_documentation_is_served(client, path):
+    response = await client.get(path)
+    assert response.status_code == 200
+    assert "/openapi.json" in response.text
+
+
+async def test_what_the_store_holds_open_is_closed_at_the_end(eager):
+    closed = []
+
+    async def close():
+        closed.append(True)
+
+    app = create_app(main.Services(Broken(ValueError()), eager, close, lambda: datetime.now(UTC)), close)
+    async with app.router.lifespan_context(app):
+        assert not closed
+    assert closed
+
+
+def test_without_models_the_application_is_not_built(tmp_path):
+    with pytest.raises(ModelError, match="there is no fraud model"):
+        build(ApiSettings(models=tmp_path))
+
+
+def test_the_application_is_built_against_redis_that_need_not_answer_yet(registry):
+    async def run():
+        app = build(ApiSettings(models=registry._root, redis_url="unix:///nowhere/redis.sock"))
+        transport = ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=transport, base_url="http://tidegate") as client,
+        ):
+            return await client.get("/live"), await client.get("/health")
+
+    live, health = asyncio.run(run())
+    assert live.status_code == 200
+    assert health.status_code == 503
+    assert "does not answer" in health.json()["parts"]["redis"]["detail"]
+
+
+def test_serve_listens_where_it_is_told(registry, monkeypatch):
+    given = {}
+    monkeypatch.setattr(main.uvicorn, "run", lambda app, **options: given.update(options, app=app))
+    main.serve(ApiSettings(models=registry._root, http_host="127.0.0.9", http_port=8123))
+    assert (given["host"], given["port"]) == ("127.0.0.9", 8123)
+    assert given["access_log"] is False

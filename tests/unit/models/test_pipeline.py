@@ -1,0 +1,253 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features import kernels
+from features.arena import HistoryArena
+from features.catalogue import FEATURES
+from features.codec import Totals
+from features.definitions import EVENT, Op
+from models.pipeline import (
+    ACTIONS,
+    BANDS,
+    DECISIONS,
+    Models,
+    decide,
+    flag_names,
+    is_customer_feature,
+    score_chunk,
+    score_churn,
+    score_fraud,
+    update_totals,
+)
+from models.tree import TreeModel
+from schemas.errors import ModelError
+from tests.scoring import DAY_MS, START, arena_of, at, events, score_in_chunks, transactions_of
+
+START_DAY = int(START.timestamp()) // 86_400
+
+
+@pytest.fixture(scope="module")
+def stream(bank_messages):
+    """Five weeks of six customers, the one with most frauds among them."""
+    frauds = {m.transaction_id for m in bank_messages if getattr(m, "label", None) == "fraud"}
+    everything = transactions_of(bank_messages, 10_000)
+    hit = max(
+        {t.customer_id for t in everything},
+        key=lambda c: sum(t.customer_id == c and t.transaction_id in frauds for t in everything),
+    )
+    chosen = {hit, *sorted({t.customer_id for t in everything})[:5]}
+    first = next(t for t in everything if t.transaction_id in frauds and t.customer_id == hit)
+    near = [t for t in everything if t.customer_id in chosen]
+    start = max(0, near.index(first) - 60)
+    return near[start : start + 260]
+
+
+@pytest.fixture(scope="module")
+def whole(stream, eager):
+    return score_in_chunks(stream, [], eager)
+
+
+def same_churn(found, expected):
+    # The slot is a place in the cache, nothing of the result.
+    return {c: [replace(r, slot=0) for r in results] for c, results in found.churn.items()} == {
+        c: [replace(r, slot=0) for r in results] for c, results in expected.churn.items()
+    }
+
+
+def assert_same(found, expected):
+    assert found.rows == expected.rows
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert found.reasons == expected.reasons
+    assert same_churn(found, expected)
+    assert found.histories == expected.histories
+
+
+def test_the_stream_shows_every_decision_and_churn_on_many_days(whole):
+    assert {decision for _, _, decision, _, _ in whole.rows} == {0, 1, 2}
+    assert any(len(results) > 10 for results in whole.churn.values())
+
+
+def test_one_event_at_a_time_gives_what_one_chunk_gives(stream, whole, eager):
+    assert_same(score_in_chunks(stream, [1] * len(stream), eager), whole)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_chunk_size_changes_nothing_with_late_events_and_duplicates(stream, eager, data):
+    shuffled = list(stream[:120])
+    moves = st.lists(st.tuples(st.integers(0, 119), st.integers(0, 119)), max_size=8)
+    for place, other in data.draw(moves, label="arrives elsewhere"):
+        shuffled.insert(other, shuffled.pop(place))
+    for place, other in data.draw(moves, label="arrives again"):
+        shuffled.insert(other, shuffled[place])
+    sizes = st.lists(st.integers(0, 60), max_size=20)
+    one = data.draw(sizes, label="sizes")
+    other = data.draw(sizes, label="other sizes")
+    assert_same(score_in_chunks(shuffled, one, eager), score_in_chunks(shuffled, other, eager))
+
+
+def test_a_late_event_of_the_same_chunk_is_not_seen_by_an_earlier_churn_score(eager):
+    # 0.0            0.4   0.5
+    #  |--------------L-----A     L arrives after A: A's churn score cannot know of it
+    late = [at(0.0), at(1.5), at(1.4, amount="900")]
+    assert same_churn(score_in_chunks(late, [], eager), score_in_chunks(late, [1, 1], eager))
+
+
+def test_duplicates_get_no_score_no_decision_and_change_nothing(stream, whole, eager):
+    twice = [t for transaction in stream for t in (transaction, transaction)]
+    found = score_in_chunks(twice, [7] * 20, eager)
+    repeats = found.rows[1::2]
+    assert all(proba is None for _, proba, *_ in repeats)
+    assert all(decision == 0 for _, _, decision, _, _ in repeats)
+    assert {status for _, _, _, status, _ in repeats} == {kernels.DUPLICATE}
+    assert found.reasons[1::2] == [None] * len(stream)
+    assert found.rows[::2] == whole.rows
+    assert found.histories == whole.histories
+    assert same_churn(found, whole)
+
+
+def test_totals_count_each_accepted_transaction_once(eager):
+    chunk = [
+        at(1, amount="10.00"),
+        at(0.5, amount="2.50"),
+        at(1, amount="10.00"),
+        at(2, amount="100.00", direction="credit"),
+    ]
+    arena = arena_of("c-1")
+    scored = score_chunk(arena, events(chunk), eager)
+    assert scored.accepted.tolist() == [0, 1, 3]
+    totals = arena.totals(arena.slot("c-1"))
+    assert (totals.count, totals.debit_minor, totals.credit_minor) == (3, 1250, 10_000)
+    assert totals.first_ms == chunk[1].event_time_ms
+
+
+def test_totals_of_no_rows_stay(eager):
+    arena = arena_of("c-1")
+    update_totals(arena, events([]).records, np.empty(0, dtype=np.int64))
+    assert arena.totals(arena.slot("c-1")) == Totals()
+
+
+def test_an_empty_chunk_is_an_empty_result(eager):
+    scored = score_chunk(HistoryArena(), events([]), eager)
+    assert scored.fraud.shape == (0,)
+    assert scored.churn == []
+    assert scored.reasons == {}
+
+
+def test_the_synchronous_part_scores_the_same_and_leaves_totals_alone(stream, whole, eager):
+    arena = arena_of(*{t.customer_id for t in stream})
+    scored = score_fraud(arena, events(stream), eager)
+    assert scored.fraud.tolist() == [proba for _, proba, *_ in whole.rows]
+    assert [scored.reasons.get(row) for row in range(len(stream))] == whole.reasons
+    assert scored.churn == ()
+    assert arena.totals(arena.slot(stream[0].customer_id)) == Totals()
+
+
+def test_scores_are_probabilities_of_the_vectors(whole, eager):
+    expected = eager.fraud.predict_proba(np.array(whole.vectors))
+    assert [proba for _, proba, *_ in whole.rows] == expected.tolist()
+    assert not np.isinf(whole.vectors).any()
+
+
+def test_decisions_begin_at_their_thresholds(eager):
+    card = replace(eager.fraud.card, thresholds={"review": 0.25, "block": 0.75})
+    model = TreeModel(card, eager.fraud.trees, eager.engine.names)
+    below = math.nextafter
+    proba = np.array([0.0, below(0.25, 0), 0.25, below(0.75, 0), 0.75, 1.0, np.nan])
+    words = [DECISIONS[d] for d in decide(model, proba)]
+    assert words == ["allow", "allow", "review", "review", "block", "block", "allow"]
+
+
+def test_what_is_not_allowed_has_reasons_and_nothing_else_has(whole):
+    for (_, _, decision, _, _), reasons in zip(whole.rows, whole.reasons, strict=True):
+        assert bool(reasons) == (decision > 0)
+        assert all(reason["contribution"] > 0 for reason in reasons or ())
+
+
+def test_first_event_is_a_cold_start_and_an_old_one_is_late(eager):
+    found = score_in_chunks([at(1), at(2), at(1.5)], [], eager)
+    assert [flag_names(flags) for *_, flags in found.rows] == [["cold_start"], [], ["late"]]
+    assert flag_names(7) == ["late", "cold_start", "history_cut"]
+
+
+def test_churn_is_due_once_a_customer_and_day(stream, whole):
+    for customer, results in whole.churn.items():
+        own = [t.event_time_ms for t in stream if t.customer_id == customer]
+        firsts = {}
+        for time_ms in own:
+            firsts.setdefault(time_ms // DAY_MS, time_ms)
+        assert [r.as_of_ms for r in results] == [ms + 1 for ms in firsts.values()]
+
+
+def test_a_late_event_of_a_past_day_asks_for_no_churn_score(eager):
+    found = score_in_chunks([at(3.2), at(1.1), at(3.3), at(4.0)], [2], eager)
+    assert [r.as_of_ms // DAY_MS - START_DAY for r in found.churn["c-1"]] == [3, 4]
+
+
+def test_churn_bands_follow_thresholds_and_remember_the_band_before(whole, eager):
+    thresholds = eager.churn.card.thresholds
+    for results in whole.churn.values():
+        before = -1
+        for r in results:
+            band = (r.proba >= thresholds["medium"]) + (r.proba >= thresholds["high"])
+            assert (r.band, r.band_before) == (band, before)
+            assert bool(r.drivers) == (r.band > 0)
+            assert r.value_at_risk >= 0
+            before = r.band
+    assert len(BANDS) == len(ACTIONS) == 3
+
+
+def test_value_at_risk_is_the_probability_of_a_year_of_debits(eager):
+    chunk = [at(d, amount="90.00") for d in range(10)]
+    (*_, last) = score_in_chunks(chunk, [], eager).churn["c-1"]
+    # As of just after the last event, so all ten are in the window.
+    assert last.value_at_risk == pytest.approx(last.proba * 900 * 365 / 90)
+
+
+def test_churn_of_a_quiet_customer_updates_day_and_band_only(eager):
+    arena = arena_of("c-1")
+    score_chunk(arena, events([at(d) for d in range(20)]), eager)
+    slot = arena.slot("c-1")
+    before = arena.totals(slot)
+    as_of = (START_DAY + 60) * DAY_MS
+    (result,) = score_churn(arena, [("c-1", slot, as_of)], eager)
+    after = arena.totals(slot)
+    assert after == replace(before, churn_day=START_DAY + 60, churn_band=result.band)
+    assert result.band_before == before.churn_band
+    assert result.proba > 0.5
+    assert score_churn(arena, [], eager) == []
+
+
+def test_a_model_of_other_declarations_is_refused(models):
+    for name in ("fraud", "churn"):
+        own = getattr(models, name)
+        other = replace(own.card, features_hash="0123456789abcdef")
+        stranger = TreeModel(other, own.trees, models.engine.names)
+        parts = {"fraud": models.fraud, "churn": models.churn} | {name: stranger}
+        with pytest.raises(ModelError) as refused:
+            Models(models.engine, **parts)
+        text = str(refused.value)
+        assert f"model {name} v1" in text
+        assert "0123456789abcdef" in text
+        assert models.engine.hash in text
+        assert "train it again" in text
+
+
+def test_churn_reads_what_is_known_without_an_event(models, training_data):
+    customer = np.array([is_customer_feature(f) for f in models.engine.features])
+    known = ~np.isnan(training_data.churn_X)
+    assert not known[:, ~customer].any(), "a lookup knows no value that compares with an event"
+    assert known[:, customer].any(axis=0).all()
+    assert models.churn.card.feature_names == tuple(np.array(models.engine.names)[customer])
+
+
+def test_what_compares_with_an_event_is_not_a_customer_feature():
+    compared = {f.name for f in FEATURES if any(w.value == EVENT for w in f.where)}
+    assert compared
+    assert not {f.name for f in FEATURES if is_customer_feature(f)} & compared
+    assert not any(is_customer_feature(f) for f in FEATURES if f.op is Op.ZSCORE)

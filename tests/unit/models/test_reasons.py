@@ -1,0 +1,123 @@
+import math
+
+import numpy as np
+import pytest
+
+from features.catalogue import FEATURES
+from features.codes import CATEGORIES, CHANNELS, TRANSACTION_TYPES
+from features.definitions import Feature, Op
+from models.reasons import by_name, duration, explain, in_words, reason
+from schemas.score import Reason
+
+NAN = float("nan")
+DECLARED = by_name(FEATURES)
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.name)
+def test_every_value_of_a_feature_has_words(feature):
+    for value in (NAN, 0.0, 1.0, 0.5, 7.4, 20.0, 21.0, 90_000.0, -3.2, 1e15, -1e15):
+        text = in_words(feature, value)
+        assert text == text.strip()
+        assert len(text) > 4
+        assert not set("{}|") & set(text)
+        assert "nan" not in text.lower()
+        assert text.endswith(": unknown") or not math.isnan(value)
+        Reason.model_validate(reason(feature, value, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("debit_count_1h", 9.0, "9 payments in the last hour"),
+        ("amount_zscore_90d", 3.26, "amount is +3.3 standard deviations from the customer's usual"),
+        ("device_is_new_90d", 1.0, "first use of this device"),
+        ("device_is_new_90d", 0.0, "known device"),
+        ("device_is_new_90d", NAN, "first use of this device: unknown"),
+        ("time_since_last_s", 7200.0, "2 hours since the last transaction"),
+        ("time_since_last_s", NAN, "time since the last transaction: unknown"),
+        ("amount_mean_30d", NAN, "mean debit in the last 30d: unknown"),
+        ("day_of_week", 6.0, "on Sunday"),
+        ("is_night", 0.0, "by day"),
+        ("night_share_30d", 0.25, "25% of transactions at night (0 to 6 h UTC)"),
+    ],
+)
+def test_words_of_some_features(name, value, text):
+    assert in_words(DECLARED[name], value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("channel_code", CHANNELS), ("category_code", CATEGORIES), ("type_code", TRANSACTION_TYPES)],
+)
+def test_codes_are_written_as_what_they_stand_for(name, words):
+    for code, word in enumerate(words, start=1):
+        assert in_words(DECLARED[name], float(code)).endswith(f" {word}")
+    for code in (0.0, len(words) + 1.0):
+        assert in_words(DECLARED[name], code).endswith(": unknown")
+
+
+def test_a_feature_without_a_phrase_is_named():
+    feature = Feature("my_count_1h", "own", Op.COUNT, "events", "Mine; and more.", window="1h")
+    assert in_words(feature, 2.0) == "my_count_1h is 2"
+    assert in_words(feature, NAN) == "mine: unknown"
+
+
+def test_an_unknown_value_is_null():
+    given = reason(DECLARED["amount_mean_30d"], NAN, 0.12345678)
+    assert given["value"] is None
+    assert given["contribution"] == 0.123457
+    assert reason(DECLARED["amount_mean_30d"], 3.5, -1.0)["value"] == 3.5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 seconds"),
+        (89.0, "89 seconds"),
+        (90.0, "2 minutes"),
+        (5399.0, "90 minutes"),
+        (5400.0, "2 hours"),
+        (129_599.0, "36 hours"),
+        (7_776_000.0, "90 days"),
+    ],
+)
+def test_durations_are_in_the_unit_a_person_would_use(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.fixture(scope="module")
+def suspicious(models, training_data):
+    """The 200 highest scores, and 50 others."""
+    X = training_data.X.astype(np.float64)
+    order = np.argsort(models.fraud.log_odds(X), kind="stable")
+    return X[np.concatenate([order[-200:], order[:50]])]
+
+
+def test_reasons_are_the_strongest_that_raise_the_score(models, suspicious):
+    names = models.fraud.card.feature_names
+    shares = models.fraud.contributions(suspicious)
+    explained = explain(models.fraud, suspicious, DECLARED)
+    assert len(explained) == len(suspicious)
+    for row, share, reasons in zip(suspicious, shares, explained, strict=True):
+        given = [r["contribution"] for r in reasons]
+        assert given == sorted(given, reverse=True)
+        assert given == np.round(sorted(share[:-1][share[:-1] > 0], reverse=True)[:4], 6).tolist()
+        for r in reasons:
+            value = row[models.engine.names.index(r["feature"])]
+            np.testing.assert_array_equal(NAN if r["value"] is None else r["value"], value)
+            assert r["contribution"] == round(share[names.index(r["feature"])], 6)
+    assert all(len(reasons) == 4 for reasons in explained[:200])
+
+
+def test_reasons_of_both_directions_are_the_largest(models, suspicious):
+    shares = models.fraud.contributions(suspicious)[:, :-1]
+    explained = explain(models.fraud, suspicious, DECLARED, most=3, rising=False)
+    for share, reasons in zip(shares, explained, strict=True):
+        assert len(reasons) == 3
+        largest = np.sort(np.abs(share))[::-1][:3]
+        np.testing.assert_allclose([abs(r["contribution"]) for r in reasons], largest, atol=1e-6)
+    assert any(r["contribution"] < 0 for reasons in explained for r in reasons)
+
+
+def test_no_rows_have_no_reasons(models, suspicious):
+    assert explain(models.fraud, suspicious[:0], DECLARED) == []

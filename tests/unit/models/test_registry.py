@@ -1,0 +1,171 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.registry import NAMES, ModelRegistry
+from schemas.errors import ModelError
+
+
+@pytest.fixture
+def root(registry, tmp_path):
+    """A copy that a test may break."""
+    shutil.copytree(registry._root, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def rewrite(card: Path, **changes):
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+
+
+def test_versions_grow_by_one(root, models):
+    kept = ModelRegistry(root)
+    numbers = [kept.save(models.fraud.card, models.fraud.trees).version for _ in range(10)]
+    assert numbers == [f"v{n}" for n in range(2, 12)]
+    assert kept.versions("fraud") == [f"v{n}" for n in range(1, 12)]
+    assert kept.versions("churn") == ["v1"]
+    shutil.rmtree(root / "fraud" / "v5")
+    assert kept.save(models.fraud.card, models.fraud.trees).version == "v12"
+
+
+def test_a_saved_model_is_read_back_whole(root, models):
+    kept = ModelRegistry(root)
+    card = replace(models.fraud.card, metrics={"average_precision": 0.25}, data={"source": "é"})
+    saved = kept.save(card, models.fraud.trees)
+    assert kept.card("fraud", "v2") == saved
+    assert replace(saved, version="v1", trees_sha256=card.trees_sha256) == card
+    loaded = kept.load("fraud", models.engine.names, "v2")
+    assert loaded.trees == models.fraud.trees
+    assert loaded.reference == {"name": "fraud", "version": "v2", "role": "champion"}
+
+
+def test_a_folder_without_models_has_no_versions(tmp_path):
+    assert ModelRegistry(tmp_path / "nothing").versions("fraud") == []
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "write_text", "rename"])
+def test_a_half_written_model_is_never_visible(root, models, monkeypatch, step):
+    kept = ModelRegistry(root)
+
+    def crash(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, step, crash)
+        with pytest.raises(KeyboardInterrupt):
+            kept.save(models.fraud.card, models.fraud.trees)
+    assert kept.versions("fraud") == ["v1"]
+    assert kept.champion("fraud") == "v1"
+    assert kept.load("fraud", models.engine.names).reference["version"] == "v1"
+
+
+def test_promote_changes_what_is_loaded_and_back(root, models):
+    kept = ModelRegistry(root)
+    kept.save(models.fraud.card, models.fraud.trees)
+    assert kept.champion("fraud") == "v1"
+    kept.promote("fraud", "v2")
+    assert kept.load_champions(models.engine).fraud.reference["version"] == "v2"
+    kept.promote("fraud", "v1")
+    assert kept.load_champions(models.engine).fraud.reference["version"] == "v1"
+    assert not [p.name for p in (root / "fraud").iterdir() if p.name not in {"v1", "v2", "champion"}]
+
+
+@pytest.mark.parametrize("version", ["v2", "1", "", "../churn/v1", "champion", "V1"])
+def test_a_version_that_is_not_there_cannot_be_promoted(root, version):
+    with pytest.raises(ModelError, match=r"there is no fraud model .*; there are v1"):
+        ModelRegistry(root).promote("fraud", version)
+    assert ModelRegistry(root).champion("fraud") == "v1"
+
+
+def test_promoting_where_nothing_was_saved_says_so(tmp_path):
+    with pytest.raises(ModelError, match="there are none"):
+        ModelRegistry(tmp_path).promote("fraud", "v1")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_champion_the_command_that_makes_one_is_named(root, models, name):
+    (root / name / "champion").unlink()
+    with pytest.raises(ModelError, match=f"there is no {name} model in .*tidegate train {name}"):
+        ModelRegistry(root).load_champions(models.engine)
+
+
+@pytest.mark.parametrize("points_at", ["v9", "", "../fraud"])
+def test_a_champion_that_is_not_there_names_the_file(root, models, points_at):
+    (root / "fraud" / "champion").write_text(points_at)
+    with pytest.raises(ModelError, match=r"card\.json"):
+        ModelRegistry(root).load("fraud", models.engine.names)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b'{"name": "fraud"}'],
+)
+def test_a_card_that_is_no_card_names_the_file(root, models, broken):
+    card = root / "fraud" / "v1" / "card.json"
+    card.write_bytes(broken)
+    with pytest.raises(ModelError) as refused:
+        ModelRegistry(root).load("fraud", models.engine.names)
+    assert str(card) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"slope": "steep"}, "slope"),
+        ({"slope": None}, "slope"),
+        ({"slope": float("nan")}, "finite"),
+        ({"intercept": float("inf")}, "finite"),
+        ({"thresholds": {"review": 0.5}}, "no threshold block"),
+        ({"thresholds": {}}, "no threshold review and no block"),
+        ({"thresholds": {"review": 0.5, "block": float("nan")}}, "finite"),
+        ({"feature_names": "txn_count_1h"}, "feature_names"),
+        ({"features_hash": 7}, "features_hash"),
+        ({"name": "churn"}, "the card of churn v1, not of fraud v1"),
+        ({"version": "v2"}, "the card of fraud v2, not of fraud v1"),
+    ],
+)
+def test_a_card_that_cannot_be_used_says_what_is_wrong(root, models, changes, names):
+    card = root / "fraud" / "v1" / "card.json"
+    rewrite(card, **changes)
+    with pytest.raises(ModelError) as refused:
+        ModelRegistry(root).load_champions(models.engine)
+    assert str(card) in str(refused.value)
+    assert names in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "missing", "of another model"])
+def test_damaged_trees_name_the_file_before_they_are_read(root, models, damage):
+    trees = root / "fraud" / "v1" / "trees.ubj"
+    whole = trees.read_bytes()
+    if damage == "missing":
+        trees.unlink()
+    else:
+        trees.write_bytes(
+            {
+                "cut": whole[: len(whole) // 2],
+                "empty": b"",
+                "one bit": whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+                "of another model": (root / "churn" / "v1" / "trees.ubj").read_bytes(),
+            }[damage]
+        )
+    with pytest.raises(ModelError) as refused:
+        ModelRegistry(root).load("fraud", models.engine.names)
+    assert str(trees) in str(refused.value)
+
+
+def test_trees_that_are_none_name_the_file(root, models):
+    # Saved like this: the digest fits.
+    ModelRegistry(root).save(models.fraud.card, b"not trees at all")
+    with pytest.raises(ModelError, match=r"v2/trees\.ubj cannot be read as a model"):
+        ModelRegistry(root).load("fraud", models.engine.names, "v2")
+
+
+def test_models_of_other_declarations_are_refused_together(root, models):
+    card = replace(models.churn.card, features_hash="0123456789abcdef")
+    kept = ModelRegistry(root)
+    kept.save(card, models.churn.trees)
+    kept.promote("churn", "v2")
+    with pytest.raises(ModelError, match="churn v2 was trained on feature declarations 0123456789abcdef"):
+        kept.load_champions(models.engine)
