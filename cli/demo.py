@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cli.console import err, out, print_json
 from cli.generated import bank_settings
-from cli.train import train_models
+from cli.train import TrainingPlan, train_on_bank
 from features.engine import Engine
 from harness.demo import DemoPlan, run_demo
 from harness.view import Screen
@@ -89,7 +89,7 @@ def ensure_models(models: Path) -> None:
         ModelRegistry(models).load_champions(Engine())
     except ModelError:
         err.print("training models on a generated bank (once; kept under .tidegate)", highlight=False)
-        train_models(models)
+        train_on_bank(TrainingPlan(models), bank_settings(1500, 180, 11))
 
 
 def _table(summary: dict[str, Any]) -> Table:

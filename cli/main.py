@@ -18,7 +18,7 @@ COMMANDS = {
     "api": "Answer lookups and synchronous scores over HTTP; documentation at /docs.",
     "publish": "Publish the transactions of anyone's CSV or Parquet file.",
     "generate": "Write a generated bank to a file.",
-    "train": "Train on generated history, replayed through the engine that serves.",
+    "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "models": "The model registry.",
     "features": "Feature declarations.",
     "topics": "Topics on the broker.",

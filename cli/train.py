@@ -1,24 +1,32 @@
 """`tidegate train`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from cli.generated import bank_settings, parsed
 from features.engine import Engine
 from generator.bank import Bank
+from generator.settings import BankSettings
+from infra.intake import Intake
+from infra.mapping import Mapping
+from infra.row_mapper import label_message
 from models.registry import ModelRegistry
 from models.replay import replay_for_training
 from models.training import train_churn, train_fraud
 from models.tree import ModelCard
+from schemas.errors import ConfigError
 from schemas.fields import to_rfc3339
 from schemas.label import Label
+from schemas.parse import parse_message
 from schemas.transaction import Transaction
 
 
@@ -35,6 +43,10 @@ def train(
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
     ] = Path(".tidegate/models"),
+    data: Annotated[
+        Path | None, typer.Option(help="Your own CSV or Parquet instead of a generated bank.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML file that says which column is what.")] = None,
     customers: Annotated[int, typer.Option(min=10, help="Customers of the generated bank.")] = 1500,
     days: Annotated[int, typer.Option(min=100, help="Days of generated history.")] = 180,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated bank and of training.")] = 11,
@@ -43,24 +55,22 @@ def train(
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Train on generated history, replayed through the engine that serves."""
-    cards = train_models(
-        models,
-        which,
-        customers=customers,
-        days=days,
-        seed=seed,
-        horizon_days=horizon_days,
-        label_delay_days=label_delay_days,
-        promote=promote,
-    )
-    source = cards[0].data["source"]
+    """Train on history, generated or your own, replayed through the engine that serves."""
+    if (data is None) != (mapping is None):
+        raise ConfigError("--data and --mapping go together: the file, and what its columns mean")
+    plan = TrainingPlan(models, which, seed, horizon_days, label_delay_days, promote)
+    if data is not None and mapping is not None:
+        cards = train_on_file(plan, data, Mapping.load(mapping))
+    else:
+        cards = train_on_bank(plan, bank_settings(customers, days, seed))
     if json:
         print_json(
             [{"name": c.name, "version": c.version, "metrics": c.metrics, "data": c.data} for c in cards]
         )
         return
-    table = Table("model", "version", "rows", "positives", "average precision", "ROC AUC", title=source)
+    table = Table(
+        "model", "version", "rows", "positives", "average precision", "ROC AUC", title=cards[0].data["source"]
+    )
     for c in cards:
         m = c.metrics
         table.add_row(
@@ -75,24 +85,23 @@ def train(
     err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
 
 
-def train_models(
-    models: Path,
-    which: Which = Which.ALL,
-    *,
-    customers: int = 1500,
-    days: int = 180,
-    seed: int = 11,
-    horizon_days: int = 30,
-    label_delay_days: int = 7,
-    promote: bool = True,
-) -> list[ModelCard]:
-    """Train on a generated bank, save and promote."""
-    settings = bank_settings(customers, days, seed)
-    engine = Engine()
-    created_at = to_rfc3339(datetime.now(UTC))
-    source = f"generated bank: {customers} customers, {days} days, seed {seed}"
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What is trained and where it goes."""
+
+    models: Path
+    which: Which = Which.ALL
+    seed: int = 11
+    horizon_days: int = 30
+    label_delay_days: int = 7
+    promote: bool = True
+
+
+def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
+    """Train on a generated bank."""
+    source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
     with progress() as bar:
-        task = bar.add_task("replaying history (days)", total=days)
+        task = bar.add_task("replaying history (days)", total=settings.days)
 
         def messages() -> Iterator[Transaction | Label]:
             for event in Bank(settings).events():
@@ -101,37 +110,71 @@ def train_models(
                 if isinstance(message, Transaction | Label):
                     yield message
 
-        data = replay_for_training(messages(), engine, horizon_days=horizon_days)
-        trained = []
-        if which is not Which.CHURN:
-            rounds = bar.add_task("training fraud (trees)", total=None)
-            trained.append(
-                train_fraud(
-                    data,
-                    engine,
-                    created_at=created_at,
-                    label_delay_days=label_delay_days,
-                    seed=seed,
-                    source=source,
-                    on_round=lambda done, total: bar.update(rounds, completed=done, total=total),
-                )
+        return _train(plan, messages(), source, bar)
+
+
+def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train on a file; rows that cannot become transactions are counted and left out."""
+    with Intake(data, mapping) as intake, progress() as bar:
+        task = bar.add_task("replaying history (percent)", total=100)
+
+        def messages() -> Iterator[Transaction | Label]:
+            for number, event in enumerate(intake):
+                if number % 1000 == 0:
+                    bar.update(task, completed=round(100 * intake.progress()))
+                yield event.transaction
+                if event.label is not None:
+                    yield parse_message(Label, label_message(event.transaction, event.label))
+
+        cards = _train(plan, messages(), data.name, bar)
+    if intake.account.refused:
+        err.print(
+            f"{intake.account.refused:,} of {intake.account.rows:,} rows were refused, the first of them:"
+        )
+        for row in intake.account.first_refused:
+            err.print(f"  {row.place}: {row.reason}", highlight=False)
+    return cards
+
+
+def _train(
+    plan: TrainingPlan, messages: Iterator[Transaction | Label], source: str, bar: Progress
+) -> list[ModelCard]:
+    engine = Engine()
+    created_at = to_rfc3339(datetime.now(UTC))
+    data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
+    trained = []
+
+    def rounds(name: str) -> Callable[[int, int], None]:
+        task = bar.add_task(f"training {name} (trees)", total=None)
+        return lambda done, total: bar.update(task, completed=done, total=total)
+
+    if plan.which is not Which.CHURN:
+        trained.append(
+            train_fraud(
+                data,
+                engine,
+                created_at=created_at,
+                label_delay_days=plan.label_delay_days,
+                seed=plan.seed,
+                source=source,
+                on_round=rounds("fraud"),
             )
-        if which is not Which.FRAUD:
-            churn_rounds = bar.add_task("training churn (trees)", total=None)
-            trained.append(
-                train_churn(
-                    data,
-                    engine,
-                    created_at=created_at,
-                    horizon_days=horizon_days,
-                    seed=seed,
-                    source=source,
-                    on_round=lambda done, total: bar.update(churn_rounds, completed=done, total=total),
-                )
+        )
+    if plan.which is not Which.FRAUD:
+        trained.append(
+            train_churn(
+                data,
+                engine,
+                created_at=created_at,
+                horizon_days=plan.horizon_days,
+                seed=plan.seed,
+                source=source,
+                on_round=rounds("churn"),
             )
-    registry = ModelRegistry(models)
+        )
+    registry = ModelRegistry(plan.models)
     cards = [registry.save(card, trees) for card, trees in trained]
     for card in cards:
-        if promote:
+        if plan.promote:
             registry.promote(card.name, card.version)
     return cards

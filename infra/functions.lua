@@ -15,7 +15,7 @@ local function acquire(keys, args)
 end
 
 -- Number of arguments of each operation, its letter included; -1: counted in its third argument.
-local WIDTH = { A = 5, S = 3, D = 2, Z = 3, L = -1 }
+local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, L = -1 }
 
 local function width(args, i)
   local w = WIDTH[args[i]]
@@ -26,6 +26,7 @@ end
 -- keys: meta, index, then the keys that operations name by number.
 -- args: epoch, owner, source, expected next ('' for none), next, watermark, swept day, operations...
 --   A key length header body   append to a history of exactly this length, replacing its header
+--   R key length value         replace a history of this length; of the value's own when tried again
 --   S key value                set
 --   D key                      delete
 --   L key max n value*n        push to a list, keep the newest max
@@ -48,8 +49,14 @@ local function apply(keys, args)
   end
   local i = 8
   while i <= #args do
-    if args[i] == 'A' and redis.call('STRLEN', keys[tonumber(args[i + 1])]) ~= tonumber(args[i + 2]) then
-      return redis.error_reply('HISTORY ' .. keys[tonumber(args[i + 1])])
+    local op = args[i]
+    if op == 'A' or op == 'R' then
+      local stored = redis.call('STRLEN', keys[tonumber(args[i + 1])])
+      -- Sweeps move no offset: the length is all that tells a store that went back in time.
+      local again = op == 'R' and stored == #args[i + 3]
+      if stored ~= tonumber(args[i + 2]) and not again then
+        return redis.error_reply('HISTORY ' .. keys[tonumber(args[i + 1])])
+      end
     end
     i = i + width(args, i)
   end
@@ -64,6 +71,8 @@ local function apply(keys, args)
         redis.call('SETRANGE', key, 0, args[i + 3])
         if #args[i + 4] > 0 then redis.call('APPEND', key, args[i + 4]) end
       end
+    elseif op == 'R' then
+      redis.call('SET', keys[tonumber(args[i + 1])], args[i + 3])
     elseif op == 'S' then
       redis.call('SET', keys[tonumber(args[i + 1])], args[i + 2])
     elseif op == 'D' then

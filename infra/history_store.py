@@ -163,7 +163,7 @@ class RedisHistoryStore:
         for change in commit.histories:
             number = key("h", change.customer_id)
             if change.replaced:
-                args += ["S", number, change.header + change.appended]
+                args += ["R", number, change.expected_bytes, change.header + change.appended]
             else:
                 args += ["A", number, change.expected_bytes, change.header, change.appended]
             args += ["Z", change.last_event_ms, change.customer_id]

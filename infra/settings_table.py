@@ -34,7 +34,7 @@ def markdown(settings: Iterable[Setting]) -> str:
         "# Settings",
         "",
         "Generated from the settings classes by `tidegate settings --markdown`. All come from the",
-        "environment; the most used are options of `tidegate worker` and `tidegate api` too, and an option wins.",
+        "environment; the most used are options of `tidegate worker` and `tidegate api` too. An option wins.",
         "",
         "| variable | default | read by | meaning |",
         "| --- | --- | --- | --- |",

@@ -3,6 +3,8 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.deps import Services
+from api.main import create_app
 from api.middleware import MAX_BODY_BYTES
 from tests.serving import Broken, assert_problem, serving
 
@@ -107,3 +109,19 @@ async def test_the_longest_body_is_read(client, told):
 async def test_a_length_that_is_none_is_not_believed(client, length):
     response = await client.post(FRAUD, content=b"{}", headers={"content-length": length})
     assert response.status_code == (413 if length.isdigit() else 422)
+
+
+async def test_what_is_no_request_passes_through(eager):
+    """A server begins and ends an application through the same door."""
+    sent = []
+    received = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive():
+        return next(received)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    app = create_app(Services(Broken(ValueError()), eager, None, None))
+    await app({"type": "lifespan", "state": {}}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
