@@ -130,11 +130,11 @@ def _fit(
         # One thread: of two, each waits spinning for the other at every node, and where another process
         # wants a core that takes ten times as long.
         {"objective": "binary:logistic", "tree_method": "hist", "seed": seed, "nthread": 1, **params},
-        xgboost.DMatrix(X[fit], label=y[fit]),
+        xgboost.DMatrix(X[fit], label=y[fit], nthread=1),
         num_boost_round=rounds,
         callbacks=[_Progress(rounds, on_round)] if on_round else None,
     )
-    margin = booster.predict(xgboost.DMatrix(X[held]), output_margin=True).astype(np.float64)
+    margin = booster.predict(xgboost.DMatrix(X[held], nthread=1), output_margin=True).astype(np.float64)
     # Platt, J. (1999): one slope keeps the order of scores and the exactness of contributions.
     platt = LogisticRegression(C=1e6).fit(margin[:, None], y[held])
     slope, intercept = float(platt.coef_[0, 0]), float(platt.intercept_[0])

@@ -1,4 +1,4 @@
-"""Faust agents: one loop for each input topic, each a chunk at a time."""
+"""Faust agents: one for each input topic, which hands chunks to the worker as they come."""
 
 from collections.abc import AsyncIterable, Callable
 from typing import Any
@@ -25,7 +25,8 @@ def add_agents(app: faust.App, worker: Callable[[], Worker]) -> None:
 
 def _loop(worker: Callable[[], Worker]) -> Any:
     async def run(stream: AsyncIterable[Chunk]) -> None:
+        # Not awaited to its end: a chunk that waits for Redis would hold up all partitions behind it.
         async for chunk in stream:
-            await worker().handle(chunk)
+            worker().submit(chunk)
 
     return run

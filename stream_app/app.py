@@ -1,9 +1,12 @@
 """Where the worker is put together and run."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -27,12 +30,14 @@ from schemas.errors import DependencyError, TidegateError
 from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
 from stream_app.agents import INPUTS, add_agents
+from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
 from stream_app.worker import LogRange, Worker
 
 _log = structlog.get_logger()
+_LEAST_STOP_S = 1.0
 
 
 class _FaustLog:
@@ -44,20 +49,41 @@ class _FaustLog:
         self._timeout_s = timeout_s
 
     async def ranges(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], LogRange]:
-        wanted = list(partitions)
-        bounds = await self._tail.bounds(wanted)
+        bounds = await self.bounds(partitions)
         try:
             async with asyncio.timeout(self._timeout_s):
-                committed = {tp: await self._app.consumer.committed(TP(*tp)) for tp in wanted}
+                committed = {tp: await self._app.consumer.committed(TP(*tp)) for tp in bounds}
         except (TimeoutError, OSError, KafkaError) as error:
             raise DependencyError("Kafka does not say what the group committed") from error
-        return {tp: LogRange(*bounds[tp], committed[tp]) for tp in wanted}
+        return {tp: LogRange(*bounds[tp], committed[tp]) for tp in bounds}
+
+    async def bounds(
+        self, partitions: Iterable[tuple[str, int]]
+    ) -> Mapping[tuple[str, int], tuple[int, int]]:
+        return await self._tail.bounds(partitions)
 
     async def seek_to_stored(self, partitions: set[tuple[str, int]]) -> None:
         await self._app.consumer.seek_to_stored({TP(*tp) for tp in partitions})
 
     def seeks(self, topic: str, partition: int) -> int:
         return int(self._app.consumer.seeks(topic, partition))
+
+    def check(self) -> None:
+        self._app.consumer.check()
+
+    def assigned(self) -> set[tuple[str, int]]:
+        return set() if self._app.rebalancing else {tuple(tp) for tp in self._app.consumer.assignment()}
+
+    async def position(self, topic: str, partition: int) -> int:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return int(await self._app.consumer.position(TP(topic, partition)))
+        except (TimeoutError, OSError, KafkaError) as error:
+            raise DependencyError("Kafka's consumer does not say where it is") from error
+
+    def delivered(self, topic: str, partition: int) -> int | None:
+        offset: int | None = self._app.consumer.delivered(topic, partition)
+        return offset
 
 
 def create_faust_app(settings: WorkerSettings) -> faust.App:
@@ -74,8 +100,6 @@ def create_faust_app(settings: WorkerSettings) -> faust.App:
         topic_allow_declare=False,
         # The drain is the worker's own: Faust's waits without a limit.
         stream_wait_empty=False,
-        # In chunks, not messages: enough to overlap, little to throw away in a rebalance.
-        stream_buffer_maxsize=16,
         broker_max_poll_records=settings.chunk_records,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
@@ -128,9 +152,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         _log.error("worker refused to start", error=str(error), kind=type(error).__name__)
         return 1 if isinstance(error, DependencyError) else 3
     finally:
-        await tail.stop()
-        await producer.stop()
-        await store.close()
+        await _close(tail.stop(), producer.stop(), store.close())
 
 
 async def _wait_for_dependencies(
@@ -175,24 +197,40 @@ async def _run(
         score_features=settings.score_features,
         check_log=check_log,
         published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
+        chunk_records=settings.chunk_records,
     )
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms
     add_agents(app, lambda: worker)
-    await app.start()
-    _log.info("worker ready", fraud=models.fraud.card.version, churn=models.churn.card.version)
+    # A worker that was paused hears after a heartbeat that it is not in the group any more.
+    # The consumer has a thread of its own; at Python's 5 ms each wakes the other up late on busy cores.
+    sys.setswitchinterval(0.001)
+    # What is there now stays: a full collection that looks through it stops everything for 0.1 s.
+    gc.collect()
+    gc.freeze()
+    liveness = Liveness(
+        worker, lost_s=settings.session_timeout_s, still_s=6 * settings.session_timeout_s, fail=worker.fail
+    )
+    tasks = [
+        asyncio.ensure_future(_start(app, worker, models)),
+        asyncio.ensure_future(liveness.run(settings.session_timeout_s / 4)),
+    ]
     ended = [
         asyncio.ensure_future(stop.wait()),
         asyncio.ensure_future(app.wait_until_stopped()),
         asyncio.ensure_future(app._crashed.wait()),
     ]
     await asyncio.wait([*ended, worker.failed], return_when=asyncio.FIRST_COMPLETED)
-    for waiting in ended:
-        waiting.cancel()
+    if app.crashed:
+        worker.fail(app.crash_reason)
+    deadline = asyncio.get_running_loop().time() + settings.drain_s
+    for task in (*tasks, *ended):
+        task.cancel()
     drained = await worker.drain(settings.drain_s)
     _log.info("worker stopping", drained=drained)
+    await worker.lanes.close()
     try:
-        async with asyncio.timeout(settings.drain_s):
+        async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + _LEAST_STOP_S)):
             await app.stop()
     except TimeoutError:
         _log.warning("stopped without waiting for Faust")
@@ -201,6 +239,22 @@ async def _run(
         _log.error("worker stopped by a failure", error=str(error), kind=type(error).__name__, exc_info=error)
         return 3 if isinstance(error, TidegateError) and not isinstance(error, DependencyError) else 1
     return 0 if stop.is_set() else 1
+
+
+async def _start(app: faust.App, worker: Worker, models: Models) -> None:
+    try:
+        await app.start()
+    except Exception as error:
+        worker.fail(error)
+        return
+    _log.info("worker ready", fraud=models.fraud.card.version, churn=models.churn.card.version)
+
+
+async def _close(*parts: Awaitable[None]) -> None:
+    """Let go of connections; a server that does not answer is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LEAST_STOP_S):
+            await asyncio.gather(*parts, return_exceptions=True)
 
 
 def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:

@@ -10,6 +10,8 @@ from schemas.parse import dump
 from schemas.topics import DEAD_LETTERS
 from stream_app.ports import Outgoing
 
+MAX_KEY_BYTES = 1024
+
 
 def dead_letter(record: Any, refused: EventError) -> Outgoing:
     """The dead letter of a Kafka record; it has the record's partition and key.
@@ -33,7 +35,8 @@ def _moment(timestamp_ms: int | None) -> str | None:
 
 
 def _masked(key: bytes | None) -> bytes | None:
-    return None if key is None else mask_card_numbers(key)
+    # Cut like the payload: a key as long as a message may be would not fit into any message.
+    return None if key is None else mask_card_numbers(key)[:MAX_KEY_BYTES]
 
 
 def _key_text(key: bytes | None) -> str | None:

@@ -1,13 +1,14 @@
 """What a worker holds of one partition: its lease, its cached histories, and how far it is."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from features.arena import HistoryArena
 from features.codec import HEADER, decode, encode_header
+from features.kernels import newest_transaction
 from features.ports import HistoryChange, HistoryStore, Lease
 from features.record import RECORD, Records
 
@@ -29,15 +30,18 @@ class Partition:
 
     Attributes:
         lease: The right to write; `None` while it is not ours.
+        starts: For each topic the offset it was sought to under this lease.
         interrupted: Set when the partition is taken over or the worker stops: whoever waits for a
             dependency under the lock lets go.
         arena: Decoded histories.
+        published_upto: For a topic the offset up to which its scores were published before.
     """
 
     def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
         self.number = number
         self.lock = asyncio.Lock()
         self.lease: Lease | None = None
+        self.starts: dict[str, int] = {}
         self.arena = HistoryArena(cached_records)
         self.published_upto: dict[str, int] = {}
         self._store = store
@@ -46,15 +50,18 @@ class Partition:
         self._moved = asyncio.Event()
         self.interrupted = asyncio.Event()
 
-    def begin(self, lease: Lease) -> None:
+    def begin(self, lease: Lease, starts: Mapping[str, int], published_upto: Mapping[str, int]) -> None:
         """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
         self.forget()
         self.lease = lease
+        self.starts = dict(starts)
+        self.published_upto = dict(published_upto)
         self.interrupted.clear()
 
     def forget(self) -> None:
         """Drop lease and cache."""
         self.lease = None
+        self.starts = {}
         self.arena = HistoryArena(self._cached_records)
         self._stored_bytes = {}
         self.published_upto = {}
@@ -69,6 +76,12 @@ class Partition:
         if self.lease is None:
             raise LeaseLost(f"partition {self.number} is not ours")
         return self.lease
+
+    def next_offset(self, topic: str) -> int | None:
+        """Offset that is next of a topic; `None` where the partition is not ours or was not sought."""
+        if self.lease is None:
+            return None
+        return self.lease.next_offsets.get(topic, self.starts.get(topic))
 
     async def load(self, customer_ids: Sequence[str]) -> None:
         """Bring the histories of customers into the arena; Redis is asked only for those not there.
@@ -105,7 +118,7 @@ class Partition:
             before,
             encode_header(self.arena.totals(slot)),
             appended.tobytes(),
-            int(live["time_ms"][-1]) if len(live) else 0,
+            newest_event_ms(live),
         )
         if stored_records > 2 * len(live) + _REWRITE_SLACK:
             # Most of what is stored no longer counts: write what does.
@@ -128,18 +141,24 @@ class Partition:
             self.lease.watermark_ms = max(self.lease.watermark_ms, watermark_ms)
         self._signal()
 
-    async def wait_for(self, topic: str, next_offset: int) -> bool:
-        """Wait until a topic is processed up to an offset; false when the lease was lost meanwhile."""
-        lease = self.lease
-        while self.lease is lease and lease is not None:
-            if lease.next_offsets.get(topic, 0) >= next_offset:
-                return True
-            await self._moved.wait()
-        return False
+    async def moved(self, lease: Lease, seconds: float) -> bool:
+        """Wait until a topic has moved on or the lease is gone; false where neither came in time."""
+        if self.lease is lease:
+            try:
+                await asyncio.wait_for(self._moved.wait(), seconds)
+            except TimeoutError:
+                return False
+        return True
 
     def _signal(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
+
+
+def newest_event_ms(history: Records) -> int:
+    """Time of the newest transaction, 0 where there is none: a label is no sign of life."""
+    newest = int(newest_transaction(history, 0, len(history)))
+    return int(history["time_ms"][newest]) if newest >= 0 else 0
 
 
 def group_rows(customer_ids: Sequence[str], rows: Sequence[int]) -> dict[str, np.ndarray]:

@@ -1,15 +1,16 @@
-"""One chunk: parsed, scored, published, and only then made part of the state.
+"""One part of a chunk: parsed, scored, published, and only then made part of the state.
 
 The order is the guarantee. A crash before the commit repeats the same scores from the same
-histories; after it, the stored offset skips the chunk. Nothing here decides by a clock.
+histories; after it, the stored offset skips the part. Nothing here decides by a clock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from features.definitions import DAY_MS
 from features.kernels import DUPLICATE, FLAG_LATE
 from features.ports import Commit, HistoryChange, HistoryStore, Outcome
 from features.record import Records, to_records
@@ -23,7 +24,6 @@ from stream_app.dead_letter import dead_letter
 from stream_app.partition import LeaseLost, Partition, StoreRolledBack, group_rows
 from stream_app.ports import Observer, Outgoing, Publisher
 from stream_app.retry import Retry
-from stream_app.transport import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,16 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class _Parsed:
-    """A chunk's records sorted out; `records[i]` is what `transactions[i]` came from."""
+class Part:
+    """Records of a chunk, sorted out, up to the first event of a new day.
 
+    Attributes:
+        next_offset: Offset behind the last record.
+        records: `records[i]` is what `transactions[i]` came from.
+        outgoing: Dead letters and messages for other partitions.
+    """
+
+    next_offset: int
     transactions: list[Transaction] = field(default_factory=list)
     amounts_minor: list[int] = field(default_factory=list)
     records: list[Any] = field(default_factory=list)
@@ -128,26 +135,41 @@ class TransactionProcessor:
         self._models = models
         self._score_features = score_features
 
-    async def process(self, partition: Partition, chunk: Chunk) -> None:
-        """Score one chunk and move its customers' histories past it.
+    def parse(self, partition: Partition, records: Iterator[Any]) -> Part | None:
+        """Take the next part off a chunk's records; `None` where there are no more.
+
+        A part ends behind an event that reaches a new day, where the sweep is due: what the sweep finds
+        depends on the log then, and not on how the log was cut into chunks.
+        """
+        with self._delivery.observer.step("parse"):
+            part: Part | None = None
+            day = partition.require_lease().watermark_ms // DAY_MS
+            for record in records:
+                part = part or Part(0)
+                part.next_offset = record.offset + 1
+                event_time_ms = self._sort(partition, record, part)
+                if event_time_ms // DAY_MS > day:
+                    break
+            return part
+
+    async def process(self, partition: Partition, part: Part) -> None:
+        """Score one part and move its customers' histories past it.
 
         Raises:
             LeaseLost: Nothing of it was made part of the state.
             StoreRolledBack: The same.
         """
         delivery, observer, models = self._delivery, self._delivery.observer, self._models()
-        with observer.step("parse"):
-            parsed = self._parse(partition, chunk.records)
-            records = to_records(parsed.transactions, parsed.amounts_minor)
-        customer_ids = [t.customer_id for t in parsed.transactions]
+        records = to_records(part.transactions, part.amounts_minor)
+        customer_ids = [t.customer_id for t in part.transactions]
         await delivery.load(partition, customer_ids)
-        events = Events(parsed.transactions, records)
+        events = Events(part.transactions, records)
         with observer.step("score"):
             scored = score_chunk(partition.arena, events, models)
         with observer.step("encode"):
-            outgoing, scores, churn = self._outgoing(partition, events, scored, parsed, models)
+            outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
         delivery.crash("before-publish")
-        await delivery.publish(partition, [*parsed.outgoing, *outgoing])
+        await delivery.publish(partition, [*part.outgoing, *outgoing])
         delivery.crash("after-publish")
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
@@ -158,45 +180,45 @@ class TransactionProcessor:
             Commit(
                 TRANSACTIONS.name,
                 partition.require_lease().next_offsets.get(TRANSACTIONS.name),
-                chunk.next_offset,
+                part.next_offset,
                 changes,
                 scores,
                 churn,
                 watermark_ms=watermark,
             ),
         )
-        partition.advance(TRANSACTIONS.name, chunk.next_offset, watermark)
+        partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
         observer.outcome("scored", len(accepted))
         observer.outcome("late", int(((scored.features.flags & FLAG_LATE) > 0).sum()))
 
-    def _parse(self, partition: Partition, records: Sequence[Any]) -> _Parsed:
-        parsed = _Parsed()
-        for record in records:
-            try:
-                transaction = parse_message(Transaction, record.value)
-                amount_minor = transaction.amount_minor
-                check_not_future(transaction.event_time_ms, record.timestamp)
-            except EventError as refused:
-                parsed.outgoing.append(self._delivery.refuse(record, refused))
-                continue
-            elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
-            if elsewhere is not None:
-                parsed.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
-                continue
-            parsed.transactions.append(transaction)
-            parsed.amounts_minor.append(amount_minor)
-            parsed.records.append(record)
-        return parsed
+    def _sort(self, partition: Partition, record: Any, part: Part) -> int:
+        """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
+        try:
+            transaction = parse_message(Transaction, record.value)
+            amount_minor = transaction.amount_minor
+            event_time_ms = transaction.event_time_ms
+            check_not_future(event_time_ms, record.timestamp)
+        except EventError as refused:
+            part.outgoing.append(self._delivery.refuse(record, refused))
+            return 0
+        elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
+        if elsewhere is not None:
+            part.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
+            return 0
+        part.transactions.append(transaction)
+        part.amounts_minor.append(amount_minor)
+        part.records.append(record)
+        return event_time_ms
 
     def _outgoing(
-        self, partition: Partition, events: Events, scored: ScoredChunk, parsed: _Parsed, models: Models
+        self, partition: Partition, events: Events, scored: ScoredChunk, part: Part, models: Models
     ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
         """Messages to publish, and the newest of them by customer for lookups."""
         number, scored_at = partition.number, self._delivery.clock()
         already = partition.published_upto.get(TRANSACTIONS.name, 0)
         outgoing: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
-        for row, record in enumerate(parsed.records):
+        for row, record in enumerate(part.records):
             transaction = events.transactions[row]
             key = transaction.customer_id.encode()
             if scored.features.status[row] == DUPLICATE:

@@ -14,10 +14,12 @@ from schemas.errors import EventError
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
-from stream_app.partition import Partition
+from stream_app.partition import Partition, newest_event_ms
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery
 from stream_app.transport import Chunk
+
+_LOOK_AGAIN_S = 1.0
 
 
 class LabelProcessor:
@@ -29,18 +31,35 @@ class LabelProcessor:
     Args:
         delivery: The shared steps.
         log_end: Next offset of the transactions partition, as the broker knows it now.
+        passed: Whether nothing is left to process before an offset of it.
     """
 
-    def __init__(self, delivery: Delivery, log_end: Callable[[int], Awaitable[int]]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        log_end: Callable[[int], Awaitable[int]],
+        passed: Callable[[int, int], Awaitable[bool]],
+    ) -> None:
         self._delivery = delivery
         self._log_end = log_end
+        self._passed = passed
 
     async def ready(self, partition: Partition) -> bool:
         """Wait for the transactions; false when the partition was lost meanwhile."""
+        lease = partition.lease
+        if lease is None:
+            return False
         end = await self._delivery.retry.until_done(
             "kafka", lambda: self._log_end(partition.number), partition.interrupted
         )
-        return end == 0 or await partition.wait_for(TRANSACTIONS.name, end)
+        while partition.lease is lease and not partition.interrupted.is_set():
+            if (partition.next_offset(TRANSACTIONS.name) or 0) >= end:
+                return True
+            # The log may end with what is no record: a transaction's marker, a compacted one.
+            moved = await partition.moved(lease, _LOOK_AGAIN_S)
+            if not moved and await self._passed(partition.number, end):
+                return True
+        return False
 
     async def process(self, partition: Partition, chunk: Chunk) -> None:
         """Append a chunk's labels to their customers' histories."""
@@ -92,7 +111,7 @@ class LabelProcessor:
         if (same & (history["label"] == LABEL_CODES[label.label])).any():
             return False
         if label.transaction_id is not None:
-            newest = int(history["time_ms"][-1]) if len(history) else 0
+            newest = newest_event_ms(history)
             first = retained_from(history, 0, len(history), newest, RETENTION_MS, MAX_EVENTS)
             if not contains_transaction(history, first, len(history), record["transaction"][0]):
                 raise EventError(

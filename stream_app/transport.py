@@ -5,26 +5,35 @@ scoring it. Here the consumer hands what one fetch returned for a partition to t
 message whose value is a `Chunk`. Rebalancing, heartbeats, subscriptions and the commit loop stay
 Faust's own.
 
-Two more things differ from the stock driver, both because the store and not Kafka says where to go on:
+What differs from the stock driver, because the store and not Kafka says where to go on:
 
-* `seek_to_committed` asks a `Positions` port. Both of Faust's internal seeks go through this method;
-  a seek in the assigned-signal is overridden later by one of them.
+* Seeks ask a `Positions` port and run beside Faust: it gives a seek a time limit and, once that has
+  passed, handles no rebalance any more. A partition is fetched from when its own seek is done.
+* What is committed is what the store has, not what was acknowledged. A commit that fails ends nothing.
+* `Positions` says which partitions have room for more; Faust's count of messages takes a chunk of one
+  record for one of two thousand.
 * Partition numbers are assigned together over all topics, so that one worker owns a customer's
   transactions, labels and profile.
 """
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import faust
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode.threads import WorkerThread
 
 SCHEME = "tidegate"
+_LOOK_AGAIN_S = 0.01
+_THREAD_END_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,18 @@ class Chunk:
 
 
 class Positions(Protocol):
-    """Says where partitions go on."""
+    """Says where partitions go on, how far they are, and which can take more."""
 
     async def positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Next offset of each partition; those it leaves out are not consumed."""
+        ...
+
+    def processed(self, topic: str, partition: int) -> int | None:
+        """Next offset of what the store has; `None` where it has nothing or is not ours to say."""
+        ...
+
+    def has_room(self, topic: str, partition: int) -> bool:
+        """Whether more of a partition may be fetched."""
         ...
 
 
@@ -88,7 +105,21 @@ class CopartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         """Nothing to remember between rebalances."""
 
 
+class _Thread(WorkerThread):  # type: ignore[misc]
+    """Faust's thread, which a broker that does not answer must not keep alive after the end."""
+
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+    def stop(self) -> None:
+        """Wait for its end, but not for ever: this blocks the event loop."""
+        self.is_stopped.wait(_THREAD_END_S)
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    Worker = _Thread
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Read when the consumer starts; Faust has no settings for them and its 1500 ms would be
@@ -97,28 +128,73 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
         return consumer
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Faust ends the program where a commit fails. It only shows the lag.
+        mine = self.assignment()
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in mine
+        }
+        try:
+            await self._ensure_consumer().commit(wanted)
+        except (KafkaError, OSError, ValueError) as error:
+            self.log.info("Not committed: %r", error)
+            return False
+        return True
+
 
 class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     """Consumer that delivers chunks and seeks where the store says."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Where the next chunk starts, of partitions that were sought since they were assigned.
         self._next: dict[TP, int] = {}
         self._seeks: dict[TP, int] = {}
+        self._seeking: asyncio.Future[None] | None = None
+
+    @property
+    def _positions(self) -> Positions:
+        positions: Positions = self.app.positions
+        return positions
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Chunks of one fetch.
+
+        Stock Faust seeks here when a rebalance has begun meanwhile, which would take the leases of
+        partitions that are about to be somebody else's. The rebalance itself ends with a seek.
+        """
+        records, _ = await self._wait_next_records(timeout)
+        for tp, chunks in (records or {}).items():
+            if self.should_stop or not self.flow_active:
+                return
+            for chunk in chunks:
+                # Faust drops what is behind the newest message it delivered: after a seek back, all.
+                self._read_offset.pop(tp, None)
+                yield tp, self._to_message(tp, chunk)
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Chunk]]:
-        fetched = await super()._getmany(active_partitions, timeout)
+        active = active_partitions or set()
+        wanted = {tp for tp in active if tp in self._next and self._positions.has_room(*tp)}
+        if not wanted:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            return {}
+        if len(wanted) < len(active):
+            # Those that are left out now may be wanted again soon.
+            timeout = _LOOK_AGAIN_S
+        fetched = await super()._getmany(active_partitions=wanted, timeout=timeout)
         chunks = {}
         for key, records in (fetched or {}).items():
-            # Nothing was sought for this partition yet: what came is from a place nobody chose.
+            # Sought again meanwhile, so what came is from a place nobody chose.
             if not records or (tp := TP(key.topic, key.partition)) not in self._next:
                 continue
             chunk = Chunk(tp.topic, tp.partition, list(records), self._next[tp], self._seeks[tp])
             self._next[tp] = chunk.next_offset
-            chunks[key] = [chunk]
+            chunks[tp] = [chunk]
         return chunks
 
     def _to_message(self, tp: TP, record: Chunk) -> ConsumerMessage:
@@ -139,19 +215,40 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             generation_id=self.app.consumer_generation_id,
         )
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stop seeking: a lease taken from now on would be taken from its new owner."""
+        self._stop_seeking()
+        for tp in revoked:
+            self._next.pop(tp, None)
+        await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Begin to seek every assigned partition."""
+        self._stop_seeking()
+        self._seeking = self.add_future(self.seek_to_committed())
+
+    def _stop_seeking(self) -> None:
+        if self._seeking is not None:
+            self._seeking.cancel()
+            self._seeking = None
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to where the store says."""
         return await self.seek_to_stored({TP(tp.topic, tp.partition) for tp in self.assignment()})
 
     async def seek_to_stored(self, partitions: set[TP]) -> Mapping[TP, int]:
-        """Seek these partitions to where the store says."""
-        positions: Positions = self.app.positions
-        wanted = {TP(*key): offset for key, offset in (await positions.positions(partitions)).items()}
+        """Seek these partitions to where the store says; those no longer assigned are left out."""
         for tp in partitions:
             self._next.pop(tp, None)
-        await self._thread.seek_wait(wanted)
+        found = await self._positions.positions(partitions)
+        mine = self.assignment()
+        wanted = {TP(*key): offset for key, offset in found.items() if TP(*key) in mine}
+        try:
+            await self._thread.seek_wait(wanted)
+        except IllegalStateError:
+            # Taken away this moment; what is still ours is sought when the rebalance ends.
+            return {}
         for tp, offset in wanted.items():
-            self._read_offset[tp] = offset
             self._next[tp] = offset
             self._seeks[tp] = self._seeks.get(tp, 0) + 1
         return wanted
@@ -160,28 +257,45 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         """How often a partition was sought."""
         return self._seeks.get(TP(topic, partition), 0)
 
+    def delivered(self, topic: str, partition: int) -> int | None:
+        """Next offset behind what was delivered of a partition; `None` while it is not sought."""
+        return self._next.get(TP(topic, partition))
+
+    def check(self) -> None:
+        """Raise what ended the client's own tasks: Faust goes past the method that would.
+
+        Raises:
+            KafkaError: It fetches nothing more, or is in no group any more.
+        """
+        consumer = self._thread._ensure_consumer()
+        coordinator = consumer._coordinator
+        for task in (coordinator._coordination_task, consumer._fetcher.error_future):
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                raise task.exception()
+        if coordinator._pending_exception is not None:
+            raise coordinator._pending_exception
+
     async def committed(self, tp: TP) -> int | None:
         """The group's committed offset of a partition."""
         consumer = self._thread._ensure_consumer()
         offset: int | None = await self._thread.call_thread(consumer.committed, tp)
         return offset
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: `Positions.has_room` decides what is fetched."""
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: offsets between two chunks are records of the second one, not gaps."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        # Chunks of a partition are finished in their order, so the largest finished one is the
-        # place; Kafka's committed offset only shows the lag and never decides where to go on.
-        acked = self._acked[tp]
-        if not acked:
-            return None
-        newest: int = max(acked)
-        acked.clear()
+        # Not what was acknowledged: a chunk that was dropped is acknowledged too, and a commit without
+        # anything in the store would look like lost state at the next start.
+        self._acked[tp].clear()
         self._acked_index[tp].clear()
-        return newest + 1
+        return self._positions.processed(tp.topic, tp.partition)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: Faust's own check counts offsets as messages; the worker has a check of its own."""
+        """Nothing: Faust's own check counts offsets as messages; `stream_app.liveness` looks instead."""
 
 
 class Transport(driver.Transport):  # type: ignore[misc]

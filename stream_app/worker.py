@@ -12,6 +12,7 @@ from features.ports import Lease
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import LABELS, TRANSACTIONS
+from stream_app.lanes import Lanes
 from stream_app.partition import LeaseLost, Partition, StoreRolledBack
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
@@ -34,10 +35,14 @@ class LogRange:
 
 
 class Log(Protocol):
-    """What the worker asks of the consumer."""
+    """What the worker asks of the log and of its consumer."""
 
     async def ranges(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, LogRange]:
         """Ranges of partitions."""
+        ...
+
+    async def bounds(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First and next offsets of partitions."""
         ...
 
     async def seek_to_stored(self, partitions: set[TopicPartition]) -> None:
@@ -48,9 +53,25 @@ class Log(Protocol):
         """How often a partition was sought."""
         ...
 
+    def check(self) -> None:
+        """Raise what ended the Kafka client's own tasks, if anything did."""
+        ...
+
+    def assigned(self) -> set[TopicPartition]:
+        """What the group gave to this worker; empty during a rebalance."""
+        ...
+
+    async def position(self, topic: str, partition: int) -> int:
+        """Offset the consumer fetches next, behind markers and gaps too."""
+        ...
+
+    def delivered(self, topic: str, partition: int) -> int | None:
+        """Offset behind the last record the consumer gave out; `None` while it is not sought."""
+        ...
+
 
 class Worker:
-    """Owns partitions and runs their chunks. Implements `transport.Positions`."""
+    """Owns partitions and runs their chunks. Implements `transport.Positions` and `liveness.Progress`."""
 
     def __init__(
         self,
@@ -65,6 +86,7 @@ class Worker:
         score_features: bool,
         check_log: Callable[[], Awaitable[None]],
         published_upto: Callable[[int], Awaitable[int]],
+        chunk_records: int = 2000,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -74,8 +96,10 @@ class Worker:
         self._check_log = check_log
         self._published_upto = published_upto
         self._partitions: dict[int, Partition] = {}
+        self._taking: set[int] = set()
+        self.lanes = Lanes(self.handle, chunk_records)
         self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
-        self._labels = LabelProcessor(delivery, self._transactions_end)
+        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed)
         self._profiles = ProfileProcessor(delivery)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
@@ -85,43 +109,59 @@ class Worker:
     async def positions(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Take the leases of partitions and say where each of their topics goes on."""
         wanted = sorted(partitions)
-        positions: dict[TopicPartition, int] = {}
+        numbers = sorted({p for _, p in wanted})
+        self._taking.update(numbers)
         try:
-            # Another log under the same offsets would be skipped as already applied.
-            await self._wait("kafka", self._check_log)
-            ranges = await self._wait("kafka", lambda: self._log.ranges(wanted))
-            for number in sorted({p for _, p in wanted}):
-                transactions = ranges.get((TRANSACTIONS.name, number))
-                lease = await self._take(number, transactions.end if transactions else 0)
-                for topic in sorted(t for t, p in wanted if p == number):
-                    positions[topic, number] = _next_offset(lease, topic, number, ranges[topic, number])
+            return await self._positions(wanted, numbers)
         except Interrupted:
             return {}
-        except TidegateError as error:
+        except Exception as error:
             self.fail(error)
             return {}
-        _log.info("partitions", owned=sorted({p for _, p in wanted}))
+        finally:
+            self._taking.difference_update(numbers)
+
+    async def _positions(
+        self, wanted: list[TopicPartition], numbers: list[int]
+    ) -> Mapping[TopicPartition, int]:
+        # Another log under the same offsets would be skipped as already applied.
+        await self._wait("kafka", self._check_log)
+        positions: dict[TopicPartition, int] = {}
+        for number in numbers:
+            topics = [topic for topic, p in wanted if p == number]
+            starts = await self._take(number, topics)
+            positions |= {(topic, number): start for topic, start in starts.items()}
+        _log.info("partitions", owned=numbers)
         return positions
 
+    def processed(self, topic: str, partition: int) -> int | None:
+        """Next offset of what the store has; `None` where it has nothing or the partition is not ours."""
+        lease = self._partition(partition).lease
+        return None if lease is None else lease.next_offsets.get(topic)
+
+    def has_room(self, topic: str, partition: int) -> bool:
+        """Whether more of a partition may be fetched."""
+        return self.lanes.has_room(topic, partition)
+
+    def submit(self, chunk: Chunk) -> None:
+        """Have a chunk handled, behind those of its partition."""
+        if not self._stopping:
+            self.lanes.submit(chunk)
+
     async def handle(self, chunk: Chunk) -> None:
-        """Run one chunk to its end. Never raises: Faust would take an exception for an acknowledgement."""
+        """Run one chunk to its end. Never raises: what is wrong ends the worker or is done again."""
         if self._stopping:
             return
         try:
             await self._handle(chunk)
         except LeaseLost as lost:
             _log.warning("partition lost", reason=str(lost))
-            self._partition(chunk.partition).forget()
         except StoreRolledBack as back:
             _log.warning("store lost writes, going back", reason=str(back))
             await self._go_back(chunk.partition)
         except Interrupted:
-            self._partition(chunk.partition).forget()
-        except asyncio.CancelledError:
-            self._partition(chunk.partition).forget()
-            raise
+            return
         except Exception as error:
-            self._partition(chunk.partition).forget()
             self.fail(error)
 
     async def _handle(self, chunk: Chunk) -> None:
@@ -129,20 +169,34 @@ class Worker:
         if chunk.topic == LABELS.name and not await self._labels.ready(partition):
             return
         async with partition.lock:
-            rest = await self._rest(partition, chunk)
-            if rest is None:
-                return
-            if rest.topic == TRANSACTIONS.name:
-                await self._transactions.process(partition, rest)
-                day = self._sweep.due(partition)
-                if day is not None:
-                    await self._sweep.run(partition, day, self._models())
-            elif rest.topic == LABELS.name:
-                await self._labels.process(partition, rest)
-            else:
-                await self._profiles.process(partition, rest)
-            self._delivery.observer.chunk(rest.topic, len(rest.records))
-            self._delivery.observer.progress(rest.topic, partition.number, rest.next_offset)
+            try:
+                rest = await self._rest(partition, chunk)
+                if rest is not None:
+                    await self._run(partition, rest)
+            except BaseException:
+                # What is cached may be ahead of the store. Here, not outside the lock: the next lease
+                # may have begun there.
+                partition.forget()
+                raise
+
+    async def _run(self, partition: Partition, chunk: Chunk) -> None:
+        if chunk.topic == TRANSACTIONS.name:
+            await self._sweep_if_due(partition)
+            records = iter(chunk.records)
+            while (part := self._transactions.parse(partition, records)) is not None:
+                await self._transactions.process(partition, part)
+                await self._sweep_if_due(partition)
+        elif chunk.topic == LABELS.name:
+            await self._labels.process(partition, chunk)
+        else:
+            await self._profiles.process(partition, chunk)
+        self._delivery.observer.chunk(chunk.topic, len(chunk.records))
+        self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
+
+    async def _sweep_if_due(self, partition: Partition) -> None:
+        day = self._sweep.due(partition)
+        if day is not None:
+            await self._sweep.run(partition, day, self._models())
 
     async def _rest(self, partition: Partition, chunk: Chunk) -> Chunk | None:
         """The part of a chunk that is next, or `None` where nothing of it is.
@@ -151,63 +205,103 @@ class Worker:
             StoreRolledBack: Records between the store and this chunk were never delivered.
             HistoryError: They are not in the log any more, or the log is another one.
         """
-        lease = partition.lease
-        if lease is None:
+        cursor = partition.next_offset(chunk.topic)
+        if cursor is None:
             return None
-        cursor = lease.next_offsets.get(chunk.topic)
-        if cursor is None or chunk.after == cursor:
+        if chunk.after > cursor:
+            if chunk.seek < self._log.seeks(chunk.topic, chunk.partition):
+                return None
+            raise StoreRolledBack(f"{chunk.topic}[{chunk.partition}] jumped from {cursor} to {chunk.after}")
+        if chunk.after == cursor:
             if chunk.records[0].offset < chunk.after:
                 raise _recreated(chunk.topic, chunk.partition, chunk.after)
             if chunk.records[0].offset > chunk.after:
                 # Compaction and transaction markers leave gaps; retention that passed us loses events.
                 await self._require_in_log(chunk)
             return chunk
-        stale = chunk.seek < self._log.seeks(chunk.topic, chunk.partition)
-        if chunk.after > cursor:
-            if stale:
-                return None
-            raise StoreRolledBack(f"{chunk.topic}[{chunk.partition}] jumped from {cursor} to {chunk.after}")
         rest = [record for record in chunk.records if record.offset >= cursor]
         return Chunk(chunk.topic, chunk.partition, rest, cursor, chunk.seek) if rest else None
 
     async def _require_in_log(self, chunk: Chunk) -> None:
         tp = (chunk.topic, chunk.partition)
-        found = await self._wait("kafka", lambda: self._log.ranges([tp]))
-        if found[tp].start > chunk.after:
-            raise _retention_passed(chunk.topic, chunk.partition, chunk.after, found[tp].start)
+        start, _ = (await self._wait("kafka", lambda: self._log.bounds([tp])))[tp]
+        if start > chunk.after:
+            raise _retention_passed(chunk.topic, chunk.partition, chunk.after, start)
 
     async def _go_back(self, number: int) -> None:
-        self._partition(number).forget()
         try:
-            await self._log.seek_to_stored({(topic, number) for topic in self._topics})
+            await self.seek(number)
         except Exception as error:
             self.fail(error)
 
-    async def _take(self, number: int, log_end: int) -> Lease:
+    async def _take(self, number: int, topics: list[str]) -> Mapping[str, int]:
         partition = self._partition(number)
         # Whoever holds the lock waiting for a dependency lets go: the work will be done again.
         partition.interrupted.set()
         async with partition.lock:
-            lease = await self._wait("redis", lambda: self._delivery.store.acquire(number))
-            partition.begin(lease)
-            published = await self._wait("kafka", lambda: self._published_upto(number))
+            try:
+                lease = await self._wait("redis", lambda: self._delivery.store.acquire(number))
+                # Asked behind the lease: until then the owner before goes on, past an end seen earlier.
+                ranges = await self._wait("kafka", lambda: self._log.ranges([(t, number) for t in topics]))
+                starts = {t: _next_offset(lease, t, number, ranges[t, number]) for t in topics}
+                published = await self._wait("kafka", lambda: self._published_upto(number))
+            except BaseException:
+                partition.forget()
+                raise
+            transactions = ranges.get((TRANSACTIONS.name, number))
             # Scores of offsets that the log does not have are of another log: publish.
-            if published <= log_end:
-                partition.published_upto[TRANSACTIONS.name] = published
+            known = transactions is not None and published <= transactions.end
+            partition.begin(lease, starts, {TRANSACTIONS.name: published} if known else {})
         self._delivery.observer.lease("acquired")
-        return lease
+        return starts
 
     async def _wait(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._delivery.retry.until_done(dependency, call, self._stop_event)
 
     async def _transactions_end(self, number: int) -> int:
         tp = (TRANSACTIONS.name, number)
-        return (await self._log.ranges([tp]))[tp].end
+        return (await self._log.bounds([tp]))[tp][1]
+
+    async def _transactions_passed(self, number: int, offset: int) -> bool:
+        return await self._passed(TRANSACTIONS.name, number, offset)
+
+    async def _passed(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether all records before an offset are processed: it may stand behind markers and gaps."""
+        processed = self._partition(partition).next_offset(topic)
+        if processed is None or processed >= offset:
+            return processed is not None
+        read = await self._log.position(topic, partition) >= offset
+        return read and processed == self._log.delivered(topic, partition)
 
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
             self._partitions[number] = Partition(number, self._delivery.store, self._cached_records)
         return self._partitions[number]
+
+    def check(self) -> None:
+        """Raise what ended the Kafka client's own tasks, if anything did."""
+        self._log.check()
+
+    def assigned(self) -> set[TopicPartition]:
+        """What the group gave to this worker; empty during a rebalance."""
+        return self._log.assigned()
+
+    def reached(self, topic: str, partition: int) -> int | None:
+        """Next offset to process; `None` where the partition is not ours."""
+        return self._partition(partition).next_offset(topic)
+
+    def is_busy(self, topic: str, partition: int) -> bool:
+        """Whether a lease is being taken, or a chunk is under way, if only to wait for a dependency."""
+        return partition in self._taking or not self.lanes.is_idle(topic, partition)
+
+    async def is_behind(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, bool]:
+        """Whether the log holds records that were not processed."""
+        bounds = await self._log.bounds(partitions)
+        return {tp: not await self._passed(*tp, end) for tp, (_, end) in bounds.items()}
+
+    async def seek(self, partition: int) -> None:
+        """Take the lease of a partition again and seek its topics."""
+        await self._log.seek_to_stored({(topic, partition) for topic in self._topics})
 
     def fail(self, error: Exception) -> None:
         """End the process: going on would lose events."""
@@ -215,19 +309,22 @@ class Worker:
             self.failed.set_result(error)
 
     async def drain(self, limit_s: float) -> bool:
-        """Take no new chunk and let those under way finish; false where the limit came first."""
+        """Take no new chunk and let those under way finish; false where the limit came first.
+
+        Who waits for a dependency does not finish: the work is done again after the next start.
+        """
         self._stopping = True
+        self._stop_event.set()
+        partitions = list(self._partitions.values())
+        for partition in partitions:
+            partition.interrupted.set()
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(limit_s):
-                    for partition in self._partitions.values():
+                    for partition in partitions:
                         await held.enter_async_context(partition.lock)
             except TimeoutError:
                 return False
-            finally:
-                self._stop_event.set()
-                for partition in self._partitions.values():
-                    partition.interrupted.set()
         return True
 
 

@@ -61,6 +61,11 @@ async def calm(log: list[Any], models: Models) -> Stream:
     return stream
 
 
+def in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # Within one publish, letters of what cannot be read come before those of duplicates.
+    return sorted(messages, key=lambda m: m.get("source", {}).get("offset", 0))
+
+
 def distinct(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [m for i, m in enumerate(messages) if m not in messages[:i]]
 
@@ -89,10 +94,16 @@ def test_any_chunks_and_any_crashes_leave_the_same_state_and_messages(
             except Crash:
                 continue
             break
+        for stream in (once, often):
+            # A sweep that a crash cut off is made up for when the next chunk comes.
+            stream.crash = lambda reached: None
+            stream.kafka.put(T, 0, b"the last one")
+            await stream.run()
         assert not often.worker.failed.done()
         assert often.store.state() == once.store.state()
         for topic in (FRAUD_SCORES, DEAD_LETTERS, ALERTS, CHURN_SCORES):
-            assert distinct(often.kafka.messages(topic.name)) == once.kafka.messages(topic.name), topic.name
+            repeated, calmly = (s.kafka.messages(topic.name) for s in (often, once))
+            assert in_order(distinct(repeated)) == in_order(calmly), topic.name
 
     asyncio.run(run())
 

@@ -1,0 +1,107 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from features.codec import HEADER, decode
+from features.ports import Lease
+from features.record import RECORD, label_record
+from infra.memory_store import MemoryHistoryStore
+from schemas.label import Label
+from stream_app.partition import LeaseLost, Partition, group_rows, newest_event_ms
+from tests.scoring import at, events
+
+DAY_MS = 86_400_000
+
+
+def partition() -> Partition:
+    return Partition(0, MemoryHistoryStore(), 100_000)
+
+
+def test_lease_is_required() -> None:
+    fresh = partition()
+    with pytest.raises(LeaseLost):
+        fresh.require_lease()
+    assert fresh.next_offset("transactions") is None
+    lease = Lease(0, 1, "me", {"transactions": 5})
+    fresh.begin(lease, {"transactions": 5, "labels": 2}, {})
+    assert fresh.require_lease() is lease
+    assert fresh.next_offset("transactions") == 5
+    assert fresh.next_offset("labels") == 2
+    assert fresh.next_offset("customers") is None
+
+
+async def test_a_new_lease_starts_with_nothing_cached() -> None:
+    fresh = partition()
+    fresh.begin(Lease(0, 1, "me"), {}, {})
+    await fresh.load(["a"])
+    assert fresh.is_known("a")
+    fresh.interrupted.set()
+    fresh.begin(Lease(0, 2, "me"), {}, {})
+    assert not fresh.is_known("a")
+    assert not fresh.interrupted.is_set()
+
+
+async def test_move_wakes_who_waits_and_so_does_the_end_of_the_lease() -> None:
+    fresh = partition()
+    lease = Lease(0, 1, "me")
+    fresh.begin(lease, {}, {})
+    waiting = asyncio.create_task(fresh.moved(lease, 60))
+    await asyncio.sleep(0)
+    fresh.advance("transactions", 3)
+    assert await waiting
+    waiting = asyncio.create_task(fresh.moved(lease, 60))
+    await asyncio.sleep(0)
+    fresh.forget()
+    assert await waiting
+    assert await fresh.moved(lease, 60)
+    fresh.begin(lease, {}, {})
+    assert not await fresh.moved(lease, 0.001)
+
+
+async def test_history_is_rewritten_when_most_of_it_no_longer_counts() -> None:
+    store = MemoryHistoryStore()
+    here = Partition(0, store, 100_000)
+    here.begin(await store.acquire(0), {}, {})
+    await here.load(["a"])
+    old = events([at(n / 1000, customer_id="a", transaction_id=f"old-{n}") for n in range(200)]).records
+    slot = here.arena.slot("a")
+    for n in range(200):
+        here.arena.insert(slot, old[n : n + 1])
+    change = here.change("a", old)
+    assert not change.replaced
+    here.committed([change])
+
+    new = events([at(200, customer_id="a", transaction_id="new")]).records
+    here.arena.insert(slot, new)
+    here.arena.prune(slot)
+    change = here.change("a", new)
+    assert change.replaced
+    assert len(decode(change.header + change.appended).records) == 1
+    assert change.expected_bytes == HEADER.itemsize + 200 * RECORD.itemsize
+
+
+async def test_bytes_of_evicted_customers_are_forgotten() -> None:
+    here = Partition(0, MemoryHistoryStore(), 1000)
+    here.begin(Lease(0, 1, "me"), {}, {})
+    for start in range(0, 4000, 100):
+        await here.load([f"c-{n}" for n in range(start, start + 100)])
+        here.committed([])
+
+    assert len(here.arena) * 16 <= 1000
+    assert len(here._stored_bytes) <= 2 * len(here.arena) + 1000 + 100
+
+
+def test_labels_are_no_sign_of_life() -> None:
+    bought = events([at(3), at(5)]).records
+    found_out = label_record(
+        Label(customer_id="c-1", transaction_id="t", label="fraud", label_time=at(40).event_time)
+    )
+    assert newest_event_ms(np.concatenate([bought, found_out])) == at(5).event_time_ms
+    assert newest_event_ms(found_out) == 0
+    assert newest_event_ms(bought[:0]) == 0
+
+
+def test_rows_are_grouped_in_order() -> None:
+    grouped = group_rows(["a", "b", "a", "c"], [0, 1, 2])
+    assert {c: rows.tolist() for c, rows in grouped.items()} == {"a": [0, 2], "b": [1]}
