@@ -114,21 +114,27 @@ class Liveness:
         lost = {tp for tp, still in self._still.items() if still.at is None}
         for number in sorted({tp[1] for tp in lost if now - self._still[tp].since >= self._lost_s}):
             _log.warning("partition without a lease, taking it again", partition=number)
-            await self._seek(number)
+            await progress.seek(number)
+            for tp in [tp for tp in lost if tp[1] == number]:
+                del self._still[tp]
         slow = {tp for tp in self._still.keys() - lost if now - self._still[tp].since >= self._still_s}
         behind = await progress.is_behind(slow) if slow else {}
-        for tp in sorted(slow):
+        for tp in slow:
             if not behind[tp]:
                 self._still[tp] = _Still(self._still[tp].at, now)
-            elif not self._still[tp].sought:
-                _log.warning("partition stands still, seeking it again", topic=tp[0], partition=tp[1])
-                at = self._still[tp].at
-                await self._seek(tp[1])
-                self._still[tp] = _Still(at, now, sought=True)
-            else:
-                self._fail(RuntimeError(f"{tp[0]}[{tp[1]}] stands still at offset {self._still[tp].at}"))
+        for number in sorted({tp[1] for tp in slow if behind[tp]}):
+            await self._stir(sorted(tp for tp in slow if behind[tp] and tp[1] == number), number)
 
-    async def _seek(self, number: int) -> None:
+    async def _stir(self, stuck: list[TopicPartition], number: int) -> None:
+        """Seek a partition of which these topics stand still; end the worker where that was done before."""
+        for topic, _ in stuck:
+            still = self._still[topic, number]
+            if still.sought:
+                self._fail(RuntimeError(f"{topic}[{number}] stands still at offset {still.at}"))
+                return
+        _log.warning(
+            "partition stands still, seeking it again", topics=[t for t, _ in stuck], partition=number
+        )
         await self._progress.seek(number)
-        for tp in [tp for tp in self._still if tp[1] == number]:
-            del self._still[tp]
+        for tp in stuck:
+            self._still[tp] = _Still(self._still[tp].at, self._clock(), sought=True)

@@ -86,7 +86,7 @@ class TestLabels:
         for value in ("fraud", "fraud", "genuine"):
             stream.kafka.put(L, 0, label("t-1", customer="c-1", value=value))
         await stream.start()
-        await stream.run([1] * 9)
+        await stream.run([9, 1, 9] * 4)
 
         assert sorted(await labels_of(stream, "c-1")) == [1, 2]
         assert stream.observer.outcomes["labelled"] == 2

@@ -1,0 +1,126 @@
+import asyncio
+
+from stream_app.lanes import Lanes
+from stream_app.transport import Chunk
+from tests.streaming import Record
+
+
+def chunk(
+    first: int, count: int, *, topic: str = "t", partition: int = 0, after: int | None = None, seek: int = 1
+) -> Chunk:
+    records = [Record(topic, partition, first + n, b"", None) for n in range(count)]
+    return Chunk(topic, partition, list(records), first if after is None else after, seek)
+
+
+class Handler:
+    def __init__(self) -> None:
+        self.handled: list[Chunk] = []
+        self.go = asyncio.Event()
+        self.under_way = 0
+        self.most = 0
+
+    async def __call__(self, chunk: Chunk) -> None:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await self.go.wait()
+        self.handled.append(chunk)
+        self.under_way -= 1
+
+    @property
+    def offsets(self) -> list[list[int]]:
+        return [[r.offset for r in c.records] for c in self.handled]
+
+
+async def finished(lanes: Lanes, *partitions: int) -> None:
+    async with asyncio.timeout(5):
+        while not all(lanes.is_idle("t", p) for p in partitions or (0,)):
+            await asyncio.sleep(0)
+
+
+async def test_chunks_of_a_partition_are_handled_in_order_and_one_at_a_time() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 10)
+    for first in range(0, 40, 10):
+        lanes.submit(chunk(first, 10))
+    await asyncio.sleep(0.001)
+    assert handler.under_way == 1
+    handler.go.set()
+    await finished(lanes)
+    assert handler.offsets == [list(range(first, first + 10)) for first in range(0, 40, 10)]
+    assert handler.most == 1
+
+
+async def test_partitions_and_topics_are_handled_side_by_side() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 10)
+    lanes.submit(chunk(0, 1))
+    lanes.submit(chunk(0, 1, partition=1))
+    lanes.submit(chunk(0, 1, topic="u"))
+    await asyncio.sleep(0.001)
+    assert handler.under_way == 3
+    handler.go.set()
+    await finished(lanes, 0, 1)
+
+
+async def test_small_chunks_that_wait_become_one() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 10)
+    for first in (0, 2, 4, 6, 8, 10, 12):
+        lanes.submit(chunk(first, 2))
+        await asyncio.sleep(0)
+    handler.go.set()
+    await finished(lanes)
+    assert handler.offsets == [[0, 1], list(range(2, 12)), [12, 13]]
+    assert [(c.after, c.next_offset, c.seek) for c in handler.handled] == [(0, 2, 1), (2, 12, 1), (12, 14, 1)]
+
+
+async def test_chunks_of_different_seeks_or_with_a_gap_stay_apart() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 100)
+    lanes.submit(chunk(0, 1))
+    await asyncio.sleep(0)
+    lanes.submit(chunk(1, 1))
+    lanes.submit(chunk(2, 1, seek=2))
+    lanes.submit(chunk(5, 1, seek=2))
+    lanes.submit(chunk(7, 1, after=6, seek=2))
+    handler.go.set()
+    await finished(lanes)
+    assert handler.offsets == [[0], [1], [2], [5, 7]]
+
+
+async def test_room_is_what_a_chunk_may_have() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 5)
+    assert lanes.has_room("t", 0)
+    lanes.submit(chunk(0, 5))
+    await asyncio.sleep(0)
+    assert lanes.has_room("t", 0)
+    lanes.submit(chunk(5, 4))
+    assert lanes.has_room("t", 0)
+    lanes.submit(chunk(9, 3))
+    assert not lanes.has_room("t", 0)
+    assert lanes.has_room("t", 1)
+    handler.go.set()
+    await finished(lanes)
+    assert lanes.has_room("t", 0)
+
+
+async def test_lane_starts_again_after_it_was_idle() -> None:
+    handler = Handler()
+    handler.go.set()
+    lanes = Lanes(handler, 5)
+    for first in range(3):
+        lanes.submit(chunk(first, 1))
+        await finished(lanes)
+    assert handler.offsets == [[0], [1], [2]]
+
+
+async def test_close_drops_what_waits_and_cancels_what_is_under_way() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 1)
+    lanes.submit(chunk(0, 1))
+    lanes.submit(chunk(1, 1))
+    await asyncio.sleep(0)
+    await lanes.close()
+    assert handler.handled == []
+    assert lanes.is_idle("t", 0)
