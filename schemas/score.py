@@ -31,7 +31,7 @@ class Source(Part):
 class Reason(Part):
     """One feature's share in a score.
 
-    Contributions are exact tree contributions (SHAP values) in log-odds, before calibration.
+    Contributions are exact tree contributions (SHAP values) to the calibrated log-odds of the score.
     """
 
     feature: str
