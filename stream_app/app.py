@@ -202,12 +202,12 @@ async def _run(
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms
     add_agents(app, lambda: worker)
-    # A worker that was paused hears after a heartbeat that it is not in the group any more.
     # The consumer has a thread of its own; at Python's 5 ms each wakes the other up late on busy cores.
     sys.setswitchinterval(0.001)
     # What is there now stays: a full collection that looks through it stops everything for 0.1 s.
     gc.collect()
     gc.freeze()
+    # A worker that was paused hears within a heartbeat that it is not in the group any more.
     liveness = Liveness(
         worker, lost_s=settings.session_timeout_s, still_s=6 * settings.session_timeout_s, fail=worker.fail
     )
