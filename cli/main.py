@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "models": "The model registry.",
     "features": "Feature declarations.",
+    "kafka": "Run Apache Kafka here, without containers, until Ctrl-C.",
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
     "schemas": "Message schemas.",
