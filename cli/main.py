@@ -24,6 +24,7 @@ COMMANDS = {
     "kafka": "Run Apache Kafka here, without containers, until Ctrl-C.",
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
+    "rebuild": "Remove all histories; workers build them again from the start of the log.",
     "schemas": "Message schemas.",
     "settings": "Print every setting with its variable and default.",
     "bench": "Measurements.",

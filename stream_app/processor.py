@@ -181,9 +181,11 @@ class TransactionProcessor:
         with observer.step("score"):
             scored = score_chunk(partition.arena, events, models)
         with observer.step("encode"):
-            outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
+            outgoing, own, scores, churn = self._outgoing(partition, events, scored, part, models)
         delivery.crash("before-publish")
+        # Scores last: where the output partition holds a score, it holds all that came with it.
         await delivery.publish(partition, [*part.outgoing, *outgoing])
+        await delivery.publish(partition, own)
         delivery.crash("after-publish")
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
@@ -213,7 +215,9 @@ class TransactionProcessor:
             event_time_ms = transaction.event_time_ms
             check_not_future(event_time_ms, record.timestamp)
         except EventError as refused:
-            part.outgoing.append(self._delivery.refuse(record, refused))
+            letter = self._delivery.refuse(record, refused)
+            if not partition.is_published(record.offset):
+                part.outgoing.append(letter)
             return 0
         elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
         if elsewhere is not None:
@@ -226,11 +230,11 @@ class TransactionProcessor:
 
     def _outgoing(
         self, partition: Partition, events: Events, scored: ScoredChunk, part: Part, models: Models
-    ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
-        """Messages to publish, and the newest of them by customer for lookups."""
+    ) -> tuple[list[Outgoing], list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
+        """Dead letters, alerts and churn scores; fraud scores; and the newest scores by customer."""
         number, scored_at = partition.number, self._delivery.clock()
-        already = partition.published_upto.get(TRANSACTIONS.name, 0)
         outgoing: list[Outgoing] = []
+        own: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
         for row, record in enumerate(part.records):
             transaction = events.transactions[row]
@@ -240,7 +244,9 @@ class TransactionProcessor:
                     "duplicate_transaction",
                     "transaction_id: already accepted for this customer; nothing was counted twice",
                 )
-                outgoing.append(self._delivery.refuse(record, refused))
+                letter = self._delivery.refuse(record, refused)
+                if not partition.is_published(record.offset):
+                    outgoing.append(letter)
                 continue
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
@@ -255,13 +261,16 @@ class TransactionProcessor:
                 )
             )
             scores.setdefault(transaction.customer_id, []).append(score)
-            if record.offset >= already:
-                outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            if partition.is_published(record.offset):
+                continue
+            own.append(Outgoing(FRAUD_SCORES.name, number, key, score))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        return [*outgoing, *churn_messages], scores, churn
+        if not partition.is_published(part.next_offset - 1):
+            outgoing += churn_messages
+        return outgoing, own, scores, churn
 
 
 def churn_outgoing(

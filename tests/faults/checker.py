@@ -29,6 +29,7 @@ _CREDITS = {"deposit", "refund", "salary"}
 _LABELS = {"fraud": 1, "genuine": 2, "account_closed": 3}
 _PRESENT = {None: 0, False: 1, True: 2}
 _SHOWN = 5
+_LARGEST = 64 * 1024
 
 Place = tuple[str, int, int]
 
@@ -55,6 +56,7 @@ class Verdict:
         doubled: More often in the state than in the log.
         conflicting: Inputs with two different outputs, or with one that is not theirs.
         repeated: Outputs that are there again, equal but for the time of scoring.
+        repeated_others: Churn scores and alerts that are there again.
         wrong_states: Customers whose stored records are not those of the log.
         conflicting_churn: Churn scores of one customer and time that differ.
         examples: A few places of each kind, for whoever looks into it.
@@ -66,6 +68,7 @@ class Verdict:
     doubled: int = 0
     conflicting: int = 0
     repeated: int = 0
+    repeated_others: int = 0
     wrong_states: int = 0
     conflicting_churn: int = 0
     examples: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -137,6 +140,7 @@ def check(log: Log, redis: Redis, namespace: str = "tg") -> Verdict:
     verdict.refused = sum(kind != "score" for kind in expected.kinds.values())
     _outputs(log, expected, verdict)
     _churn(log, verdict)
+    _alerts(log, verdict)
     _state(redis, namespace, expected, verdict)
     return verdict
 
@@ -235,9 +239,20 @@ def _churn(log: Log, verdict: Verdict) -> None:
             message = json.loads(record.value or b"{}")
             message.pop("scored_at")
             said = json.dumps(message, sort_keys=True)
+            verdict.repeated_others += (message["customer_id"], message["as_of"]) in seen
             if seen.setdefault((message["customer_id"], message["as_of"]), said) != said:
                 verdict.conflicting_churn += 1
                 verdict.note("churn", (seen[message["customer_id"], message["as_of"]], said))
+
+
+def _alerts(log: Log, verdict: Verdict) -> None:
+    ids = Counter(
+        json.loads(record.value or b"{}")["alert_id"]
+        for (topic, _), records in log.items()
+        if topic == "alerts"
+        for record in records
+    )
+    verdict.repeated_others += ids.total() - len(ids)
 
 
 def _state(redis: Redis, namespace: str, expected: _Expected, verdict: Verdict) -> None:
@@ -279,6 +294,8 @@ def _state(redis: Redis, namespace: str, expected: _Expected, verdict: Verdict) 
 def _accepted(value: bytes | None) -> dict[str, Any] | None:
     """A message that must be scored, or `None` for one that must be refused."""
     try:
+        if len(value or b"") > _LARGEST:
+            return None
         message = json.loads(value or b"")
         if not {"transaction_id", "customer_id", "event_time", "amount", "currency"} <= message.keys():
             return None

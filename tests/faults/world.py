@@ -6,14 +6,17 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -67,6 +70,11 @@ class FaultWorker(WorkerProcess):
         (without / "sklearn.py").write_text("raise ModuleNotFoundError(__name__)\n")
         roots = [str(self._root or Path(__file__).resolve().parents[2]), str(without)]
         return environment | {"PYTHONPATH": os.pathsep.join(roots)}
+
+    def variables(self) -> dict[str, str]:
+        """Its environment, for another command against the same servers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return self._environment()
 
     @property
     def exit_code(self) -> int | None:
@@ -125,8 +133,8 @@ class World:
         self.settings = dict(settings or {})
         self.workers: list[FaultWorker] = []
         self.rate = float(RATE)
-        self.random = random.Random(BANK.seed)
-        self._events: Iterator[BankEvent] = iter(Bank(bank).events())
+        self.random = random.Random(BANK.seed)  # noqa: S311
+        self.events: Iterator[BankEvent] = iter(Bank(bank).events())
         self._made = 0
         self._sent = 0
 
@@ -162,24 +170,9 @@ class World:
         self, environment: Mapping[str, str] | None = None, root: Path | None = None, **settings: object
     ) -> FaultWorker:
         """A worker that is not started yet."""
-        redis_url = f"redis://{self.redis_proxy.address}/0" if self.proxied else self.redis.url
-        bootstrap = self.kafka_proxy.address if self.proxied and self.kafka_proxy else self.bootstrap
         worker = FaultWorker(
             self.folder,
-            {
-                "bootstrap": bootstrap,
-                "redis_url": redis_url,
-                "models": self.models,
-                "partitions": PARTITIONS,
-                "session_timeout_s": SESSION_S,
-                "redis_timeout_s": 2,
-                "publish_timeout_s": 10,
-                "retry_most_s": 1,
-                "chunk_records": 200,
-                "log_format": "json",
-                **self.settings,
-                **settings,
-            },
+            self.worker_settings() | settings,
             f"worker-{self._made}",
             environment,
             root,
@@ -187,6 +180,24 @@ class World:
         self._made += 1
         self.workers.append(worker)
         return worker
+
+    def worker_settings(self) -> dict[str, object]:
+        """Settings of every worker."""
+        redis_url = f"redis://{self.redis_proxy.address}/0" if self.proxied else self.redis.url
+        bootstrap = self.kafka_proxy.address if self.proxied and self.kafka_proxy else self.bootstrap
+        return {
+            "bootstrap": bootstrap,
+            "redis_url": redis_url,
+            "models": self.models,
+            "partitions": PARTITIONS,
+            "session_timeout_s": SESSION_S,
+            "redis_timeout_s": 2,
+            "publish_timeout_s": 10,
+            "retry_most_s": 1,
+            "chunk_records": 200,
+            "log_format": "json",
+            **self.settings,
+        }
 
     async def run_worker(self, **settings: object) -> FaultWorker:
         worker = self.worker(**settings)  # type: ignore[arg-type]
@@ -297,7 +308,7 @@ class World:
                     started = max(started, time.monotonic() - (sent + self.rate) / self.rate)
                     continue
                 for _ in range(min(due, 200)):
-                    event = next(self._events)
+                    event = next(self.events)
                     key = str(event.message["customer_id"]).encode()
                     pending.add(await producer.send(event.topic, json.dumps(event.message).encode(), key=key))
                     sent += 1
@@ -308,6 +319,48 @@ class World:
             self._sent += sent
             with contextlib.suppress(KafkaError):
                 await producer.stop()
+
+    async def publish(self, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Publish `(key, value)` in order."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all")
+        await producer.start()
+        try:
+            for key, value in messages:
+                await producer.send_and_wait(topic, value, key=key)
+        finally:
+            await producer.stop()
+
+    def tidegate(self, *arguments: str) -> int:
+        """Run a command of the product against this world; returns its exit code."""
+        environment = FaultWorker(self.folder, self.worker_settings(), "command").variables()
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        (self.folder / "logs" / f"{arguments[0]}.log").write_text(done.stdout + done.stderr)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.returncode
+
+    async def committed(self) -> None:
+        """Wait until the group has committed something of every partition of transactions."""
+
+        async def all_committed() -> bool:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+            await admin.start()
+            try:
+                offsets = await admin.list_consumer_group_offsets("tidegate")
+            finally:
+                await admin.close()
+            return all(
+                (held := offsets.get(TopicPartition("transactions", p))) is not None and held.offset > 0
+                for p in range(PARTITIONS)
+            )
+
+        await self.until(all_committed, 60, "a commit of every partition")
 
     async def drained(self, timeout_s: float = 120) -> None:
         """Wait until the store has everything that is in the log."""
@@ -340,6 +393,29 @@ class World:
         Row.of(name, faults, verdict, kafka=self.kafka).write()
         assert verdict.clean, f"{name}: {verdict}"
         return verdict
+
+
+def out_of_order(events: Iterator[BankEvent], random_: random.Random) -> Iterator[BankEvent]:
+    """Transactions shuffled within some hours, one in a hundred held back by days; the rest follows."""
+    held: list[BankEvent] = []
+    while True:
+        window = [event for _, event in zip(range(2000), events, strict=False)]
+        if not window:
+            yield from held
+            return
+        shuffled = [event for event in window if event.topic == "transactions"]
+        late, shuffled = shuffled[::100], [e for i, e in enumerate(shuffled) if i % 100]
+        random_.shuffle(shuffled)
+        yield from shuffled
+        held += late
+        if len(held) > 200:
+            yield from held[:100]
+            del held[:100]
+        # A label must not come before its transaction, which may still be held back.
+        known = {event.message["transaction_id"] for event in held}
+        for event in window:
+            if event.topic != "transactions" and event.message.get("transaction_id") not in known:
+                yield event
 
 
 class Pool:
