@@ -251,7 +251,8 @@ class RedisHistoryStore:
                 ) from None
             if text.startswith("HISTORY"):
                 raise HistoryError(
-                    "a stored history was changed by somebody else (its length differs): run 'tidegate rebuild'"
+                    "a stored history was changed by somebody else (its length differs): run "
+                    "'tidegate rebuild'"
                 ) from None
             raise
 

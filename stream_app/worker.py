@@ -339,8 +339,8 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
         if log.committed:
             raise HistoryError(
                 f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
-                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; a "
-                "new namespace needs a new TIDEGATE_GROUP too"
+                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "
+                "a new namespace needs a new TIDEGATE_GROUP too"
             )
         return log.start
     if stored < log.start:

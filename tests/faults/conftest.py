@@ -30,6 +30,12 @@ _FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture
+def short(request: pytest.FixtureRequest) -> bool:
+    """Whether only the short matrix runs: fewer faults of each kind."""
+    return "short" in request.config.getoption("-m")
+
+
+@pytest.fixture
 def world(
     request: pytest.FixtureRequest,
     pool: Pool,

@@ -54,10 +54,10 @@ async def test_late_and_shuffled_events(new_world):
 
 
 @pytest.mark.short
-async def test_backlog_after_an_outage(world, request):
+async def test_backlog_after_an_outage(world, short):
     for worker in world.workers:
         worker.stop()
-    events = 20_000 if request.config.getoption("-m") == "faults and short" else 100_000
+    events = 20_000 if short else 100_000
     async with world.load(workers=0) as faults:
         pass
     await world.burst(events)

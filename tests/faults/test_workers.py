@@ -11,8 +11,9 @@ pytestmark = pytest.mark.faults
 POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
 
 
-@pytest.mark.parametrize("kills", [pytest.param(4, marks=pytest.mark.short), 20])
-async def test_workers_killed_at_random(world, kills):
+@pytest.mark.short
+async def test_workers_killed_at_random(world, short):
+    kills = 4 if short else 20
     async with world.load() as faults:
         for _ in range(kills):
             victim = world.random.choice(world.workers)
@@ -25,8 +26,9 @@ async def test_workers_killed_at_random(world, kills):
     await world.finish("worker killed at random", faults)
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(1, marks=pytest.mark.short), 5])
-async def test_workers_that_die_at_a_named_point(world, rounds):
+@pytest.mark.short
+async def test_workers_that_die_at_a_named_point(world, short):
+    rounds = 1 if short else 5
     async with world.load(workers=2) as faults:
         for _ in range(rounds):
             for point in POINTS:
@@ -77,8 +79,9 @@ async def test_rolling_restart(world):
     assert verdict.repeated >= before.repeated
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(20, marks=pytest.mark.short), 120])
-async def test_rebalance_storm(world, seconds):
+@pytest.mark.short
+async def test_rebalance_storm(world, short):
+    seconds = 20 if short else 120
     async with world.load(workers=2) as faults:
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -206,6 +206,9 @@ class World:
 
     async def workers_running(self, wanted: int = 3) -> list[FaultWorker]:
         """Have as many workers run, each with partitions or knowing that it gets none."""
+        for worker in self.workers:
+            if not worker.running:
+                worker.kill()
         self.workers = [worker for worker in self.workers if worker.running]
         missing = [self.worker() for _ in range(wanted - len(self.workers))]
         await asyncio.gather(*(asyncio.to_thread(worker.start, 120) for worker in missing))
