@@ -18,9 +18,11 @@ class LogTail:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one look.
+        committed_only: Pass over what was published in a transaction that was not committed.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0, committed_only: bool = False) -> None:
+        self._committed_only = committed_only
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
         self._consumer: AIOKafkaConsumer | None = None
@@ -37,6 +39,7 @@ class LogTail:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
+            isolation_level="read_committed" if self._committed_only else "read_uncommitted",
         )
         try:
             await consumer.start()
@@ -84,14 +87,15 @@ class LogTail:
         consumer.unsubscribe()
         return int(highwater or 0)
 
-    @staticmethod
     async def _newest(
-        consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, end: int, source_topic: str
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, offsets: tuple[int, int], source_topic: str
     ) -> int:
+        start, end = offsets
         consumer.seek(tp, start)
         newest = 0
         # The last batch may be behind what `end_offsets` says: fetches know where it ends.
-        while await consumer.position(tp) < max(end, consumer.highwater(tp) or 0):
+        known = consumer.last_stable_offset if self._committed_only else consumer.highwater
+        while await consumer.position(tp) < max(end, known(tp) or 0):
             for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
                 newest = max(newest, _scored_offset(record.value, source_topic) + 1)
         return newest
@@ -121,7 +125,7 @@ class LogTail:
                 newest, back = 0, _LOOK_BACK
                 # Markers of transactions, and what was aborted, are offsets without a record.
                 while not newest and back // 8 < end - start:
-                    newest = await self._newest(consumer, tp, max(start, end - back), end, source_topic)
+                    newest = await self._newest(consumer, tp, (max(start, end - back), end), source_topic)
                     back *= 8
                 consumer.unsubscribe()
                 return newest

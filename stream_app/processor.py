@@ -56,7 +56,7 @@ class Delivery:
         if outgoing:
             with self.observer.step("publish"):
                 await self.retry.until_done(
-                    "kafka", lambda: self.publisher.publish(outgoing), partition.interrupted
+                    "kafka", lambda: self.publisher.publish(outgoing, partition.number), partition.interrupted
                 )
 
     async def commit(self, partition: Partition, commit: Commit) -> None:
@@ -181,11 +181,9 @@ class TransactionProcessor:
         with observer.step("score"):
             scored = score_chunk(partition.arena, events, models)
         with observer.step("encode"):
-            outgoing, own, scores, churn = self._outgoing(partition, events, scored, part, models)
+            outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
         delivery.crash("before-publish")
-        # Scores last: where the output partition holds a score, it holds all that came with it.
         await delivery.publish(partition, [*part.outgoing, *outgoing])
-        await delivery.publish(partition, own)
         delivery.crash("after-publish")
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
@@ -230,11 +228,10 @@ class TransactionProcessor:
 
     def _outgoing(
         self, partition: Partition, events: Events, scored: ScoredChunk, part: Part, models: Models
-    ) -> tuple[list[Outgoing], list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
-        """Dead letters, alerts and churn scores; fraud scores; and the newest scores by customer."""
+    ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
+        """Messages to publish, and the newest of them by customer for lookups."""
         number, scored_at = partition.number, self._delivery.clock()
         outgoing: list[Outgoing] = []
-        own: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
         for row, record in enumerate(part.records):
             transaction = events.transactions[row]
@@ -263,14 +260,14 @@ class TransactionProcessor:
             scores.setdefault(transaction.customer_id, []).append(score)
             if partition.is_published(record.offset):
                 continue
-            own.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
         if not partition.is_published(part.next_offset - 1):
             outgoing += churn_messages
-        return outgoing, own, scores, churn
+        return outgoing, scores, churn
 
 
 def churn_outgoing(

@@ -157,7 +157,7 @@ class Worker:
         except LeaseLost as lost:
             _log.warning("partition lost", reason=str(lost))
         except StoreRolledBack as back:
-            _log.warning("store lost writes, going back", reason=str(back))
+            _log.warning("going back to where the store is", reason=str(back))
             await self._go_back(chunk.partition)
         except Interrupted:
             return
@@ -336,7 +336,10 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
     """
     stored = lease.next_offsets.get(topic)
     if stored is None:
-        if log.committed:
+        # A store that went back to before a topic's first record has something of the other topics, and
+        # all of this one is still to be read: that is no loss while the log has its beginning.
+        went_back = bool(lease.next_offsets) and log.start == 0
+        if log.committed and not went_back:
             raise HistoryError(
                 f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
                 "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "

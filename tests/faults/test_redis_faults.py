@@ -15,7 +15,7 @@ PAUSE_S = 8
 
 
 def went_back(world):
-    return sum(len(worker.said("store lost writes, going back")) for worker in world.workers)
+    return sum(len(worker.said("going back to where the store is")) for worker in world.workers)
 
 
 def behind(before, after):
@@ -153,10 +153,8 @@ async def test_redis_emptied_is_refused_and_rebuilt(world):
         workers = list(world.workers)
         await world.until(lambda: not any(w.running for w in workers), 60, "refusal of every worker")
         assert {worker.exit_code for worker in workers} == {3}
-        refusals = [
-            line["error"] for worker in workers for line in worker.lines() if line["level"] == "error"
-        ]
-        assert all("tidegate rebuild" in refusal for refusal in refusals)
+        refusals = [line["error"] for worker in workers for line in worker.lines() if "error" in line]
+        assert sum("tidegate rebuild" in refusal for refusal in refusals) >= len(workers)
     assert await asyncio.to_thread(world.tidegate, "rebuild", "--yes") == 0
     await world.workers_running()
     faults.note = "refused with exit code 3; rebuilt from the log by tidegate rebuild"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +154,9 @@ class World:
             )
         self.redis.start()
         self.broker.start()
-        asyncio.run(TopicsAdmin(self.bootstrap).create(PARTITIONS, self.brokers))
+        # Tests call this with their own loop running.
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(asyncio.run, TopicsAdmin(self.bootstrap).create(PARTITIONS, self.brokers)).result()
 
     def close(self) -> None:
         for worker in self.workers:
