@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from schemas.topics import TOPICS
 from tests.faults.world import PARTITIONS
 
 PAUSE_S = 10
@@ -57,7 +58,9 @@ async def test_partition_added(new_world):
     admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
     await admin.start()
     try:
-        await admin.create_partitions({"transactions": NewPartitions(total_count=PARTITIONS + 1)})
+        await admin.create_partitions(
+            {topic.name: NewPartitions(total_count=PARTITIONS + 1) for topic in TOPICS}
+        )
     finally:
         await admin.close()
     faults.injected += 1
@@ -68,5 +71,13 @@ async def test_partition_added(new_world):
     (refusal,) = [line for line in late.lines() if line["level"] == "error"]
     assert "4 partitions, the topic now has 5" in refusal["error"]
     assert "tidegate rebuild" in refusal["error"]
-    faults.note = "a worker refused to start and said what to do"
-    await world.finish("partition added", faults)
+    for worker in world.workers:
+        await asyncio.to_thread(worker.kill)
+    await world.no_members()
+    assert await asyncio.to_thread(world.tidegate, "rebuild", "--yes") == 0
+    world.partitions = PARTITIONS + 1
+    await world.workers_running()
+    # Events of customers who belong elsewhere now are passed on: the log grows while it is read.
+    await world.drained()
+    faults.note = "refused, with the instruction to rebuild; rebuilt"
+    await world.finish("partition added", faults, moved=True)

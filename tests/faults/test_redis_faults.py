@@ -155,6 +155,7 @@ async def test_redis_emptied_is_refused_and_rebuilt(world):
         assert {worker.exit_code for worker in workers} == {3}
         refusals = [line["error"] for worker in workers for line in worker.lines() if "error" in line]
         assert sum("tidegate rebuild" in refusal for refusal in refusals) >= len(workers)
+    await world.no_members()
     assert await asyncio.to_thread(world.tidegate, "rebuild", "--yes") == 0
     await world.workers_running()
     faults.note = "refused with exit code 3; rebuilt from the log by tidegate rebuild"

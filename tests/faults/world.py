@@ -134,6 +134,7 @@ class World:
         self.settings = dict(settings or {})
         self.workers: list[FaultWorker] = []
         self.rate = float(RATE)
+        self.partitions = PARTITIONS
         self.random = random.Random(BANK.seed)  # noqa: S311
         self.events: Iterator[BankEvent] = iter(Bank(bank).events())
         self._made = 0
@@ -250,7 +251,7 @@ class World:
         """Next offset of the transactions of each partition, as Redis has it; 0 where it has none."""
         found = {}
         with Redis(port=self.redis.port, socket_timeout=2) as client:
-            for p in range(PARTITIONS):
+            for p in range(self.partitions):
                 found[p] = int(client.hget(f"{{tg:{p}}}:meta", "next:transactions") or 0)
         return found
 
@@ -351,6 +352,14 @@ class World:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.returncode
 
+    async def no_members(self) -> None:
+        """Wait until Kafka has dropped the workers that were killed."""
+
+        async def none() -> bool:
+            return await TopicsAdmin(self.bootstrap).group_members("tidegate") == 0
+
+        await self.until(none, 60, "an empty group")
+
     async def committed(self) -> None:
         """Wait until the group has committed something of every partition of transactions."""
 
@@ -363,7 +372,7 @@ class World:
                 await admin.close()
             return all(
                 (held := offsets.get(TopicPartition("transactions", p))) is not None and held.offset > 0
-                for p in range(PARTITIONS)
+                for p in range(self.partitions)
             )
 
         await self.until(all_committed, 60, "a commit of every partition")
@@ -373,7 +382,7 @@ class World:
         tail = LogTail(self.bootstrap, timeout_s=20)
         await tail.start()
         try:
-            tps = [(topic, p) for topic in INPUTS for p in range(PARTITIONS)]
+            tps = [(topic, p) for topic in INPUTS for p in range(self.partitions)]
             bounds = await tail.bounds(tps)
         finally:
             await tail.stop()
@@ -387,10 +396,10 @@ class World:
 
         await self.until(done, timeout_s, "the end of the log")
 
-    async def verdict(self, *, committed_only: bool = False) -> Verdict:
+    async def verdict(self, *, committed_only: bool = False, moved: bool = False) -> Verdict:
         log = await read_log(self.bootstrap, committed_only=committed_only)
         with Redis(port=self.redis.port, socket_timeout=30) as client:
-            return check(log, client)
+            return check(log, client, moved=moved)
 
     async def finish(self, name: str, faults: Faults, **more: Any) -> Verdict:
         """Drain, check, write the row, and fail where an invariant does not hold."""
