@@ -5,40 +5,27 @@ import time
 
 import pytest
 
-from tests.faults.world import SESSION_S
+from tests.faults.world import POINTS, SESSION_S
 
 pytestmark = pytest.mark.faults
-POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
 
 
 @pytest.mark.short
 async def test_workers_killed_at_random(world, short):
     kills = 4 if short else 20
     async with world.load() as faults:
-        for _ in range(kills):
-            victim = world.random.choice(world.workers)
-            # When it comes is what is random about it.
-            await asyncio.sleep(world.random.uniform(0.0, 2.0))
-            victim.kill()
-            faults.injected += 1
-            await asyncio.gather(world.resumed(faults), world.again(victim))
+        await world.kill_at_random(kills, faults)
     assert max(faults.resumed_s) <= SESSION_S + 20
     await world.finish("worker killed at random", faults)
 
 
 @pytest.mark.short
 async def test_workers_that_die_at_a_named_point(world, short):
-    rounds = 1 if short else 5
+    rounds = 1 if short else 3
     async with world.load(workers=2) as faults:
         for _ in range(rounds):
-            for point in POINTS:
-                dying = world.worker(crash_point=point)
-                # It may die before it was asked whether it lives.
-                starting = asyncio.create_task(asyncio.to_thread(dying.start, 120))
-                await asyncio.gather(starting, return_exceptions=True)
-                await world.until(lambda w=dying: not w.running, 60, f"death at {point}")
-                faults.injected += 1
-                await world.resumed(faults)
+            for points in (POINTS[:2], POINTS[2:]):
+                await world.die_at(points, faults)
     await world.finish("worker killed at each named point", faults)
 
 

@@ -35,6 +35,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.report import Row
 
 PARTITIONS = 4
+POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
 SESSION_S = 6
 RATE = 500
 # Less than the retention of histories: what is in the log is in the state.
@@ -226,6 +227,33 @@ class World:
     async def again(self, worker: FaultWorker) -> None:
         """Start a worker that ended; what runs workers in production does."""
         await asyncio.to_thread(worker.start, 120)
+
+    async def kill_at_random(self, kills: int, faults: Faults) -> None:
+        """SIGKILL workers, start them again, and do not wait for that before the next one."""
+        back: dict[FaultWorker, asyncio.Task[None]] = {}
+        for _ in range(kills):
+            await self.until(
+                lambda: any(w not in back or back[w].done() for w in self.workers), 120, "a worker to kill"
+            )
+            victim = self.random.choice([w for w in self.workers if w not in back or back[w].done()])
+            # When it comes is what is random about it.
+            await asyncio.sleep(self.random.uniform(0.0, 2.0))
+            victim.kill()
+            faults.injected += 1
+            back[victim] = asyncio.create_task(self.again(victim))
+            await self.resumed(faults)
+        await asyncio.gather(*back.values())
+
+    async def die_at(self, points: Iterable[str], faults: Faults) -> None:
+        """Add a worker for each of these points, at which it kills itself."""
+        dying = [self.worker(crash_point=point) for point in points]
+        # One may die before it was asked whether it lives.
+        starts = [asyncio.to_thread(worker.start, 120) for worker in dying]
+        await asyncio.gather(*starts, return_exceptions=True)
+        await self.until(lambda: not any(worker.running for worker in dying), 90, f"death at {points}")
+        assert all(worker.said("worker ready") for worker in dying)
+        faults.injected += len(dying)
+        await self.resumed(faults)
 
     async def until(self, condition: Any, timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
