@@ -56,8 +56,8 @@ class TopicsAdmin:
             if state.topic.copartitioned and state.partitions != partitions:
                 raise ConfigError(
                     f"topic {state.topic.name} has {state.partitions} partitions, {TRANSACTIONS.name} has "
-                    f"{partitions}: both need the same number. Partitions cannot be "
-                    "taken away: add them to the smaller one, and if there are histories run 'tidegate rebuild'"
+                    f"{partitions}: both need the same number. Partitions cannot be taken away: add them "
+                    "to the smaller one, and if there are histories run 'tidegate rebuild'"
                 )
         return states
 

@@ -251,7 +251,7 @@ class World:
         starts = [asyncio.to_thread(worker.start, 120) for worker in dying]
         await asyncio.gather(*starts, return_exceptions=True)
         await self.until(lambda: not any(worker.running for worker in dying), 90, f"death at {points}")
-        assert all(worker.said("worker ready") for worker in dying)
+        assert {worker.exit_code for worker in dying} <= {-9, None}, self._last_words()
         faults.injected += len(dying)
         await self.resumed(faults)
 
