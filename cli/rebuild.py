@@ -27,6 +27,9 @@ def rebuild(
     ] = "tg",
     group: Annotated[str, typer.Option(envvar="TIDEGATE_GROUP", help="Kafka consumer group.")] = "tidegate",
     yes: Annotated[bool, typer.Option("--yes", help="Really remove the stored histories.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although Kafka still lists workers: they are fenced off.")
+    ] = False,
 ) -> None:
     """Remove all histories; workers build them again from the start of the log.
 
@@ -40,18 +43,18 @@ def rebuild(
             f"this removes every history of namespace {namespace!r} from Redis; stop all workers, then run "
             "it again with --yes"
         )
-    print_json(asyncio.run(_rebuild(bootstrap, redis_url, namespace, group)))
+    print_json(asyncio.run(_rebuild(bootstrap, redis_url, namespace, "" if force else group)))
 
 
 async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -> dict[str, Any]:
     admin = TopicsAdmin(bootstrap)
     partitions = await admin.source_partitions()
     cluster_id = await admin.cluster_id()
-    members = await admin.group_members(group)
+    members = await admin.group_members(group) if group else 0
     if members:
         raise ConfigError(
-            f"{members} workers of group {group!r} are running: stop them, or wait until Kafka has dropped "
-            "those that crashed, and run it again"
+            f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
+            "those that crashed, and run it again. The embedded broker never drops them: use --force"
         )
     tail = LogTail(bootstrap)
     await tail.start()

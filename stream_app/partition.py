@@ -97,6 +97,10 @@ class Partition:
         """Whether what follows from a transaction of this offset is on the output topics already."""
         return offset < self.published_upto.get(TRANSACTIONS.name, 0)
 
+    def is_last_published(self, offset: int) -> bool:
+        """Whether a transaction of this offset is the last of which `is_published` is true."""
+        return self.is_published(offset) and not self.is_published(offset + 1)
+
     def is_known(self, customer_id: str) -> bool:
         """Whether the customer was already seen in this partition."""
         return customer_id in self.arena

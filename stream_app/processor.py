@@ -153,7 +153,8 @@ class TransactionProcessor:
         """Take the next part off a chunk's records; `None` where there are no more.
 
         A part ends behind an event that reaches a new day, where the sweep is due: what the sweep finds
-        depends on the log then, and not on how the log was cut into chunks.
+        depends on the log then, and not on how the log was cut into chunks. And it ends behind the last
+        transaction whose score was published before, so that it is published whole or not at all.
         """
         with self._delivery.observer.step("parse"):
             part: Part | None = None
@@ -162,7 +163,7 @@ class TransactionProcessor:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
                 event_time_ms = self._sort(partition, record, part)
-                if event_time_ms // DAY_MS > day:
+                if event_time_ms // DAY_MS > day or partition.is_last_published(record.offset):
                     break
             return part
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _ROOMS = "schemas features models generator infra stream_app api harness cli tests pyproject.toml".split()
-_TIMEOUT_S = 300
+_TIMEOUT_S = 900
 _STORES = "tests/integration/test_history_stores.py"
 _PROCESSOR = "tests/unit/stream_app/test_processor.py"
 _WORKER = "tests/unit/stream_app/test_worker.py"
@@ -152,7 +152,7 @@ def _is_noticed(copy: Path, mutation: Mutation) -> bool:
 
 
 def _run(copy: Path, tests: list[str]) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "NUMBA_CACHE_DIR": str(copy / ".numba")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-m", "", "-p", "no:cacheprovider", *tests],
         cwd=copy,
