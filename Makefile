@@ -45,6 +45,7 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(TIDEGATE) schemas export schemas/json
 	@$(TIDEGATE) features list --markdown > docs/features.md
 	@$(TIDEGATE) settings --markdown > docs/settings.md
+	@$(TIDEGATE) metrics --markdown > docs/metrics.md
 
 lock: $(READY) ## Pin current versions with hashes.
 	@for extra in stream api train; do \

@@ -25,6 +25,7 @@ COMMANDS = {
     "state": "What Redis holds.",
     "schemas": "Message schemas.",
     "settings": "Print every setting with its variable and default.",
+    "metrics": "Print every metric with its labels and meaning.",
     "bench": "Measurements.",
 }
 

@@ -1,42 +1,191 @@
 """Prometheus metrics of the worker. No label ever names a customer."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
+from infra.bulk_histogram import BulkHistogram
+from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
+from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
+
+_STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
+_PROBA = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+# What a worker has from its first scrape on, so that rates over an hour do not begin with a gap.
+_KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
+_KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
 
 class WorkerMetrics:
     """An observer of the stream that Prometheus can read."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
-        self._step = Counter("tidegate_step_seconds_total", "Time spent by step.", ["step"], registry=r)
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+        GCCollector(registry=r)
+        self.dependencies = DependencyMetrics(r)
+        self.redis = RedisMetrics(r)
+        self.models = ModelMetrics(r)
+        self._step = Histogram(
+            "tidegate_step_seconds",
+            "Time of one step of a chunk: parse, load, score, encode, publish, pack, commit.",
+            ["step"],
+            buckets=_STEP_S,
+            registry=r,
+        )
+        self._latency = BulkHistogram(
+            "tidegate_event_latency_seconds",
+            "From the broker's timestamp of a transaction to its score being published and its state kept.",
+            _LATENCY_S,
+            r,
+        )
         self._records = Counter(
             "tidegate_records_total", "Records of committed chunks.", ["topic"], registry=r
         )
         self._size = Histogram(
-            "tidegate_chunk_records",
-            "Records of one chunk.",
-            ["topic"],
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000),
-            registry=r,
+            "tidegate_chunk_records", "Records of one chunk.", ["topic"], buckets=_CHUNK, registry=r
         )
         self._outcomes = Counter(
-            "tidegate_events_total", "Events by what became of them.", ["outcome"], registry=r
+            "tidegate_events_total",
+            "Events by what became of them: transactions scored, late, duplicate, forwarded; "
+            "labels labelled; customers swept, profiled. A late one is a scored one too.",
+            ["outcome"],
+            registry=r,
         )
-        self._refused = Counter("tidegate_dead_letters_total", "Refused messages.", ["reason"], registry=r)
+        self._refused = Counter(
+            "tidegate_dead_letters_total", "Messages refused, by reason.", ["reason"], registry=r
+        )
         self._retries = Counter("tidegate_retries_total", "Calls tried again.", ["dependency"], registry=r)
-        self._leases = Counter("tidegate_lease_changes_total", "Changes of leases.", ["change"], registry=r)
+        self._leases = Counter(
+            "tidegate_lease_changes_total",
+            "Changes of leases: acquired, fenced, rolled_back, already_applied.",
+            ["change"],
+            registry=r,
+        )
+        self._cache = Counter(
+            "tidegate_cache_lookups_total",
+            "Customers looked up in the cached histories, by result: hit, miss.",
+            ["result"],
+            registry=r,
+        )
+        self._labels = Counter(
+            "tidegate_labels_total",
+            "Labels put into histories, with what the model in use decides of the labelled transaction: "
+            "allow, review, block; none where a label names no transaction.",
+            ["label", "decision"],
+            registry=r,
+        )
+        self._decisions = Counter(
+            "tidegate_fraud_decisions_total", "Fraud scores by decision.", ["decision"], registry=r
+        )
+        self._amount = Counter(
+            "tidegate_fraud_alerted_amount_total",
+            "Sum of the amounts of transactions to review or block, in units of the currency.",
+            ["decision", "currency"],
+            registry=r,
+        )
+        self._reasons = Counter(
+            "tidegate_fraud_reasons_total",
+            "Fraud alerts by the feature of their first reason.",
+            ["feature"],
+            registry=r,
+        )
+        self._alerts = Counter("tidegate_alerts_total", "Alerts.", ["kind", "severity"], registry=r)
+        self._fraud = BulkHistogram("tidegate_fraud_score", "Fraud scores.", _PROBA, r)
+        self._churn = BulkHistogram("tidegate_churn_probability", "Churn probabilities.", _PROBA, r)
+        self._bands = Counter(
+            "tidegate_churn_scores_total",
+            "Churn scores by band and by what made them: event, sweep.",
+            ["band", "trigger"],
+            registry=r,
+        )
+        self._moves = Counter(
+            "tidegate_churn_moves_total", "Customers who changed band.", ["before", "after"], registry=r
+        )
+        self._at_risk = Counter(
+            "tidegate_churn_value_at_risk_total",
+            "Sum of value at risk over churn scores, by band: a customer counts once a day.",
+            ["band"],
+            registry=r,
+        )
+        self._vectors = Counter("tidegate_feature_vectors_total", "Feature vectors scored.", registry=r)
+        self._unknown = Counter(
+            "tidegate_feature_unknown_total",
+            "Vectors in which a feature is unknown.",
+            ["feature"],
+            registry=r,
+        )
         self._next = Gauge(
             "tidegate_next_offset", "Next offset to process.", ["topic", "partition"], registry=r
         )
+        self._lag = Gauge(
+            "tidegate_lag_records",
+            "Records in the log that are not processed yet.",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self._age = Gauge(
+            "tidegate_oldest_unprocessed_age_seconds",
+            "Age of the oldest record that is not processed, by the broker's timestamp; 0 for none.",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self._watermark = Gauge(
+            "tidegate_watermark_timestamp_seconds",
+            "Newest event time accepted in a partition.",
+            ["partition"],
+            registry=r,
+        )
+        self._partitions = Gauge("tidegate_partitions", "Partitions of the transactions topic.", registry=r)
+        self._owned = Gauge(
+            "tidegate_partitions_owned", "Partitions whose lease this worker has.", registry=r
+        )
+        self._loop = Histogram(
+            "tidegate_loop_delay_seconds",
+            "How late the event loop wakes up what is due.",
+            buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+            registry=r,
+        )
+        self._nulls: dict[str, Any] = {}
+        self._shown: set[tuple[str, int]] = set()
+        for change in _KNOWN_LEASE_CHANGES:
+            self._leases.labels(change)
+        for outcome in _KNOWN_OUTCOMES:
+            self._outcomes.labels(outcome)
+        for decision in DECISIONS:
+            self._decisions.labels(decision)
+        for band in BANDS:
+            self._at_risk.labels(band)
+        for dependency in ("kafka", "redis"):
+            self._retries.labels(dependency)
+        for result in ("hit", "miss"):
+            self._cache.labels(result)
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
         start_http_server(port, addr=host, registry=self.registry)
+
+    def use(self, models: Models, partitions: int) -> None:
+        """Show what this worker scores with, and of how many partitions."""
+        self.models.show(models)
+        self._nulls = {name: self._unknown.labels(name) for name in models.engine.names}
+        self._partitions.set(partitions)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -45,7 +194,7 @@ class WorkerMetrics:
         try:
             yield
         finally:
-            self._step.labels(name).inc(time.perf_counter() - started)
+            self._step.labels(name).observe(time.perf_counter() - started)
 
     def chunk(self, topic: str, records: int) -> None:
         """A chunk was committed."""
@@ -72,3 +221,72 @@ class WorkerMetrics:
     def progress(self, topic: str, partition: int, next_offset: int) -> None:
         """How far a partition is."""
         self._next.labels(topic, str(partition)).set(next_offset)
+
+    def cache(self, lookups: int, misses: int) -> None:
+        """Histories were looked up."""
+        self._cache.labels("hit").inc(lookups - misses)
+        self._cache.labels("miss").inc(misses)
+
+    def label(self, name: str, decision: str) -> None:
+        """A label was put into a history; `decision` is what the model in use says of its transaction."""
+        self._labels.labels(name, decision).inc()
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        """Transactions were scored and are part of the state."""
+        accepted = chunk.features.status == ACCEPTED
+        count = int(accepted.sum())
+        self.outcome("scored", count)
+        self.outcome("late", int(((chunk.features.flags & FLAG_LATE) > 0).sum()))
+        self.outcome("duplicate", int((chunk.features.status == DUPLICATE).sum()))
+        published_s = np.array(published_ms, dtype=np.float64)[accepted] / 1000
+        self._latency.observe(time.time() - published_s[published_s > 0])
+        self._fraud.observe(chunk.fraud)
+        self._vectors.inc(count)
+        unknown = np.isnan(chunk.features.X[accepted]).sum(axis=0).tolist()
+        for child, times in zip(self._nulls.values(), unknown, strict=False):
+            if times:
+                child.inc(times)
+        for decision, times in enumerate(np.bincount(chunk.decisions[accepted], minlength=len(DECISIONS))):
+            if times:
+                self._decisions.labels(DECISIONS[decision]).inc(int(times))
+        for row, reasons in chunk.reasons.items():
+            decision_name, transaction = DECISIONS[chunk.decisions[row]], events.transactions[row]
+            self._alerts.labels("fraud", decision_name).inc()
+            self._amount.labels(decision_name, transaction.currency).inc(float(transaction.amount))
+            if reasons:
+                self._reasons.labels(reasons[0]["feature"]).inc()
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        """Customers were rescored for churn."""
+        self._churn.observe(np.array([result.proba for result in results]))
+        for result in results:
+            band, before = BANDS[result.band], BANDS[max(0, result.band_before)]
+            self._bands.labels(band, trigger).inc()
+            self._at_risk.labels(band).inc(max(0.0, result.value_at_risk))
+            if band != before:
+                self._moves.labels(before, band).inc()
+            if result.band > max(0, result.band_before):
+                self._alerts.labels("churn", band).inc()
+
+    def backlog(self, behind: Mapping[tuple[str, int], tuple[int, float]]) -> None:
+        """Records not processed and the age of the oldest in seconds, of all partitions of this worker."""
+        for topic, partition in self._shown - behind.keys():
+            for gauge in (self._lag, self._age, self._next):
+                # A partition that moved to another worker is that one's to show.
+                gauge.remove(topic, str(partition))
+        for (topic, partition), (records, age_s) in behind.items():
+            self._lag.labels(topic, str(partition)).set(records)
+            self._age.labels(topic, str(partition)).set(age_s)
+        self._shown = set(behind)
+
+    def owned(self, watermarks_ms: Mapping[int, int]) -> None:
+        """Partitions whose lease this worker has, with the newest event time of each; 0 for none."""
+        self._owned.set(len(watermarks_ms))
+        self._watermark.clear()
+        for partition, watermark_ms in watermarks_ms.items():
+            if watermark_ms:
+                self._watermark.labels(str(partition)).set(watermark_ms / 1000)
+
+    def loop_delay(self, seconds: float) -> None:
+        """The event loop was late."""
+        self._loop.observe(seconds)

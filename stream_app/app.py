@@ -21,6 +21,7 @@ from features.engine import Engine
 from infra.batch_producer import BatchProducer
 from infra.history_store import RedisHistoryStore
 from infra.log_tail import LogTail
+from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
 from infra.topics_admin import TopicsAdmin
@@ -34,6 +35,7 @@ from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
+from stream_app.vitals import Vitals
 from stream_app.worker import LogRange, Worker
 
 _log = structlog.get_logger()
@@ -85,6 +87,10 @@ class _FaustLog:
         offset: int | None = self._app.consumer.delivered(topic, partition)
         return offset
 
+    def end(self, topic: str, partition: int) -> int | None:
+        offset: int | None = self._app.consumer.end(topic, partition)
+        return offset
+
 
 def create_faust_app(settings: WorkerSettings) -> faust.App:
     """The Faust application, without its worker."""
@@ -120,13 +126,16 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     retry = Retry(settings.retry_first_s, settings.retry_most_s, settings.give_up_s, metrics.retry)
-    store = RedisHistoryStore(
+    store = MeasuredHistoryStore(
         settings.redis_url,
+        metrics.dependencies,
         namespace=settings.namespace,
         timeout_s=settings.redis_timeout_s,
         recent_scores=settings.recent_scores,
     )
-    producer = BatchProducer(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    producer = MeasuredProducer(
+        settings.bootstrap, metrics.dependencies, timeout_s=settings.publish_timeout_s
+    )
     tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
     try:
         engine = Engine()
@@ -135,6 +144,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
+        metrics.use(models, partitions)
         delivery = Delivery(
             store,
             producer,
@@ -145,7 +155,11 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             _crash_at(settings.crash_point),
         )
         check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
-        return await _run(settings, delivery, models, tail, check_log, stop)
+
+        async def vitals(worker: Worker) -> None:
+            await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
+
+        return await _run(settings, delivery, models, tail, check_log, vitals, stop)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -183,6 +197,7 @@ async def _run(
     models: Models,
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
+    vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
 ) -> int:
     app = create_faust_app(settings)
@@ -214,6 +229,7 @@ async def _run(
     tasks = [
         asyncio.ensure_future(_start(app, worker, models)),
         asyncio.ensure_future(liveness.run(settings.session_timeout_s / 4)),
+        asyncio.ensure_future(vitals(worker)),
     ]
     ended = [
         asyncio.ensure_future(stop.wait()),
@@ -255,6 +271,14 @@ async def _close(*parts: Awaitable[None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LEAST_STOP_S):
             await asyncio.gather(*parts, return_exceptions=True)
+
+
+async def _show_redis(store: RedisHistoryStore, metrics: WorkerMetrics) -> None:
+    try:
+        metrics.redis.show(await store.info())
+    except DependencyError:
+        metrics.redis.show(None)
+        raise
 
 
 def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:

@@ -83,8 +83,11 @@ class Partition:
             return None
         return self.lease.next_offsets.get(topic, self.starts.get(topic))
 
-    async def load(self, customer_ids: Sequence[str]) -> None:
+    async def load(self, customer_ids: Sequence[str]) -> int:
         """Bring the histories of customers into the arena; Redis is asked only for those not there.
+
+        Returns:
+            How many were not.
 
         Raises:
             DependencyError: The store does not answer.
@@ -97,6 +100,7 @@ class Partition:
             ):
                 self.arena.put(customer_id, decode(stored))
                 self._stored_bytes[customer_id] = len(stored or b"")
+        return len(missing)
 
     def is_known(self, customer_id: str) -> bool:
         """Whether the customer was already seen in this partition."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.definitions import DAY_MS
-from features.kernels import DUPLICATE, FLAG_LATE
+from features.kernels import DUPLICATE
 from features.ports import Commit, HistoryChange, HistoryStore, Outcome
 from features.record import Records, to_records
 from models import messages
@@ -84,7 +84,10 @@ class Delivery:
     async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
         """Bring histories into the partition's cache, trying until the store answers."""
         with self.observer.step("load"):
-            await self.retry.until_done("redis", lambda: partition.load(customer_ids), partition.interrupted)
+            missing = await self.retry.until_done(
+                "redis", lambda: partition.load(customer_ids), partition.interrupted
+            )
+        self.observer.cache(len(customer_ids), missing)
 
     def misplaced(self, partition: Partition, customer_id: str) -> int | None:
         """The partition a customer belongs in, where it is not this one.
@@ -188,8 +191,8 @@ class TransactionProcessor:
             ),
         )
         partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
-        observer.outcome("scored", len(accepted))
-        observer.outcome("late", int(((scored.features.flags & FLAG_LATE) > 0).sum()))
+        observer.scored(events, scored, [record.timestamp for record in part.records])
+        observer.churn(scored.churn, "event")
 
     def _sort(self, partition: Partition, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""

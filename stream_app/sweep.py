@@ -74,3 +74,4 @@ class Sweep:
         changes = [partition.change(result.customer_id, nothing) for result in results]
         await delivery.commit(partition, Commit("", None, 0, changes, churn=churn))
         delivery.observer.outcome("swept", len(results))
+        delivery.observer.churn(results, "sweep")
