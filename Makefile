@@ -38,6 +38,12 @@ check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 faults: $(READY) ## Break real processes and count; some minutes.
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
+tools: ## Unpack Prometheus and build Helm into .tidegate/tools, for make ops.
+	@./.ci/tools
+
+ops: $(READY) ## Run Prometheus, Helm and the like on what operators get; some minutes.
+	@$(BIN)/python -m pytest -m ops tests/ops $(ARGS)
+
 audit: $(READY) ## Look for known vulnerabilities in the pinned packages.
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
 
@@ -46,6 +52,7 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(TIDEGATE) features list --markdown > docs/features.md
 	@$(TIDEGATE) settings --markdown > docs/settings.md
 	@$(TIDEGATE) metrics --markdown > docs/metrics.md
+	@$(BIN)/python -m infra.dashboards infra/grafana/dashboards
 
 lock: $(READY) ## Pin current versions with hashes.
 	@for extra in stream api train; do \
@@ -58,4 +65,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check faults audit generated lock clean
+.PHONY: help setup demo test lint check faults tools ops audit generated lock clean

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import permutations, product
+from typing import Any, get_args
 
 import numpy as np
 from prometheus_client import (
@@ -21,12 +22,13 @@ from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
 from infra.bulk_histogram import BulkHistogram
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
 from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
+from schemas.dead_letter import ReasonCode
 
 _STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 _PROBA = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-# What a worker has from its first scrape on, so that rates over an hour do not begin with a gap.
+# Shown as zeros from the first scrape on: a rate does not see what a series begins with.
 _KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
 _KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
@@ -176,6 +178,18 @@ class WorkerMetrics:
             self._retries.labels(dependency)
         for result in ("hit", "miss"):
             self._cache.labels(result)
+        for reason in get_args(ReasonCode):
+            self._refused.labels(reason)
+        for label, decision in product(("fraud", "genuine"), DECISIONS):
+            self._labels.labels(label, decision)
+        for decision in DECISIONS[1:]:
+            self._alerts.labels("fraud", decision)
+        for before, after in permutations(BANDS, 2):
+            self._moves.labels(before, after)
+        for band, trigger in product(BANDS, ("event", "sweep")):
+            self._bands.labels(band, trigger)
+        for band in BANDS[1:]:
+            self._alerts.labels("churn", band)
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
