@@ -38,6 +38,9 @@ check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 faults: $(READY) ## Break real processes and count; some minutes.
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
+secrets: ## Make passwords for docker compose in ./secrets.
+	@./infra/docker/secrets.sh secrets
+
 tools: ## Unpack Prometheus and build Helm into .tidegate/tools, for make ops.
 	@./.ci/tools
 
@@ -65,4 +68,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check faults tools ops audit generated lock clean
+.PHONY: help setup demo test lint check faults secrets tools ops audit generated lock clean

@@ -14,6 +14,7 @@ from api.middleware import BodyLimit, Measured
 from api.routes import customers, health, inference
 from api.settings import ApiSettings
 from features.engine import Engine
+from infra.access import expires, from_environment
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics
 from infra.measured import MeasuredHistoryStore
 from models.registry import ModelRegistry
@@ -71,12 +72,16 @@ def build(settings: ApiSettings) -> FastAPI:
     """
     engine = Engine()
     registry, calls, shown = new_registry()
+    _, redis = from_environment()
     store = MeasuredHistoryStore(
         settings.redis_url,
         calls,
         namespace=settings.namespace,
         timeout_s=settings.http_redis_timeout_s,
+        options=redis.options(settings.redis_url),
     )
+    for use, path in redis.certificates():
+        calls.certificate(use, expires(path))
     models = ModelRegistry(settings.models).load_champions(engine)
     shown.show(models)
     services = Services(store, models, store.ping, lambda: datetime.now(UTC))

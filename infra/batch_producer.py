@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -32,11 +32,15 @@ class BatchProducer:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one `publish`.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, bootstrap: str, *, timeout_s: float = 30.0, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._options = dict(options or {})
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -51,6 +55,7 @@ class BatchProducer:
             max_batch_size=_BATCH_BYTES,
             max_request_size=4 * _BATCH_BYTES,
             request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
         )
         try:
             await producer.start()

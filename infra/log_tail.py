@@ -1,7 +1,8 @@
 """The end of an output partition: what was published before a crash is not published again."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,11 +19,15 @@ class LogTail:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one look.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, bootstrap: str, *, timeout_s: float = 30.0, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._options = dict(options or {})
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
 
@@ -37,6 +42,7 @@ class LogTail:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
+            **self._options,
         )
         try:
             await consumer.start()

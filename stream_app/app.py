@@ -18,6 +18,7 @@ from faust.types import TP
 
 import stream_app.transport as transport
 from features.engine import Engine
+from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.history_store import RedisHistoryStore
 from infra.log_tail import LogTail
@@ -92,11 +93,12 @@ class _FaustLog:
         return offset
 
 
-def create_faust_app(settings: WorkerSettings) -> faust.App:
+def create_faust_app(settings: WorkerSettings, kafka: KafkaAccess | None = None) -> faust.App:
     """The Faust application, without its worker."""
     return faust.App(
         settings.group,
         broker=";".join(f"{transport.SCHEME}://{host.strip()}" for host in settings.bootstrap.split(",")),
+        broker_credentials=_credentials(kafka or KafkaAccess()),
         store="memory://",
         datadir=os.path.join(tempfile.gettempdir(), "tidegate-faust"),
         autodiscover=False,
@@ -115,6 +117,18 @@ def create_faust_app(settings: WorkerSettings) -> faust.App:
     )
 
 
+def _credentials(kafka: KafkaAccess) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    context, login = kafka.context(), kafka.login()
+    if login is None:
+        return None if context is None else faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=login[0],
+        password=login[1],
+        ssl_context=context,
+        mechanism=kafka.kafka_sasl_mechanism,
+    )
+
+
 async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = None) -> int:
     """Run until SIGTERM, SIGINT or a failure; returns the exit code.
 
@@ -125,6 +139,9 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kafka, redis = from_environment()
+    for use, path in (*kafka.certificates(), *redis.certificates()):
+        metrics.dependencies.certificate(use, expires(path))
     retry = Retry(settings.retry_first_s, settings.retry_most_s, settings.give_up_s, metrics.retry)
     store = MeasuredHistoryStore(
         settings.redis_url,
@@ -132,18 +149,23 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         namespace=settings.namespace,
         timeout_s=settings.redis_timeout_s,
         recent_scores=settings.recent_scores,
+        options=redis.options(settings.redis_url),
     )
     producer = MeasuredProducer(
-        settings.bootstrap, metrics.dependencies, timeout_s=settings.publish_timeout_s
+        settings.bootstrap,
+        metrics.dependencies,
+        timeout_s=settings.publish_timeout_s,
+        options=kafka.options(),
     )
-    tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s, options=kafka.options())
+    admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
         engine = Engine()
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
-        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
+        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
         metrics.use(models, partitions)
         delivery = Delivery(
             store,
@@ -154,7 +176,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             lambda: to_rfc3339(datetime.now(UTC)),
             _crash_at(settings.crash_point),
         )
-        check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
+        check_log = _log_check(store, admin)
 
         async def vitals(worker: Worker) -> None:
             await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
@@ -176,9 +198,9 @@ async def _wait_for_dependencies(
     store: RedisHistoryStore,
     producer: BatchProducer,
     tail: LogTail,
+    admin: TopicsAdmin,
 ) -> int:
     """Wait for Redis and Kafka and check that they fit; returns the number of partitions."""
-    admin = TopicsAdmin(settings.bootstrap)
     await retry.until_done("redis", store.ping, stop)
     if settings.create_topics:
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
@@ -200,7 +222,7 @@ async def _run(
     vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
 ) -> int:
-    app = create_faust_app(settings)
+    app = create_faust_app(settings, from_environment()[0])
     worker = Worker(
         delivery,
         _FaustLog(app, tail, settings.publish_timeout_s),

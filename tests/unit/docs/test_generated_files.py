@@ -7,11 +7,11 @@ import pytest
 
 from api.settings import ApiSettings
 from cli.metrics import all_metrics
+from cli.settings import all_settings
 from features.catalogue import FEATURES
 from features.describe import markdown as features_markdown
 from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown
-from infra.settings_table import settings_of
 from schemas.export import documents
 from stream_app.settings import WorkerSettings
 
@@ -32,7 +32,7 @@ def test_feature_document_is_what_the_declarations_say():
 
 
 def test_settings_document_is_what_the_classes_say():
-    expected = settings_markdown(settings_of([("worker", WorkerSettings), ("API", ApiSettings)]))
+    expected = settings_markdown(all_settings())
     assert (ROOT / "docs" / "settings.md").read_text() == expected, "run 'make generated'"
 
 
@@ -60,7 +60,7 @@ def test_settings_of_the_same_name_have_the_same_default():
 
 
 def test_every_setting_and_feature_has_a_meaning():
-    assert all(s.meaning for s in settings_of([("worker", WorkerSettings)]))
+    assert all(s.meaning for s in all_settings())
     assert all(f.meaning.endswith(".") and f.phrase for f in FEATURES)
 
 
