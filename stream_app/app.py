@@ -114,6 +114,7 @@ def create_faust_app(settings: WorkerSettings, kafka: KafkaAccess | None = None)
         broker_request_timeout=max(60.0, settings.session_timeout_s),
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.instance_id or None,
     )
 
 
