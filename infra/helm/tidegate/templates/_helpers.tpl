@@ -68,6 +68,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if ne (index . 1) "topics" }}
 {{- if $v.redis.username }}
 - {name: TIDEGATE_REDIS_USERNAME, value: {{ $v.redis.username | quote }}}
 {{- end }}
@@ -79,6 +80,7 @@ capabilities: {drop: [ALL]}
 {{- if $v.redis.clientCertificate }}
 - {name: TIDEGATE_REDIS_CERTIFICATE, value: /secrets/redis-tls/tls.crt}
 - {name: TIDEGATE_REDIS_KEY, value: /secrets/redis-tls/tls.key}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $name, $value := merge (dict) (index . 2) $v.settings }}
