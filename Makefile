@@ -35,6 +35,9 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
+kafka: $(READY) ## Run Apache Kafka here until Ctrl-C (needs Java 17 and Maven).
+	@$(TIDEGATE) kafka $(ARGS)
+
 faults: $(READY) ## Break real processes and count; some minutes.
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
@@ -68,4 +71,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check faults secrets tools ops audit generated lock clean
+.PHONY: help setup demo test lint check kafka faults secrets tools ops audit generated lock clean

@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from models.pipeline import Models
+from schemas.errors import DependencyError
 
 _CALL_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -56,7 +57,7 @@ class DependencyMetrics:
         started = time.perf_counter()
         try:
             yield
-        except Exception:
+        except DependencyError:
             self._errors.labels(dependency, name).inc()
             raise
         finally:

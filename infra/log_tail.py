@@ -90,6 +90,18 @@ class LogTail:
         consumer.unsubscribe()
         return int(highwater or 0)
 
+    @staticmethod
+    async def _newest(
+        consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, end: int, source_topic: str
+    ) -> int:
+        consumer.seek(tp, start)
+        newest = 0
+        # The last batch may be behind what `end_offsets` says: fetches know where it ends.
+        while await consumer.position(tp) < max(end, consumer.highwater(tp) or 0):
+            for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
+                newest = max(newest, _scored_offset(record.value, source_topic) + 1)
+        return newest
+
     def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise DependencyError("the tail reader is not started")
@@ -112,12 +124,11 @@ class LogTail:
                 if end <= start:
                     return 0
                 consumer.assign([tp])
-                consumer.seek(tp, max(start, end - _LOOK_BACK))
-                newest = 0
-                # The last batch may be behind what `end_offsets` says: fetches know where it ends.
-                while await consumer.position(tp) < max(end, consumer.highwater(tp) or 0):
-                    for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
-                        newest = max(newest, _scored_offset(record.value, source_topic) + 1)
+                newest, back = 0, _LOOK_BACK
+                # Markers of transactions, and what was aborted, are offsets without a record.
+                while not newest and back // 8 < end - start:
+                    newest = await self._newest(consumer, tp, max(start, end - back), end, source_topic)
+                    back *= 8
                 consumer.unsubscribe()
                 return newest
         except (KafkaError, OSError, TimeoutError) as error:

@@ -22,10 +22,12 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "acquire"):
             return await super().acquire(partition)
 
-    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
         """Stored histories."""
         with self._metrics.call("redis", "load"):
-            return await super().load(partition, customer_ids)
+            return await super().load(partition, customer_ids, lease)
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit."""

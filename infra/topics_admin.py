@@ -88,6 +88,21 @@ class TopicsAdmin:
         finally:
             await client.close()
 
+    async def group_members(self, group: str) -> int:
+        """Number of members of a consumer group; 0 for one that does not exist.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        client = await self._client()
+        try:
+            (response,) = await client.describe_consumer_groups([group])
+            return sum(len(described[5]) for described in response.groups)
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
     async def partitions(self) -> dict[str, int]:
         """Number of partitions by topic, of all topics on the broker."""
         client = await self._client()

@@ -12,7 +12,7 @@ import numpy as np
 
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
-from features.ports import Commit, HistoryChange, HistoryStore, Outcome
+from features.ports import Commit, HistoryChange, HistoryStore, LeaseLost, Outcome, StoreRolledBack
 from features.record import Records, to_records
 from models import messages
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk, score_chunk
@@ -21,7 +21,7 @@ from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from stream_app.dead_letter import dead_letter
-from stream_app.partition import LeaseLost, Partition, StoreRolledBack, group_rows
+from stream_app.partition import Partition, group_rows
 from stream_app.ports import Observer, Outgoing, Publisher
 from stream_app.retry import Retry
 
@@ -82,11 +82,23 @@ class Delivery:
         partition.committed(commit.histories)
 
     async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
-        """Bring histories into the partition's cache, trying until the store answers."""
-        with self.observer.step("load"):
-            missing = await self.retry.until_done(
-                "redis", lambda: partition.load(customer_ids), partition.interrupted
-            )
+        """Bring histories into the partition's cache, trying until the store answers.
+
+        Raises:
+            LeaseLost: Somebody else has the partition.
+            StoreRolledBack: The store is not where this partition is.
+        """
+        try:
+            with self.observer.step("load"):
+                missing = await self.retry.until_done(
+                    "redis", lambda: partition.load(customer_ids), partition.interrupted
+                )
+        except LeaseLost:
+            self.observer.lease(Outcome.FENCED.value)
+            raise
+        except StoreRolledBack:
+            self.observer.lease(Outcome.ROLLED_BACK.value)
+            raise
         self.observer.cache(len(customer_ids), missing)
 
     def misplaced(self, partition: Partition, customer_id: str) -> int | None:
@@ -170,9 +182,11 @@ class TransactionProcessor:
         with observer.step("score"):
             scored = score_chunk(partition.arena, events, models)
         with observer.step("encode"):
-            outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
+            outgoing, own, scores, churn = self._outgoing(partition, events, scored, part, models)
         delivery.crash("before-publish")
+        # Scores last: where the output partition holds a score, it holds all that came with it.
         await delivery.publish(partition, [*part.outgoing, *outgoing])
+        await delivery.publish(partition, own)
         delivery.crash("after-publish")
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
@@ -202,7 +216,9 @@ class TransactionProcessor:
             event_time_ms = transaction.event_time_ms
             check_not_future(event_time_ms, record.timestamp)
         except EventError as refused:
-            part.outgoing.append(self._delivery.refuse(record, refused))
+            letter = self._delivery.refuse(record, refused)
+            if not partition.is_published(record.offset):
+                part.outgoing.append(letter)
             return 0
         elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
         if elsewhere is not None:
@@ -215,11 +231,11 @@ class TransactionProcessor:
 
     def _outgoing(
         self, partition: Partition, events: Events, scored: ScoredChunk, part: Part, models: Models
-    ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
-        """Messages to publish, and the newest of them by customer for lookups."""
+    ) -> tuple[list[Outgoing], list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
+        """Dead letters, alerts and churn scores; fraud scores; and the newest scores by customer."""
         number, scored_at = partition.number, self._delivery.clock()
-        already = partition.published_upto.get(TRANSACTIONS.name, 0)
         outgoing: list[Outgoing] = []
+        own: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
         for row, record in enumerate(part.records):
             transaction = events.transactions[row]
@@ -229,7 +245,9 @@ class TransactionProcessor:
                     "duplicate_transaction",
                     "transaction_id: already accepted for this customer; nothing was counted twice",
                 )
-                outgoing.append(self._delivery.refuse(record, refused))
+                letter = self._delivery.refuse(record, refused)
+                if not partition.is_published(record.offset):
+                    outgoing.append(letter)
                 continue
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
@@ -244,13 +262,16 @@ class TransactionProcessor:
                 )
             )
             scores.setdefault(transaction.customer_id, []).append(score)
-            if record.offset >= already:
-                outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            if partition.is_published(record.offset):
+                continue
+            own.append(Outgoing(FRAUD_SCORES.name, number, key, score))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        return [*outgoing, *churn_messages], scores, churn
+        if not partition.is_published(part.next_offset - 1):
+            outgoing += churn_messages
+        return outgoing, own, scores, churn
 
 
 def churn_outgoing(

@@ -8,12 +8,12 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from features.ports import Lease
+from features.ports import Lease, LeaseLost, StoreRolledBack
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import LABELS, TRANSACTIONS
 from stream_app.lanes import Lanes
-from stream_app.partition import LeaseLost, Partition, StoreRolledBack
+from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
 from stream_app.side_inputs import LabelProcessor, ProfileProcessor
@@ -356,8 +356,8 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
         if log.committed:
             raise HistoryError(
                 f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
-                "histories were lost or another namespace is set. Restore Redis, or start with a new "
-                "TIDEGATE_GROUP to build the histories again from the start of the log"
+                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "
+                "a new namespace needs a new TIDEGATE_GROUP too"
             )
         return log.start
     if stored < log.start:
@@ -370,13 +370,13 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
 def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] goes on at offset {stored}, but the log starts at {start}: events were "
-        "deleted before they were processed. Restore the topic, or start with a new TIDEGATE_NAMESPACE and "
-        "TIDEGATE_GROUP to build the histories from what is left"
+        "deleted before they were processed. Restore the topic, or run 'tidegate rebuild' to build the "
+        "histories from what is left"
     )
 
 
 def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
-        "made again or lost its end. Restore it, or start with a new TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
+        "made again or lost its end. Restore it, or run 'tidegate rebuild' to build the histories from it"
     )

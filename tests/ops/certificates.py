@@ -5,10 +5,17 @@ import time
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from redis import Redis
 from redis.exceptions import RedisError
 
 from infra.embedded import EmbeddedRedis
+from infra.kafka_cluster import KafkaCluster
 from schemas.errors import DependencyError
 from tests.ops.monitoring import tool
 
@@ -82,6 +89,32 @@ class SecuredRedis(EmbeddedRedis):
                         f"redis did not start: {error}; {self.log_path.read_text()[-2000:]}"
                     ) from error
                 time.sleep(0.05)
+
+
+def secured_kafka(folder: Path, certificates: Certificates, password: str) -> KafkaCluster:
+    """Apache Kafka whose clients need TLS, a certificate and a password."""
+    # Kafka reads keys in PKCS #8 only, in one file with their chain.
+    key = load_pem_private_key(certificates.server_key.read_bytes(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    store = folder / "kafka-server.pem"
+    store.write_bytes(pem + certificates.server.read_bytes())
+    listener = "listener.name.client"
+    return KafkaCluster(
+        folder,
+        security_protocol="SASL_SSL",
+        properties={
+            f"{listener}.ssl.keystore.type": "PEM",
+            f"{listener}.ssl.keystore.location": str(store),
+            f"{listener}.ssl.truststore.type": "PEM",
+            f"{listener}.ssl.truststore.location": str(certificates.ca),
+            f"{listener}.ssl.client.auth": "required",
+            f"{listener}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            f"{listener}.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+        },
+        format_arguments=("--add-scram", f"SCRAM-SHA-512=[name=tidegate,password={password}]"),
+    )
 
 
 def environment() -> dict[str, str]:

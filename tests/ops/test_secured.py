@@ -2,19 +2,26 @@
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 import sys
 import urllib.request
 from datetime import UTC, datetime
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis import Redis
 from redis.exceptions import RedisError
 
+from generator.bank import Bank
 from generator.settings import BankSettings
-from harness.processes import ApiProcess
+from harness.processes import ApiProcess, WorkerProcess
+from infra.access import KafkaAccess
+from infra.topics_admin import TopicsAdmin
+from schemas.errors import DependencyError
 from tests.deployment import Deployment, Outputs
-from tests.ops.certificates import Certificates, SecuredRedis, environment
+from tests.ops.certificates import Certificates, SecuredRedis, environment, secured_kafka
 from tests.ops.monitoring import ROOT
 
 pytestmark = pytest.mark.ops
@@ -129,3 +136,77 @@ def test_users_may_do_no_more_than_the_programs_need(redis, certificates, secret
         ):
             with pytest.raises(RedisError, match=r"NOPERM|permission"):
                 client.execute_command(*command)
+
+
+@pytest.fixture
+def kafka(tmp_path, certificates, secrets):
+    missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    if missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{missing} not installed")
+    running = secured_kafka(tmp_path, certificates, (secrets / "redis_password").read_text())
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def kafka_access(certificates, secrets):
+    return {
+        "kafka_security": "sasl_ssl",
+        "kafka_ca": certificates.ca,
+        "kafka_certificate": certificates.client,
+        "kafka_key": certificates.client_key,
+        "kafka_username": "tidegate",
+        "kafka_password_file": secrets / "redis_password",
+    }
+
+
+async def scored(bootstrap, options, wanted):
+    """Transactions that have a score, read as they come."""
+    consumer = AIOKafkaConsumer(
+        "scores.fraud", bootstrap_servers=bootstrap, auto_offset_reset="earliest", **options
+    )
+    await consumer.start()
+    try:
+        found = []
+        async with asyncio.timeout(90):
+            while len(found) < wanted:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    found += [json.loads(record.value)["transaction_id"] for record in records]
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def test_worker_against_kafka_with_sasl_ssl_and_redis_with_tls(
+    kafka, redis, tmp_path, registry, access, kafka_access
+):
+    options = KafkaAccess(**kafka_access).options()
+    await TopicsAdmin(kafka.bootstrap, options=options).create(2)
+    events = [event for event in Bank(BANK).events() if event.topic == "transactions"]
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, **options)
+    await producer.start()
+    for event in events:
+        key = str(event.message["customer_id"]).encode()
+        await producer.send(event.topic, json.dumps(event.message).encode(), key=key)
+    await producer.flush()
+    await producer.stop()
+    settings = {
+        "bootstrap": kafka.bootstrap,
+        "redis_url": redis.url,
+        "models": registry._root,
+        "instance_id": "worker-0",
+        **access,
+        **kafka_access,
+    }
+    worker = WorkerProcess(tmp_path, settings)
+    try:
+        await asyncio.to_thread(worker.start, 60)
+        found = await scored(kafka.bootstrap, options, len(events))
+        assert sorted(found) == sorted(str(event.message["transaction_id"]) for event in events)
+    finally:
+        worker.kill()
+    assert (access["redis_password_file"]).read_text() not in worker.log_path.read_text()
+    for refused in ({}, {"security_protocol": "SSL", "ssl_context": options["ssl_context"]}):
+        with pytest.raises(DependencyError):
+            await TopicsAdmin(kafka.bootstrap, timeout_s=3, options=refused).partitions()

@@ -8,6 +8,7 @@ import pytest
 from infra.metrics import WorkerMetrics
 from models.pipeline import ChurnResult, Models
 from models.tree import TreeModel
+from schemas.errors import DependencyError
 from schemas.topics import LABELS, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
 
@@ -158,8 +159,8 @@ def test_models_in_use_are_shown(metrics, models):
 
 
 def test_failed_call_is_timed_and_counted(metrics):
-    with pytest.raises(ValueError, match="away"), metrics.dependencies.call("redis", "load"):
-        raise ValueError("away")
+    with pytest.raises(DependencyError, match="away"), metrics.dependencies.call("redis", "load"):
+        raise DependencyError("away")
     labels = {"dependency": "redis", "call": "load"}
     assert value(metrics, "tidegate_dependency_errors_total", **labels) == 1
     assert value(metrics, "tidegate_dependency_call_seconds_count", **labels) == 1
