@@ -17,6 +17,7 @@ from features.engine import Engine
 from infra.access import expires, from_environment
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics
 from infra.measured import MeasuredHistoryStore
+from infra.spans import trace_requests
 from models.registry import ModelRegistry
 
 _DESCRIPTION = """
@@ -85,7 +86,10 @@ def build(settings: ApiSettings) -> FastAPI:
     models = ModelRegistry(settings.models).load_champions(engine)
     shown.show(models)
     services = Services(store, models, store.ping, lambda: datetime.now(UTC))
-    return create_app(services, store.close, registry)
+    app = create_app(services, store.close, registry)
+    if settings.tracing:
+        trace_requests(app, "tidegate-api")
+    return app
 
 
 def serve(settings: ApiSettings) -> None:

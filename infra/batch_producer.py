@@ -24,6 +24,8 @@ class Message(Protocol):
     def key(self) -> bytes | None: ...  # noqa: D102
     @property
     def value(self) -> bytes: ...  # noqa: D102
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]: ...  # noqa: D102
 
 
 class BatchProducer:
@@ -93,10 +95,10 @@ class BatchProducer:
         # One batch after the other: two in flight could change places after a retry.
         batch = producer.create_batch()
         for message in messages:
-            if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+            if _append(batch, message) is None:
                 await self._send(producer, batch, topic, partition)
                 batch = producer.create_batch()
-                if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+                if _append(batch, message) is None:
                     raise ValueError(f"a message of {len(message.value)} bytes for {topic} is too large")
         await self._send(producer, batch, topic, partition)
 
@@ -104,3 +106,8 @@ class BatchProducer:
         if batch.record_count():  # type: ignore[attr-defined]
             batch.close()  # type: ignore[attr-defined]
             await (await producer.send_batch(batch, topic, partition=partition))
+
+
+def _append(batch: Any, message: Message) -> Any:
+    """Append a message; `None` where it does not fit."""
+    return batch.append(key=message.key, value=message.value, timestamp=None, headers=message.headers)

@@ -25,6 +25,7 @@ from infra.log_tail import LogTail
 from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
+from infra.spans import score_span
 from infra.topics_admin import TopicsAdmin
 from models.pipeline import Models
 from models.registry import ModelRegistry
@@ -176,6 +177,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             Placement(partitions, partition_for),
             lambda: to_rfc3339(datetime.now(UTC)),
             _crash_at(settings.crash_point),
+            score_span("tidegate-worker") if settings.tracing else lambda headers: headers,
         )
         check_log = _log_check(store, admin)
 

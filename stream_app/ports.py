@@ -7,15 +7,22 @@ from typing import Protocol
 
 from models.pipeline import ChurnResult, Events, ScoredChunk
 
+Headers = tuple[tuple[str, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to publish."""
+    """One message to publish.
+
+    Attributes:
+        headers: The trace context of what it came from.
+    """
 
     topic: str
     partition: int
     key: bytes | None
     value: bytes
+    headers: Headers = ()
 
 
 class Publisher(Protocol):

@@ -22,8 +22,9 @@ from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from stream_app.dead_letter import dead_letter
 from stream_app.partition import Partition, group_rows
-from stream_app.ports import Observer, Outgoing, Publisher
+from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import Retry
+from stream_app.trace import trace_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Delivery:
     Attributes:
         clock: RFC 3339 text of now; stamps `scored_at` and decides nothing.
         crash: Called with the name of each point at which a crash is worth testing.
+        trace: Makes the trace context of a score from that of its transaction.
     """
 
     store: HistoryStore
@@ -50,6 +52,7 @@ class Delivery:
     placement: Placement
     clock: Callable[[], str]
     crash: Callable[[str], None] = field(default=lambda point: None)
+    trace: Callable[[Headers], Headers] = field(default=lambda headers: headers)
 
     async def publish(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
         """Publish, trying until the broker has it all."""
@@ -115,7 +118,9 @@ class Delivery:
     def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
         """The same record for the partition it belongs in."""
         self.observer.outcome("forwarded")
-        return Outgoing(record.topic, partition, customer_id.encode(), record.value)
+        return Outgoing(
+            record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
+        )
 
     def refuse(self, record: Any, refused: EventError) -> Outgoing:
         """A dead letter, counted."""
@@ -249,6 +254,7 @@ class TransactionProcessor:
                 if not partition.is_published(record.offset):
                     outgoing.append(letter)
                 continue
+            headers = self._delivery.trace(trace_context(record.headers))
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
                 messages.fraud_score(
@@ -264,10 +270,10 @@ class TransactionProcessor:
             scores.setdefault(transaction.customer_id, []).append(score)
             if partition.is_published(record.offset):
                 continue
-            own.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            own.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
-                outgoing.append(Outgoing(ALERTS.name, number, key, alert))
+                outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
         if not partition.is_published(part.next_offset - 1):
             outgoing += churn_messages

@@ -55,5 +55,8 @@ class WorkerSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: for people on a terminal, else JSON."
     )
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
+    )
     # Test seam, documented in docs/operations.md: the process kills itself at a named point.
     crash_point: str = Field(default="", description="For fault tests: where to stop without a word.")

@@ -194,6 +194,7 @@ class Worker:
             await self._labels.process(partition, chunk)
         else:
             await self._profiles.process(partition, chunk)
+        _log.debug("chunk committed", topic=chunk.topic, partition=chunk.partition, upto=chunk.next_offset)
         self._delivery.observer.chunk(chunk.topic, len(chunk.records))
         self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
 

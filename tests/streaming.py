@@ -55,10 +55,17 @@ class Kafka:
         self.starts: dict[tuple[str, int], int] = {}
         self.committed: dict[tuple[str, int], int] = {}
 
-    def put(self, topic: str, partition: int, value: object, key: bytes | None = b"k") -> Record:
+    def put(
+        self,
+        topic: str,
+        partition: int,
+        value: object,
+        key: bytes | None = b"k",
+        headers: tuple[tuple[str, bytes], ...] = (),
+    ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key)
+        record = Record(topic, partition, len(log), raw, key, headers=headers)
         log.append(record)
         return record
 
@@ -129,7 +136,7 @@ class Publisher:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)
         for message in messages[:through]:
-            self.kafka.put(message.topic, message.partition, message.value, message.key)
+            self.kafka.put(message.topic, message.partition, message.value, message.key, message.headers)
         if error is not None:
             raise error
 
