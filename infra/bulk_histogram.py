@@ -1,4 +1,4 @@
-"""Histograms of arrays: a chunk's values at once, at a cost that does not grow with each value."""
+"""Metrics of arrays: a chunk's values at once, at a cost that hardly grows with each value."""
 
 from collections.abc import Iterator, Sequence
 from threading import Lock
@@ -6,7 +6,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _Values = npt.NDArray[np.float64]
@@ -65,3 +65,46 @@ class BulkHistogram(Collector):
             buckets=list(zip(bounds, map(float, cumulative), strict=True)),
             sum_value=total,
         )
+
+
+class BulkCounter(Collector):
+    """A counter with one label that counts for all its values at once.
+
+    Args:
+        name: Of the metric, without `_total`.
+        documentation: Its meaning.
+        label: Name of its label.
+        registry: Where it is kept.
+
+    >>> counter = BulkCounter("unknown", "Unknown.", "feature", CollectorRegistry())
+    >>> counter.use(["a", "b"])
+    >>> counter.inc(np.array([2, 0]))
+    >>> [(s.labels["feature"], s.value) for f in counter.collect() for s in f.samples]
+    [('a', 2), ('b', 0)]
+    """
+
+    def __init__(self, name: str, documentation: str, label: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._labelnames = (label,)
+        self._values: tuple[str, ...] = ()
+        self._counts = np.zeros(0, dtype=np.int64)
+        registry.register(self)
+
+    def use(self, values: Sequence[str]) -> None:
+        """Count for these values of the label from now on, from zero."""
+        self._values, self._counts = tuple(values), np.zeros(len(values), dtype=np.int64)
+
+    def inc(self, counts: npt.NDArray[np.int64]) -> None:
+        """Add to each value, in their order."""
+        self._counts += counts
+
+    def describe(self) -> Iterator[Metric]:
+        """The metric without values."""
+        yield CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric as it is now."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
+        for value, count in zip(self._values, self._counts.tolist(), strict=True):
+            family.add_metric([value], count)
+        yield family
