@@ -26,6 +26,9 @@ class ApiSettings(BaseSettings):
     )
     http_host: str = Field(default="127.0.0.1", description="Address to listen on. There is no login yet.")
     http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines shown."
     )

@@ -26,7 +26,9 @@ COMMANDS = {
     "state": "What Redis holds.",
     "rebuild": "Remove all histories; workers build them again from the start of the log.",
     "schemas": "Message schemas.",
+    "doctor": "Check a deployment and say what to change; nothing is changed.",
     "settings": "Print every setting with its variable and default.",
+    "metrics": "Print every metric with its labels and meaning.",
     "bench": "Measurements.",
 }
 

@@ -45,6 +45,7 @@ class RedisHistoryStore:
         namespace: First part of every key.
         timeout_s: Limit of one call.
         recent_scores: Fraud scores kept per customer for lookups.
+        options: Encryption and login, from `infra.access`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class RedisHistoryStore:
         namespace: str = "tg",
         timeout_s: float = 5.0,
         recent_scores: int = 10,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         # A pooled connection that a restarted server has closed says so at its next use: once more, at
         # once, on a new one. What ran into the time limit is not tried again here.
@@ -65,6 +67,7 @@ class RedisHistoryStore:
             socket_connect_timeout=timeout_s,
             health_check_interval=15,
             retry=retry,
+            **(options or {}),
         )
         # Neither password: one may stand before the host, one among the options.
         self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://").split("?")[0]

@@ -76,8 +76,11 @@ class Partition:
             return None
         return self.lease.next_offsets.get(topic, self.starts.get(topic))
 
-    async def load(self, customer_ids: Sequence[str]) -> None:
+    async def load(self, customer_ids: Sequence[str]) -> int:
         """Bring the histories of customers into the arena; Redis is asked only for those not there.
+
+        Returns:
+            How many were not.
 
         Raises:
             DependencyError: The store does not answer.
@@ -92,6 +95,7 @@ class Partition:
             for customer_id, stored in zip(missing, histories, strict=True):
                 self.arena.put(customer_id, decode(stored))
                 self._stored_bytes[customer_id] = len(stored or b"")
+        return len(missing)
 
     def is_published(self, offset: int) -> bool:
         """Whether what follows from a transaction of this offset is on the output topics already."""

@@ -16,6 +16,10 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     group: str = Field(default="tidegate", description="Kafka consumer group.")
+    instance_id: str = Field(
+        default="",
+        description="Name of this worker that stays over restarts; Kafka gives its partitions back to it.",
+    )
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
     partitions: int = Field(default=4, ge=1, description="Partitions of topics that the worker creates.")
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
@@ -55,6 +59,9 @@ class WorkerSettings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: for people on a terminal, else JSON."
+    )
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
     )
     # Test seam, documented in docs/operations.md: the process kills itself at a named point.
     crash_point: str = Field(default="", description="For fault tests: where to stop without a word.")

@@ -69,6 +69,10 @@ class Log(Protocol):
         """Offset behind the last record the consumer gave out; `None` while it is not sought."""
         ...
 
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        ...
+
 
 class Worker:
     """Owns partitions and runs their chunks. Implements `transport.Positions` and `liveness.Progress`."""
@@ -99,7 +103,7 @@ class Worker:
         self._taking: set[int] = set()
         self.lanes = Lanes(self.handle, chunk_records)
         self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
-        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed)
+        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed, models)
         self._profiles = ProfileProcessor(delivery)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
@@ -190,6 +194,7 @@ class Worker:
             await self._labels.process(partition, chunk)
         else:
             await self._profiles.process(partition, chunk)
+        _log.debug("chunk committed", topic=chunk.topic, partition=chunk.partition, upto=chunk.next_offset)
         self._delivery.observer.chunk(chunk.topic, len(chunk.records))
         self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
 
@@ -289,6 +294,19 @@ class Worker:
     def reached(self, topic: str, partition: int) -> int | None:
         """Next offset to process; `None` where the partition is not ours."""
         return self._partition(partition).next_offset(topic)
+
+    def log_end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        return self._log.end(topic, partition)
+
+    def oldest_ms(self, topic: str, partition: int) -> int | None:
+        """The broker's timestamp of the oldest record that is held here unprocessed."""
+        chunk = self.lanes.oldest(topic, partition)
+        return None if chunk is None else int(chunk.records[0].timestamp)
+
+    def watermarks_ms(self) -> Mapping[int, int]:
+        """Newest event time of each partition that is ours."""
+        return {n: p.lease.watermark_ms for n, p in self._partitions.items() if p.lease is not None}
 
     def is_busy(self, topic: str, partition: int) -> bool:
         """Whether a lease is being taken, or a chunk is under way, if only to wait for a dependency."""
