@@ -1,5 +1,6 @@
 """Where the API is put together and run."""
 
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.middleware.cors import CORSMiddleware
 
+from api.audit import Auditor
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
@@ -24,8 +26,10 @@ from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
+from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import KeyRing
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
@@ -62,7 +66,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
-        yield
+        async with security.auditor.running() if security.auditor else contextlib.nullcontext():
+            yield
         if close is not None:
             await close()
 
@@ -137,6 +142,10 @@ def _security(
     settings: ApiSettings, registry: CollectorRegistry
 ) -> tuple[Security, list[Callable[[], Awaitable[None]]]]:
     """How settings close the API, and what is to be closed at the end."""
+    if settings.api_mode == "production" and settings.security_dir.is_dir():
+        for path in settings.security_dir.glob("*.json"):
+            if is_exposed(path):
+                raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
     limiter = None
     closing: list[Callable[[], Awaitable[None]]] = []
     if settings.rate_limits == "on" or (settings.rate_limits == "auto" and settings.auth != "off"):
@@ -150,8 +159,15 @@ def _security(
             registry=registry,
         )
         limiter = Limits(_quotas(settings), counter, LocalLimiter(), lambda event: noted.labels(event).inc())
+    auditor = None
+    if settings.audit == "on" or (settings.audit == "auto" and settings.auth != "off"):
+        told = settings.audit_keys.get_secret_value()
+        ring = KeyRing.of_text(told) if told else KeyRing.of_file(settings.security_dir, "audit")
+        trail = AuditLog(settings.audit_dir, ring, anchor=settings.audit_anchor)
+        audited = Counter("tidegate_audit_total", "Audit records.", ["event"], registry=registry)
+        auditor = Auditor(trail, lambda event: audited.labels(event).inc())
     if settings.auth == "off":
-        return Security(limits=limiter), closing
+        return Security(limits=limiter, auditor=auditor), closing
     said = {
         "issuer": settings.auth_issuer,
         "audience": settings.auth_audience,
@@ -167,16 +183,14 @@ def _security(
             count=lambda outcome: fetched.labels(outcome).inc(),
         )
         closing.append(remote.close)
-        return Security(TokenVerifier(remote, **said, now=_now), limits=limiter), closing
+        verifier = TokenVerifier(remote, **said, now=_now)
+        return Security(verifier, limits=limiter, auditor=auditor), closing
     keys = SigningKeys(settings.security_dir)
     clients = ClientStore(settings.security_dir)
-    for path in (keys.path, clients.path):
-        if path.exists() and is_exposed(path) and settings.api_mode == "production":
-            raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
     keys.current()
     issuer = TokenIssuer(lambda: keys.current().key, **said, ttl_s=settings.auth_token_ttl_s, now=_now)
     verifier = TokenVerifier(keys, **said, now=_now)
-    return Security(verifier, clients, issuer, keys.public, limiter), closing
+    return Security(verifier, clients, issuer, keys.public, limiter, auditor), closing
 
 
 def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:

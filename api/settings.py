@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.limits import Quota
@@ -70,6 +70,16 @@ class ApiSettings(BaseSettings):
     rate_bulk: Rate = Field(default="60/60s", description="Lists, batches, figures, per client and route.")
     rate_change: Rate = Field(
         default="60/60s", description="Exports, erasures, reloads, per client and route."
+    )
+    audit: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Audit trail; auto: on with auth."
+    )
+    audit_dir: Path = Field(default=Path(".tidegate/audit"), description="Folder of the audit trail.")
+    audit_anchor: Path | None = Field(
+        default=None, description="File for its anchors, on another disk or machine."
+    )
+    audit_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: audit-keys.json in TIDEGATE_SECURITY_DIR."
     )
     cors_origins: list[str] = Field(
         default_factory=list, description="JSON list of web origins that may read answers; empty: none."

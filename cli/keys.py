@@ -8,9 +8,11 @@ import typer
 from rich.table import Column, Table
 
 from cli.console import out, print_json
+from infra.key_ring import PURPOSES, add_key
 from infra.signing_keys import ALGORITHMS, SigningKey, SigningKeys
+from schemas.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Keys that sign access tokens.")
+app = typer.Typer(no_args_is_help=True, help="Keys for tokens, audit and data.")
 Folder = Annotated[
     Path, typer.Option("--dir", envvar="TIDEGATE_SECURITY_DIR", help="Folder of signing keys and clients.")
 ]
@@ -22,13 +24,16 @@ _LEEWAY_S = 60
 
 @app.callback()
 def keys() -> None:
-    """Keys that sign access tokens."""
+    """Keys for tokens, audit and data."""
 
 
 @app.command()
 def rotate(
     folder: Folder = _DEFAULT,
     algorithm: Annotated[str, typer.Option(help=" or ".join(ALGORITHMS) + ".")] = "ES256",
+    purpose: Annotated[
+        str, typer.Option("--for", help="tokens, audit (the trail) or data (customers' contact data).")
+    ] = "tokens",
     wait: Annotated[
         float,
         typer.Option(min=0, help="Seconds until the new key signs: longer than others keep the key set."),
@@ -38,10 +43,21 @@ def rotate(
     ] = 600.0,
     json: Json = False,
 ) -> None:
-    """Make a new signing key; the one before it verifies on until its last token has expired.
+    """Make a new key; what was made with those before it stays good.
 
-    Running API processes see it within a second; no valid token is refused. The first key signs at once.
+    Keys for tokens: running API processes see it within a second, it signs after the wait (the first one at
+    once), and no valid token is refused. Keys for audit and data are used from the next start of API and
+    workers on; those before them stay, to verify and to read.
     """
+    if purpose in PURPOSES:
+        name = add_key(folder, purpose)
+        if json:
+            print_json({"key": name, "for": purpose})
+        else:
+            out.print(f"{purpose} key {name}", highlight=False, soft_wrap=True)
+        return
+    if purpose != "tokens":
+        raise ConfigError(f"keys are for tokens, {' or '.join(PURPOSES)}, not {purpose}")
     keys = SigningKeys(folder)
     made = keys.rotate(algorithm=algorithm, wait_s=wait, keep_s=ttl + _LEEWAY_S)
     row = _row(made, keys)
