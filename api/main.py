@@ -20,16 +20,20 @@ from api.gate import Gate, Security, authorise
 from api.headers import SecurityHeaders
 from api.limits import Kind, Limits, LocalLimiter, Quota
 from api.middleware import BodyLimit, Measured
+from api.personal import Personal
 from api.production import check
 from api.routes import auth, customers, health, inference
+from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
 from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
+from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.erasure_requests import ErasureRequests
 from infra.history_store import RedisHistoryStore
-from infra.key_ring import KeyRing
+from infra.key_ring import KeyRing, data_keys
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
@@ -49,6 +53,7 @@ def create_app(
     security: Security | None = None,
     settings: ApiSettings | None = None,
     registry: CollectorRegistry | None = None,
+    personal: Mapping[str, Personal] | None = None,
 ) -> FastAPI:
     """The application over given services.
 
@@ -58,6 +63,7 @@ def create_app(
         security: How it is closed; open if left out.
         settings: For documentation pages, browsers and HTTPS.
         registry: Of metrics.
+        personal: Customers' own data, by tenant.
     """
     tenants = {"default": services} if isinstance(services, Services) else dict(services)
     security = security or Security()
@@ -87,6 +93,7 @@ def create_app(
     )
     app.state.tenants = tenants
     app.state.security = security
+    app.state.personal = personal or {}
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, security=security, registry=app.state.registry)
@@ -101,7 +108,7 @@ def create_app(
     app.add_middleware(SecurityHeaders, https=settings.tls_cert is not None or bool(settings.trusted_proxies))
     app.add_middleware(Measured, registry=app.state.registry)
     add_error_handlers(app)
-    for module in (health, auth, customers, inference):
+    for module in (health, auth, customers, personal_routes, inference):
         app.include_router(module.router)
     add_document(app)
     if settings.http_docs:
@@ -128,6 +135,8 @@ def build(settings: ApiSettings) -> FastAPI:
         for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items()
     }
 
+    personal = _personal(settings, stores, closing)
+
     async def close() -> None:
         for store in stores.values():
             await store.close()
@@ -135,7 +144,7 @@ def build(settings: ApiSettings) -> FastAPI:
             await part()
 
     services = {tenant: Services(store, models, store.ping, _now) for tenant, store in stores.items()}
-    return create_app(services, close, security, settings, registry)
+    return create_app(services, close, security, settings, registry, personal)
 
 
 def _security(
@@ -191,6 +200,26 @@ def _security(
     issuer = TokenIssuer(lambda: keys.current().key, **said, ttl_s=settings.auth_token_ttl_s, now=_now)
     verifier = TokenVerifier(keys, **said, now=_now)
     return Security(verifier, clients, issuer, keys.public, limiter, auditor), closing
+
+
+def _personal(
+    settings: ApiSettings,
+    stores: Mapping[str, RedisHistoryStore],
+    closing: list[Callable[[], Awaitable[None]]],
+) -> dict[str, Personal]:
+    """How customers' own data is opened and erased, by tenant."""
+    ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+    brokers = settings.tenant_bootstrap
+    if not brokers and len(stores) == 1:
+        brokers = dict.fromkeys(stores, settings.bootstrap)
+    found = {}
+    for tenant, store in stores.items():
+        vault = ContactVault(LocalMasterKeys(ring), store.namespace) if ring else None
+        requests = ErasureRequests(brokers[tenant], store) if tenant in brokers else None
+        if requests is not None:
+            closing.append(requests.close)
+        found[tenant] = Personal(vault.open if vault else None, requests.send if requests else None)
+    return found
 
 
 def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:

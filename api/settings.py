@@ -53,9 +53,7 @@ class ApiSettings(BaseSettings):
     auth_keys_stale_s: float = Field(
         default=3600.0, gt=0, description="How long keys are used while the other issuer is away."
     )
-    security_dir: Path = Field(
-        default=Path(".tidegate/security"), description="Folder of signing keys and clients."
-    )
+    security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
     tenants: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, tenant to namespace of its histories; empty: {"default": TIDEGATE_NAMESPACE}.',
@@ -70,6 +68,14 @@ class ApiSettings(BaseSettings):
     rate_bulk: Rate = Field(default="60/60s", description="Lists, batches, figures, per client and route.")
     rate_change: Rate = Field(
         default="60/60s", description="Exports, erasures, reloads, per client and route."
+    )
+    bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka brokers, HOST:PORT[,HOST:PORT].")
+    tenant_bootstrap: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON, tenant to Kafka brokers for erasures; empty: TIDEGATE_BOOTSTRAP, for one tenant.",
+    )
+    data_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: data-keys.json in TIDEGATE_SECURITY_DIR."
     )
     audit: Literal["auto", "on", "off"] = Field(
         default="auto", description="Audit trail; auto: on with auth."

@@ -77,6 +77,17 @@ class KeyRing:
         return cls.of_text(_text(path))
 
 
+def data_keys(text: str, folder: Path) -> KeyRing | None:
+    """Master keys of contact data, from text or else from the folder; `None` where there are none.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
+    if text:
+        return KeyRing.of_text(text)
+    return KeyRing.of_file(folder, "data") if file_of(folder, "data").exists() else None
+
+
 def file_of(folder: Path, purpose: str) -> Path:
     """Where the keys of a purpose are."""
     return folder / f"{purpose}-keys.json"
