@@ -295,7 +295,8 @@ class Stream:
             more = False
             for topic in topics:
                 for number in range(self.partitions):
-                    chunk = self.consumer.fetch(topic, number, next(wanted, 1000))
+                    most = 1000 if topic == ERASURES.name else next(wanted, 1000)
+                    chunk = self.consumer.fetch(topic, number, most)
                     if chunk is not None:
                         more = True
                         await self.worker.handle(chunk)

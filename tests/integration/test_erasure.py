@@ -94,7 +94,10 @@ async def test_an_erased_customer_is_gone_and_stays_gone_when_all_is_built_anew(
     await deployment.create_topics()
     await deployment.publish(messages())
     api_process = ApiProcess(tmp_path, settings)
-    with deployment.worker(security_dir=security), api_process:
+    worker = deployment.worker(security_dir=security)
+    for part in (worker, api_process):
+        part.start(120)  # a busy machine takes its time to load them
+    try:
         async with Outputs(deployment.stack.bootstrap) as outputs:
             await outputs.until_scored([f"t-{n}" for n in range(240)])
         async with httpx.AsyncClient(base_url=api_process.url, timeout=20) as api:
@@ -119,20 +122,24 @@ async def test_an_erased_customer_is_gone_and_stays_gone_when_all_is_built_anew(
             await eventually(is_gone, 30, "the customer is gone")
         after = stored(deployment.stack.redis_url, "tg")
         assert after == {c: h for c, h in before.items() if c != ERASED}
+    finally:
+        api_process.stop()
+        worker.stop()
     found = everything(deployment.stack.redis_url)
     assert ERASED.encode() not in found
     for value in CONTACT.values():
         assert value.encode() not in found
 
     # Anew, from the start of the log, into an empty namespace.
-    with deployment.worker(security_dir=security, namespace="anew", group="anew"):
+    anew_worker = deployment.worker(security_dir=security, namespace="anew", group="anew")
+    anew_worker.start(120)
 
-        async def is_built() -> bool:
-            histories = stored(deployment.stack.redis_url, "anew")
-            counted = sum(decode(h).totals.count for c, h in histories.items() if c != ERASED)
-            return counted == 220
+    def is_built() -> bool:
+        histories = stored(deployment.stack.redis_url, "anew")
+        return sum(decode(h).totals.count for c, h in histories.items() if c != ERASED) == 220
 
-        await eventually(is_built, 60, "histories from the log")
+    await eventually(is_built, 60, "histories from the log")
+    anew_worker.stop()
     anew = stored(deployment.stack.redis_url, "anew")
     assert anew == after
     assert ERASED.encode() not in everything(deployment.stack.redis_url)
