@@ -1,5 +1,6 @@
 """`tidegate keys`."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,9 @@ import typer
 from rich.table import Column, Table
 
 from cli.console import out, print_json
-from infra.key_ring import PURPOSES, add_key
+from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.key_ring import PURPOSES, add_key, data_keys, remove_key
+from infra.profiles import StoredProfiles
 from infra.signing_keys import ALGORITHMS, SigningKey, SigningKeys
 from schemas.errors import ConfigError
 
@@ -57,7 +60,7 @@ def rotate(
             out.print(f"{purpose} key {name}", highlight=False, soft_wrap=True)
         return
     if purpose != "tokens":
-        raise ConfigError(f"keys are for tokens, {' or '.join(PURPOSES)}, not {purpose}")
+        _require_purpose(purpose)
     keys = SigningKeys(folder)
     made = keys.rotate(algorithm=algorithm, wait_s=wait, keep_s=ttl + _LEEWAY_S)
     row = _row(made, keys)
@@ -86,9 +89,63 @@ def list_keys(folder: Folder = _DEFAULT, json: Json = False) -> None:
 
 
 @app.command()
-def revoke(kid: Annotated[str, typer.Argument(help="Name of the key.")], folder: Folder = _DEFAULT) -> None:
-    """Forget a key that others may know: every token it signed is refused within a second."""
-    SigningKeys(folder).revoke(kid)
+def revoke(
+    kid: Annotated[str, typer.Argument(help="Name of the key.")],
+    purpose: Annotated[str, typer.Option("--for", help="tokens, audit or data.")] = "tokens",
+    folder: Folder = _DEFAULT,
+) -> None:
+    """Forget a key.
+
+    Of tokens: every token it signed is refused within a second. Of data: what is still sealed under it can
+    never be opened again, also in backups; run 'tidegate keys rewrap' before. Of audit: its records cannot be
+    verified any more.
+    """
+    if purpose == "tokens":
+        SigningKeys(folder).revoke(kid)
+    else:
+        _require_purpose(purpose)
+        remove_key(folder, purpose, kid)
+
+
+@app.command()
+def rewrap(
+    redis_url: Annotated[str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey.")] = (
+        "redis://127.0.0.1:6379/0"
+    ),
+    namespace: Annotated[
+        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every key.")
+    ] = "tg",
+    folder: Folder = _DEFAULT,
+    key_text: Annotated[
+        str, typer.Option(envvar="TIDEGATE_DATA_KEYS", help="NAME:BASE64,... instead.", show_default=False)
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Put the keys of all sealed contact data under the newest master key, while workers run on.
+
+    Restart the workers with the new key first, so that nothing is sealed under an old one meanwhile.
+    """
+    ring = data_keys(key_text, folder)
+    if ring is None:
+        raise ConfigError("there is no master key: run 'tidegate keys rotate --for data'")
+
+    async def run() -> dict[str, int]:
+        profiles = StoredProfiles(redis_url, namespace)
+        try:
+            return await profiles.rewrap(ContactVault(LocalMasterKeys(ring), namespace), ring.current.key_id)
+        finally:
+            await profiles.close()
+
+    counts = asyncio.run(run())
+    if json:
+        print_json(counts)
+    else:
+        out.print(", ".join(f"{count} {what}" for what, count in counts.items()), highlight=False)
+
+
+def _require_purpose(purpose: str) -> None:
+    if purpose not in PURPOSES:
+        raise ConfigError(f"keys are for tokens, {' or '.join(PURPOSES)}, not {purpose}")
 
 
 def _row(key: SigningKey, keys: SigningKeys) -> dict[str, Any]:
