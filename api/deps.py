@@ -1,7 +1,7 @@
 """What routes are given."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from api.audit import about
 from api.errors import UnknownCustomer
+from api.failure_policy import FailurePolicy
 from api.gate import PRINCIPAL
 from api.tokens import Principal
 from features.codec import History, decode
@@ -33,6 +34,7 @@ class Services:
     models: Models
     ping: Callable[[], Awaitable[None]]
     now: Callable[[], datetime]
+    policy: FailurePolicy = field(default_factory=FailurePolicy)
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -16,6 +16,7 @@ from api.audit import Auditor
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
+from api.failure_policy import FailurePolicy
 from api.gate import Gate, Security, authorise
 from api.headers import SecurityHeaders
 from api.limits import Kind, Limits, LocalLimiter, Quota
@@ -95,6 +96,8 @@ def create_app(
     app.state.security = security
     app.state.personal = personal or {}
     app.state.registry = registry or CollectorRegistry()
+    # One for all tenants, where there are several.
+    next(iter(tenants.values())).policy.register(app.state.registry)
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, security=security, registry=app.state.registry)
     if settings.cors_origins:
@@ -143,7 +146,8 @@ def build(settings: ApiSettings) -> FastAPI:
         for part in closing:
             await part()
 
-    services = {tenant: Services(store, models, store.ping, _now) for tenant, store in stores.items()}
+    policy = FailurePolicy(settings.on_redis_away, settings.on_history_unreadable)
+    services = {tenant: Services(store, models, store.ping, _now, policy) for tenant, store in stores.items()}
     return create_app(services, close, security, settings, registry, personal)
 
 

@@ -46,7 +46,7 @@ class ErasureRequests:
                 self._started = True
         value = erasure.model_dump_json(exclude_none=True).encode()
         await self._producer.publish(
-            [_Request(ERASURES.name, partition, erasure.customer_id.encode(), value)]
+            [_Request(ERASURES.name, partition, erasure.customer_id.encode(), value)], partition
         )
 
     async def close(self) -> None:
