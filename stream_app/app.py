@@ -20,7 +20,9 @@ import stream_app.transport as transport
 from features.engine import Engine
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
+from infra.contact_vault import ContactVault, LocalMasterKeys
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import data_keys
 from infra.log_tail import LogTail
 from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
@@ -38,6 +40,7 @@ from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
+from stream_app.side_inputs import Seal
 from stream_app.vitals import Vitals
 from stream_app.worker import LogRange, Worker
 
@@ -166,6 +169,8 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         engine = Engine()
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
+        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
@@ -185,7 +190,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         async def vitals(worker: Worker) -> None:
             await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
 
-        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop)
+        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop, seal)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -244,6 +249,7 @@ async def _run(
     check_log: Callable[[], Awaitable[None]],
     vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
+    seal: Seal | None,
 ) -> int:
     app = create_faust_app(settings, from_environment()[0])
 
@@ -264,6 +270,7 @@ async def _run(
         check_log=check_log,
         published_upto=published_upto,
         chunk_records=settings.chunk_records,
+        seal=seal,
     )
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms
