@@ -9,6 +9,7 @@ from rich.table import Table
 from api.settings import ApiSettings
 from cli.console import out, print_json
 from infra.settings_table import markdown, settings_of
+from sink.settings import SinkSettings
 from stream_app.settings import WorkerSettings
 
 
@@ -17,7 +18,7 @@ def settings(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/settings.md.")] = False,
 ) -> None:
     """Print every setting with its variable and default."""
-    found = settings_of([("worker", WorkerSettings), ("API", ApiSettings)])
+    found = settings_of([("worker", WorkerSettings), ("sink", SinkSettings), ("API", ApiSettings)])
     if as_markdown:
         print(markdown(found), end="")
     elif json:

@@ -1,6 +1,7 @@
 """Files that are generated from code say what the code says."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from features.describe import markdown as features_markdown
 from infra.settings_table import markdown as settings_markdown
 from infra.settings_table import settings_of
 from schemas.export import documents
+from sink.settings import SinkSettings
 from stream_app.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,13 +32,16 @@ def test_feature_document_is_what_the_declarations_say():
 
 
 def test_settings_document_is_what_the_classes_say():
-    expected = settings_markdown(settings_of([("worker", WorkerSettings), ("API", ApiSettings)]))
+    expected = settings_markdown(
+        settings_of([("worker", WorkerSettings), ("sink", SinkSettings), ("API", ApiSettings)])
+    )
     assert (ROOT / "docs" / "settings.md").read_text() == expected, "run 'make generated'"
 
 
 def test_settings_of_the_same_name_have_the_same_default():
-    for name in WorkerSettings.model_fields.keys() & ApiSettings.model_fields.keys():
-        assert WorkerSettings.model_fields[name].default == ApiSettings.model_fields[name].default, name
+    for one, other in combinations((WorkerSettings, SinkSettings, ApiSettings), 2):
+        for name in one.model_fields.keys() & other.model_fields.keys():
+            assert one.model_fields[name].default == other.model_fields[name].default, name
 
 
 def test_every_setting_and_feature_has_a_meaning():
