@@ -15,6 +15,14 @@ class Outcome(StrEnum):
     ROLLED_BACK = "rolled_back"  # the store lost writes: acquire again and seek back
 
 
+class LeaseLost(Exception):
+    """The partition belongs to somebody else now: drop it."""
+
+
+class StoreRolledBack(Exception):
+    """The store lost writes: take the lease again and go back to where it is."""
+
+
 @dataclass(slots=True)
 class Lease:
     """The right to write a partition's state, and how far that state goes.
@@ -34,6 +42,23 @@ class Lease:
     next_offsets: dict[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+
+    def require_same(self, epoch: int, owner: str, next_offsets: Mapping[str, int]) -> None:
+        """Compare with what the store says of the partition.
+
+        Raises:
+            LeaseLost: Somebody else has it, and may have gone on.
+            StoreRolledBack: The store is not where this lease is.
+        """
+        # A smaller epoch than ours can only be a store that went back in time.
+        if epoch < self.epoch:
+            raise StoreRolledBack(f"partition {self.partition}: epoch {epoch} behind {self.epoch}")
+        if (epoch, owner) != (self.epoch, self.owner):
+            raise LeaseLost(f"partition {self.partition}")
+        if next_offsets != self.next_offsets:
+            raise StoreRolledBack(
+                f"partition {self.partition}: the store is at {dict(next_offsets)}, not {self.next_offsets}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +86,7 @@ class Commit:
     """Everything that one chunk changes, applied in one atomic step or not at all.
 
     Attributes:
-        source: Topic of the chunk; empty for a sweep, which moves no offset.
+        source: Topic of the chunk. A sweep names the transactions and moves no offset.
         expected_next: Next offset of the source before this commit; `None` before the first.
         next_offset: Next offset after it.
         scores: Newest fraud scores by customer, oldest first, as JSON.
@@ -112,8 +137,21 @@ class HistoryStore(Protocol):
         """
         ...
 
-    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
-        """Stored histories, in the order asked for."""
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
+        """Stored histories, in the order asked for.
+
+        Args:
+            partition: Source partition.
+            customer_ids: Of that partition.
+            lease: Whoever is about to publish what follows from the histories gives the lease: behind a
+                lease that was lost, or a store that went back, they are not what comes before the chunk.
+
+        Raises:
+            LeaseLost: The lease is somebody else's.
+            StoreRolledBack: The store is not where the lease is.
+        """
         ...
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:

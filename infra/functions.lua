@@ -42,17 +42,15 @@ local function apply(keys, args)
     return 'FENCED'
   end
   local source = args[3]
-  if source ~= '' then
-    local stored = redis.call('HGET', meta, 'next:' .. source) or ''
-    if stored == args[5] and stored ~= args[4] then return 'ALREADY_APPLIED' end
-    if stored ~= args[4] then return 'ROLLED_BACK' end
-  end
+  local stored_next = redis.call('HGET', meta, 'next:' .. source) or ''
+  if stored_next == args[5] and stored_next ~= args[4] then return 'ALREADY_APPLIED' end
+  if stored_next ~= args[4] then return 'ROLLED_BACK' end
   local i = 8
   while i <= #args do
     local op = args[i]
     if op == 'A' or op == 'R' then
       local stored = redis.call('STRLEN', keys[tonumber(args[i + 1])])
-      -- Sweeps move no offset: the length is all that tells a store that went back in time.
+      -- Sweeps move no offset, so one that is tried again finds its own length.
       local again = op == 'R' and stored == #args[i + 3]
       if stored ~= tonumber(args[i + 2]) and not again then
         return redis.error_reply('HISTORY ' .. keys[tonumber(args[i + 1])])
@@ -86,7 +84,7 @@ local function apply(keys, args)
     end
     i = i + width(args, i)
   end
-  if source ~= '' then redis.call('HSET', meta, 'next:' .. source, args[5]) end
+  redis.call('HSET', meta, 'next:' .. source, args[5])
   if tonumber(args[6]) > tonumber(held[3] or '0') then redis.call('HSET', meta, 'watermark', args[6]) end
   if tonumber(args[7]) > tonumber(held[4] or '-1') then redis.call('HSET', meta, 'swept', args[7]) end
   return 'APPLIED'

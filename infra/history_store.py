@@ -14,7 +14,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -131,22 +131,37 @@ class RedisHistoryStore:
         """Take the lease of a partition; every earlier lease of it is fenced off."""
         owner = secrets.token_hex(8)
         flat = await self._fcall("tidegate_acquire", [self._key(partition, "meta")], [owner, VERSION])
-        meta = {k.decode(): v.decode() for k, v in zip(flat[::2], flat[1::2], strict=True)}
+        meta = _text(dict(zip(flat[::2], flat[1::2], strict=True)))
         return Lease(
             partition=partition,
             epoch=int(meta["epoch"]),
             owner=owner,
-            next_offsets={k.removeprefix("next:"): int(v) for k, v in meta.items() if k.startswith("next:")},
+            next_offsets=_next_offsets(meta),
             watermark_ms=int(meta.get("watermark", 0)),
             swept_day=int(meta.get("swept", -1)),
         )
 
-    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
         """Stored histories, in the order asked for."""
         if not customer_ids:
             return []
         keys = [self._key(partition, "h", c) for c in customer_ids]
-        return cast(list[bytes | None], await self._call(lambda: self._redis.mget(keys)))
+
+        async def read_all() -> list[Any]:
+            # The lease is looked at behind the histories: what it is then, it was when they were read.
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.mget(keys)
+            if lease is not None:
+                pipe.hgetall(self._key(partition, "meta"))
+            results: list[Any] = await pipe.execute()
+            return results
+
+        histories, *meta = await self._call(read_all)
+        if lease is not None:
+            _require_same(lease, _text(meta[0]))
+        return cast(list[bytes | None], histories)
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
@@ -252,6 +267,18 @@ class RedisHistoryStore:
             ):
                 raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
             raise
+
+
+def _text(meta: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in meta.items()}
+
+
+def _next_offsets(meta: Mapping[str, str]) -> dict[str, int]:
+    return {k.removeprefix("next:"): int(v) for k, v in meta.items() if k.startswith("next:")}
+
+
+def _require_same(lease: Lease, meta: Mapping[str, str]) -> None:
+    lease.require_same(int(meta.get("epoch", 0)), meta.get("owner", ""), _next_offsets(meta))
 
 
 def _words(error: Exception) -> str:

@@ -41,8 +41,13 @@ class MemoryHistoryStore:
             partition, state.epoch, state.owner, dict(state.next_offsets), state.watermark_ms, state.swept_day
         )
 
-    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
         """Stored histories, in the order asked for."""
+        if lease is not None:
+            state = self._partitions[partition]
+            lease.require_same(state.epoch, state.owner, state.next_offsets)
         return [self._partitions[partition].histories.get(c) for c in customer_ids]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
@@ -52,12 +57,11 @@ class MemoryHistoryStore:
             return Outcome.ROLLED_BACK
         if (state.epoch, state.owner) != (lease.epoch, lease.owner):
             return Outcome.FENCED
-        if commit.source:
-            stored = state.next_offsets.get(commit.source)
-            if stored == commit.next_offset and stored != commit.expected_next:
-                return Outcome.ALREADY_APPLIED
-            if stored != commit.expected_next:
-                return Outcome.ROLLED_BACK
+        stored = state.next_offsets.get(commit.source)
+        if stored == commit.next_offset and stored != commit.expected_next:
+            return Outcome.ALREADY_APPLIED
+        if stored != commit.expected_next:
+            return Outcome.ROLLED_BACK
         for change in commit.histories:
             stored = len(state.histories.get(change.customer_id, b""))
             # A replacement that is tried again finds its own length.
@@ -76,8 +80,7 @@ class MemoryHistoryStore:
                 state.profiles.pop(customer_id, None)
             else:
                 state.profiles[customer_id] = profile
-        if commit.source:
-            state.next_offsets[commit.source] = commit.next_offset
+        state.next_offsets[commit.source] = commit.next_offset
         state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
         state.swept_day = max(state.swept_day, commit.swept_day)
         return Outcome.APPLIED

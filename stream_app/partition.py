@@ -9,18 +9,10 @@ import numpy as np
 from features.arena import HistoryArena
 from features.codec import HEADER, decode, encode_header
 from features.kernels import newest_transaction
-from features.ports import HistoryChange, HistoryStore, Lease
+from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
 
 _REWRITE_SLACK = 64
-
-
-class LeaseLost(Exception):
-    """The partition belongs to somebody else now: drop it."""
-
-
-class StoreRolledBack(Exception):
-    """The store lost writes: take the lease again and go back to where it is."""
 
 
 class Partition:
@@ -89,12 +81,14 @@ class Partition:
         Raises:
             DependencyError: The store does not answer.
             HistoryError: A stored history cannot be read.
+            LeaseLost: The partition is not ours any more: its histories may be ahead of us.
+            StoreRolledBack: The store went back: its histories may be behind us.
         """
+        lease = self.require_lease()
         missing = self.arena.missing(customer_ids)
         if missing:
-            for customer_id, stored in zip(
-                missing, await self._store.load(self.number, missing), strict=True
-            ):
+            histories = await self._store.load(self.number, missing, lease)
+            for customer_id, stored in zip(missing, histories, strict=True):
                 self.arena.put(customer_id, decode(stored))
                 self._stored_bytes[customer_id] = len(stored or b"")
 

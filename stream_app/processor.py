@@ -12,7 +12,7 @@ import numpy as np
 
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE, FLAG_LATE
-from features.ports import Commit, HistoryChange, HistoryStore, Outcome
+from features.ports import Commit, HistoryChange, HistoryStore, LeaseLost, Outcome, StoreRolledBack
 from features.record import Records, to_records
 from models import messages
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk, score_chunk
@@ -21,7 +21,7 @@ from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from stream_app.dead_letter import dead_letter
-from stream_app.partition import LeaseLost, Partition, StoreRolledBack, group_rows
+from stream_app.partition import Partition, group_rows
 from stream_app.ports import Observer, Outgoing, Publisher
 from stream_app.retry import Retry
 
@@ -82,9 +82,23 @@ class Delivery:
         partition.committed(commit.histories)
 
     async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
-        """Bring histories into the partition's cache, trying until the store answers."""
-        with self.observer.step("load"):
-            await self.retry.until_done("redis", lambda: partition.load(customer_ids), partition.interrupted)
+        """Bring histories into the partition's cache, trying until the store answers.
+
+        Raises:
+            LeaseLost: Somebody else has the partition.
+            StoreRolledBack: The store is not where this partition is.
+        """
+        try:
+            with self.observer.step("load"):
+                await self.retry.until_done(
+                    "redis", lambda: partition.load(customer_ids), partition.interrupted
+                )
+        except LeaseLost:
+            self.observer.lease(Outcome.FENCED.value)
+            raise
+        except StoreRolledBack:
+            self.observer.lease(Outcome.ROLLED_BACK.value)
+            raise
 
     def misplaced(self, partition: Partition, customer_id: str) -> int | None:
         """The partition a customer belongs in, where it is not this one.

@@ -4,12 +4,15 @@ The clock is event time: a partition's sweep of day D runs when its transactions
 replay therefore sweeps as the first run did.
 """
 
+from typing import Any
+
 import numpy as np
 
 from features.definitions import DAY_MS
 from features.ports import Commit
 from features.record import RECORD
 from models.pipeline import Models, score_churn
+from schemas.topics import TRANSACTIONS
 from stream_app.partition import Partition
 from stream_app.processor import Delivery, churn_outgoing
 
@@ -52,7 +55,7 @@ class Sweep:
             )
         for start in range(0, len(silent), _BATCH):
             await self._rescore(partition, silent[start : start + _BATCH], as_of, models)
-        await self._delivery.commit(partition, Commit("", None, 0, swept_day=day))
+        await self._delivery.commit(partition, _commit(partition, swept_day=day))
         lease.swept_day = day
         return len(silent)
 
@@ -72,5 +75,11 @@ class Sweep:
         await delivery.publish(partition, outgoing)
         nothing = np.empty(0, dtype=RECORD)
         changes = [partition.change(result.customer_id, nothing) for result in results]
-        await delivery.commit(partition, Commit("", None, 0, changes, churn=churn))
+        await delivery.commit(partition, _commit(partition, histories=changes, churn=churn))
         delivery.observer.outcome("swept", len(results))
+
+
+def _commit(partition: Partition, **changes: Any) -> Commit:
+    """A commit that moves no offset but holds only where the transactions are where we are."""
+    here = partition.require_lease().next_offsets[TRANSACTIONS.name]
+    return Commit(TRANSACTIONS.name, here, here, **changes)

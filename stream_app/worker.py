@@ -8,12 +8,12 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from features.ports import Lease
+from features.ports import Lease, LeaseLost, StoreRolledBack
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import LABELS, TRANSACTIONS
 from stream_app.lanes import Lanes
-from stream_app.partition import LeaseLost, Partition, StoreRolledBack
+from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
 from stream_app.side_inputs import LabelProcessor, ProfileProcessor

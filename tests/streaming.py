@@ -132,9 +132,11 @@ class Store(MemoryHistoryStore):
         self._maybe_fail()
         return await super().acquire(partition)
 
-    async def load(self, partition: int, customer_ids: Sequence[str]) -> list[bytes | None]:
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
         self._maybe_fail()
-        return await super().load(partition, customer_ids)
+        return await super().load(partition, customer_ids, lease)
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         self._maybe_fail()

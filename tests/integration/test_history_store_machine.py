@@ -48,10 +48,9 @@ class Model:
             return Outcome.ROLLED_BACK
         if (lease.epoch, lease.owner) != (self.epoch, self.owner):
             return Outcome.FENCED
-        if commit.source:
-            now = self.next.get(commit.source)
-            if now != commit.expected_next:
-                return Outcome.ALREADY_APPLIED if now == commit.next_offset else Outcome.ROLLED_BACK
+        now = self.next.get(commit.source)
+        if now != commit.expected_next:
+            return Outcome.ALREADY_APPLIED if now == commit.next_offset else Outcome.ROLLED_BACK
         for change in commit.histories:
             length = len(self.histories.get(change.customer_id, b""))
             written = len(change.header + change.appended)
@@ -185,7 +184,8 @@ class Protocol(RuleBasedStateMachine):
     def sweep(self, who, day, replaced, whom):
         known = sorted(whom & set(self.model.histories))
         changes = [self.change(c, b"", b"s", self.model.newest[c], replaced, 0) for c in known]
-        commit = Commit("", None, 0, changes, churn={c: b"day %d" % day for c in known}, swept_day=day)
+        here = self.model.next.get(SOURCE, 0)
+        commit = Commit(SOURCE, here, here, changes, churn={c: b"day %d" % day for c in known}, swept_day=day)
         return self.try_as(who, commit)
 
     @rule(target=tried, who=WHO, profile=st.none() | st.just(b"{}"), whom=st.sampled_from([A, AWKWARD]))

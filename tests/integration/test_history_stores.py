@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from features.ports import Commit, HistoryStore, Lease, Outcome
+from features.ports import Commit, HistoryStore, Lease, LeaseLost, Outcome, StoreRolledBack
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
 from schemas.errors import HistoryError
@@ -55,7 +55,7 @@ async def test_a_lease_says_how_far_its_partition_is(store):
     lease = await store.acquire(HERE)
     await store.apply(lease, commit(None, 7, watermark_ms=500))
     await store.apply(lease, commit(None, 3, source="labels"))
-    await store.apply(lease, commit(None, 0, source="", swept_day=20_000))
+    await store.apply(lease, commit(7, 7, swept_day=20_000))
     again = await store.acquire(HERE)
     assert again.next_offsets == {"transactions": 7, "labels": 3}
     assert (again.watermark_ms, again.swept_day) == (500, 20_000)
@@ -99,14 +99,14 @@ async def test_a_replaced_history_is_only_what_was_given(store):
 
 
 async def test_a_replacement_made_from_another_length_is_an_error_and_nothing_is_written(store):
-    """A sweep after the store went back in time: no offset tells, and the cache is ahead."""
+    """The cache is ahead of the store at the same offset: somebody wrote beside the protocol."""
     lease = await store.acquire(HERE)
     await store.apply(lease, commit(None, 1, change(A, b"", b"a"), change(B, b"", b"b")))
     before = await contents(store)
     a, b = await store.load(HERE, [A, B])
     good, ahead = change(A, a, b"compact", replaced=True), change(B, b + b"more", b"bm", replaced=True)
     with pytest.raises(HistoryError, match="its length differs"):
-        await store.apply(lease, commit(None, 0, good, ahead, source=""))
+        await store.apply(lease, commit(1, 1, good, ahead))
     assert await contents(store) == before
 
 
@@ -114,7 +114,7 @@ async def test_a_replacement_whose_reply_was_lost_can_be_tried_again(store):
     lease = await store.acquire(HERE)
     await store.apply(lease, commit(None, 1, change(A, b"", b"x" * 1000)))
     (stored,) = await store.load(HERE, [A])
-    swept = commit(None, 0, change(A, stored, b"compact", replaced=True), source="")
+    swept = commit(1, 1, change(A, stored, b"compact", replaced=True))
     for _ in range(2):
         assert await store.apply(lease, swept) is Outcome.APPLIED
         assert await store.load(HERE, [A]) == [header() + b"compact"]
@@ -195,7 +195,7 @@ async def test_a_commit_that_moves_no_offset_is_applied_again(store):
     lease = await store.acquire(HERE)
     await store.apply(lease, commit(None, 1, change(A, b"", b"a")))
     (stored,) = await store.load(HERE, [A])
-    swept = commit(None, 0, change(A, stored, b"", mark=b"s"), source="", churn={A: b"churn"}, swept_day=3)
+    swept = commit(1, 1, change(A, stored, b"", mark=b"s"), churn={A: b"churn"}, swept_day=3)
     assert await store.apply(lease, swept) is Outcome.APPLIED
     assert await store.apply(lease, swept) is Outcome.APPLIED
     assert as_lists(await store.read(A)) == (header(b"s") + b"a", [], b"churn", None)
@@ -220,11 +220,46 @@ async def test_an_earlier_lease_is_fenced_off_and_writes_nothing(store):
     late = commit(1, 2, change(A, stored, b"b"), scores={A: [b"s"]}, watermark_ms=99, swept_day=99)
     assert await store.apply(old, late) is Outcome.FENCED
     assert await store.apply(old, commit(None, 1, change(A, b"", b"a"))) is Outcome.FENCED
-    assert await store.apply(old, commit(None, 0, source="", swept_day=99)) is Outcome.FENCED
+    assert await store.apply(old, commit(1, 1, swept_day=99)) is Outcome.FENCED
     assert await contents(store) == before
     assert await store.apply(new, late) is Outcome.APPLIED
     assert await store.apply(old, late) is Outcome.FENCED
     assert await store.load(HERE, [A]) == [header() + b"ab"]
+
+
+async def test_histories_are_not_given_to_an_earlier_lease(store):
+    """A worker that was paused would take what came after its chunk for what came before."""
+    old = await store.acquire(HERE)
+    await store.apply(old, commit(None, 1, change(A, b"", b"a")))
+    old.next_offsets = {"transactions": 1}
+    assert await store.load(HERE, [A], old) == [header() + b"a"]
+    new = await store.acquire(HERE)
+    with pytest.raises(LeaseLost):
+        await store.load(HERE, [A], old)
+    assert await store.load(HERE, [A, B], new) == [header() + b"a", None]
+
+
+async def test_histories_are_not_given_where_the_store_is_not_at_the_lease(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 1, change(A, b"", b"a")))
+    lease.next_offsets = {"transactions": 2}
+    with pytest.raises(StoreRolledBack):
+        await store.load(HERE, [A], lease)
+    lease.next_offsets = {"transactions": 1, "labels": 4}
+    with pytest.raises(StoreRolledBack):
+        await store.load(HERE, [B], lease)
+    with pytest.raises(StoreRolledBack):
+        await store.load(HERE, [A], Lease(HERE, 9, "somebody", {"transactions": 1}))
+    with pytest.raises(StoreRolledBack):
+        await store.load(HERE + 1, [A], Lease(HERE + 1, 1, "somebody"))
+
+
+async def test_a_sweep_of_a_store_that_went_back_is_a_rollback(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 5, change(A, b"", b"a")))
+    before = await contents(store)
+    assert await store.apply(lease, commit(9, 9, churn={A: b"churn"}, swept_day=3)) is Outcome.ROLLED_BACK
+    assert await contents(store) == before
 
 
 async def test_an_owner_of_another_partition_is_no_owner_of_this_one(store):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from features.codec import HEADER, decode
-from features.ports import Lease
+from features.ports import Lease, LeaseLost
 from features.record import RECORD, label_record
 from infra.memory_store import MemoryHistoryStore
 from schemas.label import Label
-from stream_app.partition import LeaseLost, Partition, group_rows, newest_event_ms
+from stream_app.partition import Partition, group_rows, newest_event_ms
 from tests.scoring import at, events
 
 DAY_MS = 86_400_000
@@ -32,12 +32,13 @@ def test_lease_is_required() -> None:
 
 
 async def test_a_new_lease_starts_with_nothing_cached() -> None:
-    fresh = partition()
-    fresh.begin(Lease(0, 1, "me"), {}, {})
+    store = MemoryHistoryStore()
+    fresh = Partition(0, store, 100_000)
+    fresh.begin(await store.acquire(0), {}, {})
     await fresh.load(["a"])
     assert fresh.is_known("a")
     fresh.interrupted.set()
-    fresh.begin(Lease(0, 2, "me"), {}, {})
+    fresh.begin(await store.acquire(0), {}, {})
     assert not fresh.is_known("a")
     assert not fresh.interrupted.is_set()
 
@@ -82,8 +83,9 @@ async def test_history_is_rewritten_when_most_of_it_no_longer_counts() -> None:
 
 
 async def test_bytes_of_evicted_customers_are_forgotten() -> None:
-    here = Partition(0, MemoryHistoryStore(), 1000)
-    here.begin(Lease(0, 1, "me"), {}, {})
+    store = MemoryHistoryStore()
+    here = Partition(0, store, 1000)
+    here.begin(await store.acquire(0), {}, {})
     for start in range(0, 4000, 100):
         await here.load([f"c-{n}" for n in range(start, start + 100)])
         here.committed([])

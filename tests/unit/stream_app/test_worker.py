@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from features.arena import HistoryArena
 from features.codec import decode
 from features.ports import Lease, Outcome
 from models.pipeline import Models
@@ -206,6 +207,45 @@ class TestTheStoreAnswers:
         state = await stream.store.read("c-0")
         assert state is not None
         assert decode(state.history).totals.count == 7
+
+    async def test_histories_of_a_store_that_went_back_score_nothing(self, stream: Stream) -> None:
+        """The customer is not cached, so nothing but the store says what came before."""
+        stream.transact(10)
+        await stream.start()
+        await stream.run([5])
+        saved = stream.store.state()
+        stream.transact(10, first=10)
+        await stream.run([5])
+        restore(stream, saved)
+        stream.worker._partition(0).arena = HistoryArena(100_000)
+        stream.transact(3, first=20)
+        await stream.run()
+
+        assert stream.observer.leases["rolled_back"] == 1
+        other = Stream(stream.models)
+        other.transact(23)
+        await other.start()
+        await other.run([5])
+        scores = [s.kafka.messages("scores.fraud") for s in (stream, other)]
+        assert scores[0] == scores[1]
+
+    async def test_worker_that_lost_the_partition_does_not_take_what_came_after_for_what_came_before(
+        self, stream: Stream
+    ) -> None:
+        """It stood still between its lease and its first look at the histories."""
+        stream.transact(10)
+        zombie = await stream.start()
+        chunk = stream.consumer.fetch(T, 0)
+        assert chunk is not None
+        await stream.start()
+        await stream.run()
+        published = {tp: list(log) for tp, log in stream.kafka.logs.items()}
+        await zombie.handle(chunk)
+
+        assert stream.dead == []
+        assert dict(stream.kafka.logs) == published
+        assert stream.observer.leases["fenced"] == 1
+        assert not zombie.failed.done()
 
     async def test_emptied_store_with_a_commit_ends_the_worker(self, stream: Stream) -> None:
         stream.transact(10)
