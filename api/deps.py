@@ -1,14 +1,17 @@
 """What routes are given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from pydantic import AfterValidator
 
 from api.errors import UnknownCustomer
+from api.gate import PRINCIPAL
+from api.tokens import Principal
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from models.pipeline import Models
@@ -31,10 +34,16 @@ class Services:
     now: Callable[[], datetime]
 
 
-def services(request: Request) -> Services:
-    """The services of this application."""
-    found: Services = request.app.state.services
-    return found
+def services(connection: HTTPConnection) -> Services:
+    """The services of the tenant that asks: no other's customers can be found through them.
+
+    Health and metrics are asked for by nobody in particular; they see the first tenant's.
+    """
+    tenants: Mapping[str, Services] = connection.app.state.tenants
+    principal: Principal | None = connection.scope.get(PRINCIPAL)
+    if principal is not None and principal.tenant in tenants:
+        return tenants[principal.tenant]
+    return next(iter(tenants.values()))
 
 
 Given = Annotated[Services, Depends(services)]

@@ -25,6 +25,8 @@ COMMANDS = {
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
     "schemas": "Message schemas.",
+    "clients": "Programs that may use the API.",
+    "keys": "Keys that sign access tokens.",
     "settings": "Print every setting with its variable and default.",
     "bench": "Measurements.",
 }
