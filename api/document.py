@@ -43,6 +43,15 @@ def add_document(app: FastAPI) -> None:
 
 
 def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
+    if method == "GET" and "application/json" in operation["responses"]["200"].get("content", {}):
+        operation["responses"].setdefault("304", {"description": "It is what `If-None-Match` names."})
+    operation["responses"].setdefault(
+        "503",
+        {
+            "description": "It took too long, or something it needs is away.",
+            "content": next(iter(problems(refused="").values()))["content"],
+        },
+    )
     access = ACCESS.get((method, path))
     if access is None or access.scope is None:
         return

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
+from api.ports import InvalidCursor, InvalidPosition
 from schemas.errors import DependencyError, EventError, HistoryError, ModelError, TidegateError
 
 _log = structlog.get_logger()
@@ -33,6 +34,8 @@ class _Unforeseen(ServerProblem):
 _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
     EventError: (422, "refused-message", "The message is refused"),
     UnknownCustomer: (404, "unknown-customer", "The customer is unknown"),
+    InvalidCursor: (422, "invalid-cursor", "The cursor is refused"),
+    InvalidPosition: (422, "invalid-event-id", "The event id is refused"),
     DependencyError: (503, "dependency-away", "A dependency does not answer"),
     HistoryError: (503, "history-unreadable", "The stored history cannot be used"),
     ModelError: (503, "model-unusable", "A model cannot be used"),
@@ -43,6 +46,7 @@ AWAY_WORDS: Final = "what this answer is made from does not respond; try again i
 _STATUS: Final = {
     "unknown_customer": 404,
     "not_here": 404,
+    "conflict": 409,
     "too_long": 413,
     "refused": 422,
     "too_many": 429,
@@ -57,6 +61,7 @@ _SCHEMA: Final = {
         "type": {"type": "string", "description": "Stable name of the kind of problem."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
+        "request_id": {"type": "string", "description": "The same as the header `X-Request-ID`."},
         "detail": {"type": "string", "description": "For a person; never repeats what was sent."},
         "reason": {"type": "string", "description": "Of a refused message: the code of its dead letter."},
     },

@@ -1,5 +1,6 @@
 """Where the API is put together and run."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,24 +15,37 @@ from starlette.middleware.cors import CORSMiddleware
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
+from api.exchange import Conditional, Deadline, RequestIds
 from api.gate import Gate, Security, authorise
 from api.headers import SecurityHeaders
+from api.idempotency import KeepReplies, Replayed, replay
 from api.limits import Kind, Limits, LocalLimiter, Quota
+from api.live import LiveHub
 from api.middleware import BodyLimit, Measured
+from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
-from api.routes import auth, customers, health, inference
+from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
+from api.routes import models as model_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
 from infra.client_store import ClientStore
+from infra.customer_index import SqlCustomerIndex
+from infra.database import Database
+from infra.event_queries import EventQueries
 from infra.history_store import RedisHistoryStore
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
+from infra.replies import RedisReplies
+from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
+from models.pipeline import Models
 from models.registry import ModelRegistry
+from models.segments import SegmentModel
 from schemas.errors import ConfigError
+from schemas.topics import FRAUD_SCORES
 
 _DESCRIPTION = """
 Lookups and synchronous scores from the state that the stream keeps. Where login is on, programs get an
@@ -62,7 +76,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
+        feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
         yield
+        for feed in feeds:
+            feed.cancel()
+        await asyncio.gather(*feeds, return_exceptions=True)
         if close is not None:
             await close()
 
@@ -83,7 +101,11 @@ def create_app(
     app.state.tenants = tenants
     app.state.security = security
     app.state.registry = registry or CollectorRegistry()
+    app.state.replies = next(iter(tenants.values())).replies
+    app.add_middleware(KeepReplies)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Deadline, seconds=settings.http_timeout_s)
+    app.add_middleware(Conditional)
     app.add_middleware(Gate, security=security, registry=app.state.registry)
     if settings.cors_origins:
         app.add_middleware(
@@ -95,9 +117,12 @@ def create_app(
         )
     app.add_middleware(SecurityHeaders, https=settings.tls_cert is not None or bool(settings.trusted_proxies))
     app.add_middleware(Measured, registry=app.state.registry)
+    app.add_middleware(RequestIds)
     add_error_handlers(app)
-    for module in (health, auth, customers, inference):
+    app.add_exception_handler(Replayed, replay)
+    for module in (root, health, auth, customers, analytics, inference, batch, explain, model_routes, stream):
         app.include_router(module.router)
+    app.include_router(customers.whole)
     add_document(app)
     if settings.http_docs:
         add_docs(app)
@@ -115,7 +140,12 @@ def build(settings: ApiSettings) -> FastAPI:
     registry = CollectorRegistry()
     security, closing = _security(settings, registry)
     engine = Engine()
-    models = ModelRegistry(settings.models).load_champions(engine)
+    found = ModelRegistry(settings.models)
+
+    def load() -> tuple[Models, SegmentModel | None]:
+        return found.load_champions(engine), found.load_segments(engine)
+
+    models, segments = load()
     stores = {
         tenant: RedisHistoryStore(
             settings.redis_url, namespace=namespace, timeout_s=settings.http_redis_timeout_s
@@ -123,14 +153,59 @@ def build(settings: ApiSettings) -> FastAPI:
         for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items()
     }
 
+    replies = RedisReplies(
+        settings.redis_url,
+        prefix=f"{settings.namespace}:api",
+        kept=_kept,
+        timeout_s=settings.http_redis_timeout_s,
+    )
+    closing.append(replies.close)
+
     async def close() -> None:
         for store in stores.values():
             await store.close()
         for part in closing:
             await part()
 
-    services = {tenant: Services(store, models, store.ping, _now) for tenant, store in stores.items()}
+    services = {
+        tenant: Services(
+            store,
+            models,
+            store.ping,
+            _now,
+            segments=segments,
+            reload=load,
+            replies=replies,
+            answers_degraded=settings.http_degraded == "answer",
+            loaded_at=_now(),
+        )
+        for tenant, store in stores.items()
+    }
+    # Sink and topics are of one namespace: no other tenant sees what they hold.
+    for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items():
+        if namespace == settings.namespace:
+            closing.append(_add_sink(services[tenant], settings))
     return create_app(services, close, security, settings, registry)
+
+
+def _add_sink(services: Services, settings: ApiSettings) -> Callable[[], Awaitable[None]]:
+    """Give a tenant what the sink keeps, and live scores; returns how that is closed."""
+    database = Database(settings.database_url)
+    events = EventQueries(database, settings.events, Page)
+    services.index, services.events = SqlCustomerIndex(database, Page), events
+    if settings.bootstrap:
+        scores = KafkaScores(settings.bootstrap, FRAUD_SCORES.name, InvalidPosition)
+        services.feed = LiveHub(scores, kept=settings.live_kept, waiting=settings.live_clients_wait)
+
+    async def close() -> None:
+        events.close()
+        database.close()
+
+    return close
+
+
+def _kept(request: str, status: int = 0, content_type: str = "", body: bytes = b"") -> Kept:
+    return Kept(request, Reply(status, content_type, body) if status else None)
 
 
 def _security(

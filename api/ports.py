@@ -1,5 +1,6 @@
 """What the API needs of what the sink keeps, whatever it is made of."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -84,4 +85,118 @@ class EventLog(Protocol):
 
     async def totals(self, by: Sequence[str], which: EventFilter) -> Sequence[Row]:
         """Counts and sums of transactions by columns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to a write, kept for whoever asks again with the same key."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is known of a key.
+
+    Attributes:
+        request: Digest of the request that came with it first.
+        reply: Its answer; `None` while it is being made.
+    """
+
+    request: str
+    reply: Reply | None
+
+
+class ReplyStore(Protocol):
+    """Answers by idempotency key. Every method raises `DependencyError` when it is away."""
+
+    async def begin(self, key: str, request: str) -> Kept | None:
+        """Claim a key for a request; what is known of it, where it was claimed before."""
+        ...
+
+    async def finish(self, key: str, request: str, reply: Reply) -> None:
+        """Keep the answer."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Let go of a key whose request failed, so that it can be tried again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFilter:
+    """Which live scores a client wants; empty is all."""
+
+    decisions: frozenset[str] = frozenset()
+    customers: frozenset[str] = frozenset()
+
+
+class Subscription(Protocol):
+    """One client's live scores."""
+
+    async def next(self, timeout_s: float) -> Sequence["LiveScore"]:
+        """What has come, at least one score; nothing after the time.
+
+        Raises:
+            Dropped: The client is too slow, or the feed has ended.
+        """
+        ...
+
+    @property
+    def position(self) -> str:
+        """The event id behind everything that was given out."""
+        ...
+
+    @property
+    def dropped(self) -> asyncio.Event:
+        """Set when the client is let go."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveScore:
+    """A score as it was published.
+
+    Attributes:
+        id: Event id: a vector of partitions and next offsets. Everything before it was given out.
+        score: JSON.
+    """
+
+    id: str
+    score: bytes
+
+
+class Dropped(TidegateError):
+    """A live client is let go, for the reason it says."""
+
+
+class InvalidPosition(TidegateError):
+    """An event id that was not given out: HTTP 422."""
+
+
+class LiveFeed(Protocol):
+    """Scores as they are published, for many clients from one consumer."""
+
+    async def subscribe(self, which: ScoreFilter, after: str | None) -> Subscription:
+        """A subscription from now, or from an event id.
+
+        Raises:
+            InvalidPosition: The id is of another log, or what follows it is not kept any more.
+            DependencyError: Kafka is away.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        ...
+
+    def status(self) -> Row:
+        """How many clients there are and how far the feed is."""
         ...

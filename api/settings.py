@@ -28,6 +28,27 @@ class ApiSettings(BaseSettings):
     http_redis_timeout_s: float = Field(
         default=2.0, gt=0, description="Limit of one Redis call of a request."
     )
+    http_timeout_s: float = Field(
+        default=10.0, gt=0, description="Limit of a request until its answer begins."
+    )
+    http_degraded: Literal["answer", "refuse"] = Field(
+        default="answer",
+        description="While Redis is away: answer scores transactions without a history, flagged degraded.",
+    )
+    bootstrap: str = Field(
+        default="127.0.0.1:9092", description="Kafka brokers, HOST:PORT[,HOST:PORT]; empty: no live scores."
+    )
+    database_url: str = Field(
+        default="sqlite:///.tidegate/tidegate.db",
+        description="Customer index and manifest of the event log, as an SQLAlchemy URL.",
+    )
+    events: Path = Field(default=Path(".tidegate/events"), description="Folder of the event log.")
+    live_clients_wait: int = Field(
+        default=2000, ge=10, description="Scores that wait for one live client before it is dropped."
+    )
+    live_kept: int = Field(
+        default=20_000, ge=0, description="Newest scores in memory for live clients that come back."
+    )
     http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     http_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
