@@ -16,6 +16,7 @@ from api.ports import InvalidCursor, InvalidPosition
 from schemas.errors import DependencyError, EventError, HistoryError, ModelError, TidegateError
 
 _log = structlog.get_logger()
+REQUEST_ID: Final = "tidegate.request_id"
 
 
 class UnknownCustomer(TidegateError):
@@ -74,6 +75,7 @@ def add_error_handlers(app: FastAPI) -> None:
         handlers={kind: _problem_of(*words) for kind, words in _KINDS.items()},
         unhandled_wrappers={"default": _Unforeseen},
         request_validation_handler=_invalid_request,
+        post_hooks=[_with_request_id],
     )
     # By their types as well: what only the handler of last resort answers is logged as a crash. Not by
     # fastapi-problem's own function: it breaks the OpenAPI document of routes that describe a 422.
@@ -149,6 +151,15 @@ def _problem_of(
         return Problem(title=title, type_=kind, status=status, detail=detail, headers=headers, **extra)
 
     return answer
+
+
+def _with_request_id(
+    content: dict[str, Any], request: Request, response: JSONResponse
+) -> tuple[dict[str, Any], JSONResponse]:
+    if (request_id := request.scope.get(REQUEST_ID)) is not None:
+        content = {**content, "request_id": request_id}
+        response.body = response.render(content)
+    return content, response
 
 
 def _invalid_request(handler: ExceptionHandler, request: Request, error: Exception) -> Problem:

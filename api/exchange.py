@@ -14,9 +14,8 @@ import xxhash
 from fastapi_problem.error import Problem
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import problem_response
+from api.errors import REQUEST_ID, problem_response
 
-REQUEST_ID: Final = "tidegate.request_id"
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _STREAM: Final = b"text/event-stream"
 

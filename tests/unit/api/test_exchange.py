@@ -25,6 +25,7 @@ async def test_an_id_that_is_none_is_replaced_also_in_problems(client, sent):
     ids = [r.headers.get_list("x-request-id") for r in responses]
     assert all(len(found) == 1 and len(found[0]) == 32 for found in ids)
     assert len({found[0] for found in ids}) == 3
+    assert [r.json().get("request_id") for r in responses] == [None, *(found[0] for found in ids[1:])]
 
 
 async def test_a_lookup_has_an_etag_and_is_not_sent_again(client, customer):
