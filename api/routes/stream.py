@@ -41,7 +41,6 @@ def _feed(given: Services) -> LiveFeed:
             "says why the stream ends. A comment or an id without data comes every 10 seconds.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
                     "example": 'id: 0:5052,1:4990\nevent: score\ndata: {"transaction_id": "t-1001"}\n\n',
                 }
             },

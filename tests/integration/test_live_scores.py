@@ -184,9 +184,10 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on(stack
     async with asyncio.timeout(30):
         while b"too slow" not in rest and (chunk := await reader.read(1 << 16)):
             rest = (rest + chunk)[-(1 << 17) :]
-    # The last frame says why.
-    at = rest.index(b"too slow") - 2
-    assert struct.unpack(">H", rest[at : at + 2])[0] == 1013
+    # The last frame says why, unless nothing could be put through in time: then the connection is cut.
+    if b"too slow" in rest:
+        at = rest.index(b"too slow") - 2
+        assert struct.unpack(">H", rest[at : at + 2])[0] == 1013
     writer.close()
 
 
