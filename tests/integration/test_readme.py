@@ -32,7 +32,7 @@ def run(arguments, timeout_s=240):
 
 
 def test_readme_names_the_commands_tested_here():
-    assert [command.split()[0] for command in TIDEGATE] == ["topics", "train", "worker", "api"]
+    assert [command.split()[0] for command in TIDEGATE] == ["topics", "train", "worker", "sink", "api"]
     assert [c for c in COMMANDS if c.startswith("make")] == ["make demo", "make test"]
 
 
