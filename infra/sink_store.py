@@ -97,9 +97,12 @@ class SinkStore:
             expected = commit.expected.get((topic, partition))
             if expected is None:
                 row = {"topic": topic, "partition": partition, "next_offset": reached}
-                statement = self._database.insert(SINK_OFFSETS).values(row).on_conflict_do_nothing()
+                insert = self._database.insert(SINK_OFFSETS).values(row).on_conflict_do_nothing()
+                # Not by its row count, which PostgreSQL's driver does not tell here.
+                made = connection.execute(insert.returning(offsets.partition)).first()
+                mismatched |= made is None
             else:
-                statement = (
+                update = (
                     sa.update(SINK_OFFSETS)
                     .where(
                         offsets.topic == topic,
@@ -108,7 +111,7 @@ class SinkStore:
                     )
                     .values(next_offset=reached)
                 )
-            mismatched |= connection.execute(statement).rowcount != 1
+                mismatched |= connection.execute(update).rowcount != 1
         if not mismatched:
             return False
         named = sa.select(EVENT_FILES.c.path).where(EVENT_FILES.c.path.in_([f.path for f in commit.files]))

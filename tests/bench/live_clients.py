@@ -9,7 +9,7 @@ import json
 import random
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,7 @@ async def run(options):
             "scores_per_second": round(len(sent) / took),
             "deliveries": sum(len(c.seen) for c in clients),
             "clients_exact": exact,
-            "clients_dropped": sum(c.closed is not None for c in clients),
+            "clients_closed": dict(Counter(c.closed for c in clients if c.closed)),
             "delay_ms": {f"p{p}": round(float(np.percentile(delays, p)), 1) for p in (50, 99)},
             "memory_mb": memory,
             "environment": environment(),
