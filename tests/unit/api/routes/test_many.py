@@ -59,6 +59,16 @@ async def test_a_batch_of_churn_answers_as_one_by_one(client, world):
 
 
 @pytest.mark.parametrize(
+    "odd", [f'{{"amount": {10**400}}}', '{"customer_id": "\\ud835"}', '{"x": NaN}', '{"": {}}']
+)
+async def test_whatever_json_a_batch_holds_each_transaction_gets_its_answer(client, odd):
+    body = b'{"transactions": [%s, {}]}' % odd.encode()
+    answer = await client.post(BATCH, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    assert [bool(r["refused"]["reason"]) for r in answer.json()["results"]] == [True, True]
+
+
+@pytest.mark.parametrize(
     ("path", "body"),
     [
         (MANY, {"customer_ids": []}),
