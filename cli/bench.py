@@ -89,11 +89,12 @@ def api(
             f"{e['p50_ms']:g}",
             f"{e['p99_ms']:g}",
             f"{e['aim_ms']:g}",
+            f"{e['cpu_ms']:g}",
             "yes" if e["within"] else "no",
         )
         for e in result["endpoints"]
     ]
-    names = ("endpoint", "requests/s", "requests", "failed", "p50 ms", "p99 ms", "aim ms", "within")
+    names = ("endpoint", "requests/s", "requests", "failed", "p50 ms", "p99 ms", "aim ms", "CPU ms", "within")
     if markdown:
         for row in (names, ("---",) * len(names), *rows):
             print(f"| {' | '.join(row)} |")

@@ -48,6 +48,17 @@ class _Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, ask: Ask) -> int:
+        reused = self._writer is not None
+        try:
+            return await self._ask(ask)
+        except (OSError, EOFError):
+            self.close()
+            # A connection that was idle may have been closed at the other end.
+            if not reused:
+                raise
+            return await self._ask(ask)
+
+    async def _ask(self, ask: Ask) -> int:
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port, limit=1 << 24)
         head = f"{ask.method} {ask.path} HTTP/1.1\r\nHost: {self._host}\r\n"
