@@ -9,6 +9,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from pydantic import AfterValidator
 
+from api.audit import about
 from api.errors import UnknownCustomer
 from api.gate import PRINCIPAL
 from api.ports import CustomerIndex, EventLog, LiveFeed, ReplyStore
@@ -115,6 +116,7 @@ async def known_state(given: Services, customer_id: str) -> CustomerState:
     Raises:
         UnknownCustomer: There is none.
     """
+    about(customer_id)
     state = await given.store.read(customer_id)
     if state is None:
         raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
@@ -123,5 +125,6 @@ async def known_state(given: Services, customer_id: str) -> CustomerState:
 
 async def history_of(given: Services, customer_id: str) -> History:
     """History of a customer; empty for one never seen."""
+    about(customer_id)
     state = await given.store.read(customer_id)
     return decode(state.history if state else None)

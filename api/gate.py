@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import ACCESS, SCOPES
+from api.access import ACCESS, SCOPES, Access
+from api.audit import Auditor
 from api.errors import forbidden, problem_response, too_many, unauthorised
 from api.limits import Kind, Limits
 from api.tokens import InvalidToken, Principal, TokenIssuer, TokenVerifier
@@ -22,6 +23,10 @@ from schemas.errors import DependencyError
 _log = structlog.get_logger()
 PRINCIPAL: Final = "tidegate.principal"
 _HEADERS: Final = "tidegate.headers"
+_SUBJECTS: Final = "tidegate.subjects"
+_FIRST_WORDS: Final = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
+)
 # Closed early, before a body is read. It only ever closes more than the dependency does.
 _UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _TOKEN_PATH: Final = "/auth/token"  # noqa: S105
@@ -69,7 +74,7 @@ class Security:
         issuer: Makes tokens, where we are the issuer.
         public_keys: Our key set.
         limits: Counts requests.
-        note: Counts what happens at the gate.
+        auditor: Writes down who did what.
     """
 
     verifier: TokenVerifier | None = None
@@ -77,6 +82,7 @@ class Security:
     issuer: TokenIssuer | None = None
     public_keys: Callable[[], Mapping[str, object]] | None = None
     limits: Limits | None = None
+    auditor: Auditor | None = None
 
 
 class Gate:
@@ -95,10 +101,14 @@ class Gate:
             return
         added: list[tuple[bytes, bytes]] = []
         scope[_HEADERS] = added
+        answer: Message = {}
 
         async def with_headers(message: Message) -> None:
-            if added and message["type"] in ("http.response.start", "websocket.http.response.start"):
+            nonlocal answer
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 message["headers"] = [*message.get("headers", ()), *added]
+            if message["type"] in _FIRST_WORDS and not answer:
+                answer = message
             await send(message)
 
         if self._security.verifier is None:
@@ -117,7 +127,27 @@ class Gate:
             if scope[PRINCIPAL] is None and scope.get("method") in _UNSAFE:
                 await problem_response(unauthorised(None))(scope, receive, send)
                 return
-        await self._app(scope, receive, with_headers)
+        auditor = self._security.auditor
+        if auditor is None:
+            await self._app(scope, receive, with_headers)
+            return
+        scope[_SUBJECTS] = auditor.begin()
+        try:
+            await self._app(scope, receive, with_headers)
+        finally:
+            self._write_down(auditor, scope, answer)
+
+    def _write_down(self, auditor: Auditor, scope: Scope, answer: Message) -> None:
+        route, access = _asked(scope)
+        principal: Principal | None = scope.get(PRINCIPAL)
+        if principal is None or access is None or access.scope in (None, "operations:read"):
+            return
+        # 101: a socket was opened; 500: nobody foresaw what happened.
+        status = answer.get("status", 101 if answer.get("type") == "websocket.accept" else 500)
+        found = {name: value for name, value in answer.get("headers", ()) if name == b"x-request-id"}
+        request_id = found.get(b"x-request-id", b"").decode("latin-1")
+        subjects = _subjects_of(scope)
+        auditor.after(principal, access.scope or "", route, subjects, status, request_id)
 
     async def _principal(self, scope: Scope, verifier: TokenVerifier) -> Principal | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -152,9 +182,7 @@ async def authorise(connection: HTTPConnection) -> None:
     """Let a request through to its route, or not."""
     scope = connection.scope
     security: Security = connection.app.state.security
-    method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
-    route = getattr(scope.get("route"), "path_format", "")
-    access = ACCESS.get(("GET" if method == "HEAD" else method, route))
+    route, access = _asked(scope)
     if access is not None and access.scope is None:
         return
     principal: Principal | None = scope.get(PRINCIPAL)
@@ -168,7 +196,22 @@ async def authorise(connection: HTTPConnection) -> None:
         if principal.tenant not in connection.app.state.tenants:
             raise forbidden("the token's tenant is not served here", None)
     if security.limits is not None and access is not None and access.kind is not None:
-        await count(connection, security.limits, access.kind, principal.client_id, f"{method} {route}")
+        await count(connection, security.limits, access.kind, principal.client_id, route)
+    if security.auditor is not None and access is not None and access.kind == "change":
+        await security.auditor.before(principal, access.scope or "", route, _subjects_of(scope))
+
+
+def _asked(scope: Scope) -> tuple[str, Access | None]:
+    """The route that was chosen, in words, and what it asks for."""
+    method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+    path = getattr(scope.get("route"), "path_format", "")
+    return f"{method} {path}", ACCESS.get(("GET" if method == "HEAD" else method, path))
+
+
+def _subjects_of(scope: Scope) -> list[str]:
+    """The customers that a request is about: named in its path, or noted by its route."""
+    named = scope.get("path_params", {}).get("customer_id")
+    return [*([named] if isinstance(named, str) else []), *scope.get(_SUBJECTS, ())]
 
 
 async def count(connection: HTTPConnection, limits: Limits, kind: Kind, who: str, route: str) -> None:

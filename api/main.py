@@ -1,6 +1,7 @@
 """Where the API is put together and run."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.middleware.cors import CORSMiddleware
 
+from api.audit import Auditor
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
@@ -22,19 +24,25 @@ from api.idempotency import KeepReplies, Replayed, replay
 from api.limits import Kind, Limits, LocalLimiter, Quota
 from api.live import LiveHub
 from api.middleware import BodyLimit, Measured
+from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
 from api.routes import models as model_routes
+from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
+from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
+from infra.contact_vault import ContactVault, LocalMasterKeys
 from infra.customer_index import SqlCustomerIndex
 from infra.database import Database
+from infra.erasure_requests import ErasureRequests
 from infra.event_queries import EventQueries
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import KeyRing, data_keys
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
@@ -59,6 +67,7 @@ def create_app(
     security: Security | None = None,
     settings: ApiSettings | None = None,
     registry: CollectorRegistry | None = None,
+    personal: Mapping[str, Personal] | None = None,
 ) -> FastAPI:
     """The application over given services.
 
@@ -68,6 +77,7 @@ def create_app(
         security: How it is closed; open if left out.
         settings: For documentation pages, browsers and HTTPS.
         registry: Of metrics.
+        personal: Customers' own data, by tenant.
     """
     tenants = {"default": services} if isinstance(services, Services) else dict(services)
     security = security or Security()
@@ -77,7 +87,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
-        yield
+        async with security.auditor.running() if security.auditor else contextlib.nullcontext():
+            yield
         for feed in feeds:
             feed.cancel()
         await asyncio.gather(*feeds, return_exceptions=True)
@@ -100,6 +111,7 @@ def create_app(
     )
     app.state.tenants = tenants
     app.state.security = security
+    app.state.personal = personal or {}
     app.state.registry = registry or CollectorRegistry()
     app.state.replies = next(iter(tenants.values())).replies
     app.add_middleware(KeepReplies)
@@ -120,7 +132,8 @@ def create_app(
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     app.add_exception_handler(Replayed, replay)
-    for module in (root, health, auth, customers, analytics, inference, batch, explain, model_routes, stream):
+    routes = (root, health, auth, analytics, inference, batch, explain, model_routes, stream)
+    for module in (*routes, personal_routes, customers):
         app.include_router(module.router)
     app.include_router(customers.whole)
     add_document(app)
@@ -160,6 +173,7 @@ def build(settings: ApiSettings) -> FastAPI:
         timeout_s=settings.http_redis_timeout_s,
     )
     closing.append(replies.close)
+    personal = _personal(settings, stores, closing)
 
     async def close() -> None:
         for store in stores.values():
@@ -185,7 +199,7 @@ def build(settings: ApiSettings) -> FastAPI:
     for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items():
         if namespace == settings.namespace:
             closing.append(_add_sink(services[tenant], settings))
-    return create_app(services, close, security, settings, registry)
+    return create_app(services, close, security, settings, registry, personal)
 
 
 def _add_sink(services: Services, settings: ApiSettings) -> Callable[[], Awaitable[None]]:
@@ -212,6 +226,10 @@ def _security(
     settings: ApiSettings, registry: CollectorRegistry
 ) -> tuple[Security, list[Callable[[], Awaitable[None]]]]:
     """How settings close the API, and what is to be closed at the end."""
+    if settings.api_mode == "production" and settings.security_dir.is_dir():
+        for path in settings.security_dir.glob("*.json"):
+            if is_exposed(path):
+                raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
     limiter = None
     closing: list[Callable[[], Awaitable[None]]] = []
     if settings.rate_limits == "on" or (settings.rate_limits == "auto" and settings.auth != "off"):
@@ -225,8 +243,15 @@ def _security(
             registry=registry,
         )
         limiter = Limits(_quotas(settings), counter, LocalLimiter(), lambda event: noted.labels(event).inc())
+    auditor = None
+    if settings.audit == "on" or (settings.audit == "auto" and settings.auth != "off"):
+        told = settings.audit_keys.get_secret_value()
+        ring = KeyRing.of_text(told) if told else KeyRing.of_file(settings.security_dir, "audit")
+        trail = AuditLog(settings.audit_dir, ring, anchor=settings.audit_anchor)
+        audited = Counter("tidegate_audit_total", "Audit records.", ["event"], registry=registry)
+        auditor = Auditor(trail, lambda event: audited.labels(event).inc())
     if settings.auth == "off":
-        return Security(limits=limiter), closing
+        return Security(limits=limiter, auditor=auditor), closing
     said = {
         "issuer": settings.auth_issuer,
         "audience": settings.auth_audience,
@@ -242,16 +267,34 @@ def _security(
             count=lambda outcome: fetched.labels(outcome).inc(),
         )
         closing.append(remote.close)
-        return Security(TokenVerifier(remote, **said, now=_now), limits=limiter), closing
+        verifier = TokenVerifier(remote, **said, now=_now)
+        return Security(verifier, limits=limiter, auditor=auditor), closing
     keys = SigningKeys(settings.security_dir)
     clients = ClientStore(settings.security_dir)
-    for path in (keys.path, clients.path):
-        if path.exists() and is_exposed(path) and settings.api_mode == "production":
-            raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
     keys.current()
     issuer = TokenIssuer(lambda: keys.current().key, **said, ttl_s=settings.auth_token_ttl_s, now=_now)
     verifier = TokenVerifier(keys, **said, now=_now)
-    return Security(verifier, clients, issuer, keys.public, limiter), closing
+    return Security(verifier, clients, issuer, keys.public, limiter, auditor), closing
+
+
+def _personal(
+    settings: ApiSettings,
+    stores: Mapping[str, RedisHistoryStore],
+    closing: list[Callable[[], Awaitable[None]]],
+) -> dict[str, Personal]:
+    """How customers' own data is opened and erased, by tenant."""
+    ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+    brokers = settings.tenant_bootstrap
+    if not brokers and len(stores) == 1:
+        brokers = dict.fromkeys(stores, settings.bootstrap)
+    found = {}
+    for tenant, store in stores.items():
+        vault = ContactVault(LocalMasterKeys(ring), store.namespace) if ring else None
+        requests = ErasureRequests(brokers[tenant], store) if tenant in brokers else None
+        if requests is not None:
+            closing.append(requests.close)
+        found[tenant] = Personal(vault.open if vault else None, requests.send if requests else None)
+    return found
 
 
 def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:

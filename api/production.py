@@ -23,6 +23,10 @@ def _auth(settings: ApiSettings) -> list[str]:
         found.append("TIDEGATE_AUTH_JWKS_URL: set the https:// address of the issuer's key set")
     if settings.rate_limits == "off":
         found.append("TIDEGATE_RATE_LIMITS: set on or auto")
+    if settings.audit == "off":
+        found.append("TIDEGATE_AUDIT: set on or auto")
+    elif settings.audit_anchor is None:
+        found.append("TIDEGATE_AUDIT_ANCHOR: set a file on another disk or machine than TIDEGATE_AUDIT_DIR")
     return found
 
 

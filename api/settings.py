@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.limits import Quota
@@ -74,9 +74,7 @@ class ApiSettings(BaseSettings):
     auth_keys_stale_s: float = Field(
         default=3600.0, gt=0, description="How long keys are used while the other issuer is away."
     )
-    security_dir: Path = Field(
-        default=Path(".tidegate/security"), description="Folder of signing keys and clients."
-    )
+    security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
     tenants: dict[str, str] = Field(
         default_factory=dict,
         description='JSON, tenant to namespace of its histories; empty: {"default": TIDEGATE_NAMESPACE}.',
@@ -91,6 +89,23 @@ class ApiSettings(BaseSettings):
     rate_bulk: Rate = Field(default="60/60s", description="Lists, batches, figures, per client and route.")
     rate_change: Rate = Field(
         default="60/60s", description="Exports, erasures, reloads, per client and route."
+    )
+    tenant_bootstrap: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON, tenant to Kafka brokers for erasures; empty: TIDEGATE_BOOTSTRAP, for one tenant.",
+    )
+    data_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: data-keys.json in TIDEGATE_SECURITY_DIR."
+    )
+    audit: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Audit trail; auto: on with auth."
+    )
+    audit_dir: Path = Field(default=Path(".tidegate/audit"), description="Folder of the audit trail.")
+    audit_anchor: Path | None = Field(
+        default=None, description="File for its anchors, on another disk or machine."
+    )
+    audit_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: audit-keys.json in TIDEGATE_SECURITY_DIR."
     )
     cors_origins: list[str] = Field(
         default_factory=list, description="JSON list of web origins that may read answers; empty: none."

@@ -26,7 +26,8 @@ COMMANDS = {
     "state": "What Redis holds.",
     "schemas": "Message schemas.",
     "clients": "Programs that may use the API.",
-    "keys": "Keys that sign access tokens.",
+    "keys": "Keys for tokens, audit and data.",
+    "audit": "The audit trail.",
     "settings": "Print every setting with its variable and default.",
     "bench": "Measurements.",
 }

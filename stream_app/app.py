@@ -19,7 +19,9 @@ from faust.types import TP
 import stream_app.transport as transport
 from features.engine import Engine
 from infra.batch_producer import BatchProducer
+from infra.contact_vault import ContactVault, LocalMasterKeys
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import data_keys
 from infra.log_tail import LogTail
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
@@ -34,6 +36,7 @@ from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
+from stream_app.side_inputs import Seal
 from stream_app.worker import LogRange, Worker
 
 _log = structlog.get_logger()
@@ -132,6 +135,8 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         engine = Engine()
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
+        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
@@ -145,7 +150,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             _crash_at(settings.crash_point),
         )
         check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
-        return await _run(settings, delivery, models, tail, check_log, stop)
+        return await _run(settings, delivery, models, tail, check_log, stop, seal)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -184,6 +189,7 @@ async def _run(
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
+    seal: Seal | None,
 ) -> int:
     app = create_faust_app(settings)
     worker = Worker(
@@ -198,6 +204,7 @@ async def _run(
         check_log=check_log,
         published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
         chunk_records=settings.chunk_records,
+        seal=seal,
     )
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms

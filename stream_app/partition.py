@@ -27,6 +27,7 @@ class Partition:
             dependency under the lock lets go.
         arena: Decoded histories.
         published_upto: For a topic the offset up to which its scores were published before.
+        erasures_read: Whether every erasure that was asked for before the lease is done.
     """
 
     def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
@@ -36,6 +37,7 @@ class Partition:
         self.starts: dict[str, int] = {}
         self.arena = HistoryArena(cached_records)
         self.published_upto: dict[str, int] = {}
+        self.erasures_read = False
         self._store = store
         self._cached_records = cached_records
         self._stored_bytes: dict[str, int] = {}
@@ -54,10 +56,15 @@ class Partition:
         """Drop lease and cache."""
         self.lease = None
         self.starts = {}
+        self.forget_histories()
+        self.published_upto = {}
+        self.erasures_read = False
+        self._signal()
+
+    def forget_histories(self) -> None:
+        """Drop the cache only."""
         self.arena = HistoryArena(self._cached_records)
         self._stored_bytes = {}
-        self.published_upto = {}
-        self._signal()
 
     def require_lease(self) -> Lease:
         """The lease.

@@ -130,6 +130,8 @@ class Part:
         next_offset: Offset behind the last record.
         records: `records[i]` is what `transactions[i]` came from.
         outgoing: Dead letters and messages for other partitions.
+        erased_ms: Newest event of erased customers. Nothing of them is taken, but time goes on with them:
+            what happens to others must not depend on who was erased.
     """
 
     next_offset: int
@@ -137,6 +139,7 @@ class Part:
     amounts_minor: list[int] = field(default_factory=list)
     records: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    erased_ms: int = 0
 
 
 class TransactionProcessor:
@@ -188,7 +191,7 @@ class TransactionProcessor:
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
             changes = _changes(partition, customer_ids, records, accepted, scored.churn)
-        watermark = int(records["time_ms"][scored.accepted].max(initial=0))
+        watermark = max(part.erased_ms, int(records["time_ms"][scored.accepted].max(initial=0)))
         await delivery.commit(
             partition,
             Commit(
@@ -219,6 +222,10 @@ class TransactionProcessor:
         if elsewhere is not None:
             part.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
             return 0
+        if partition.require_lease().is_erased(transaction.customer_id, event_time_ms):
+            part.erased_ms = max(part.erased_ms, event_time_ms)
+            self._delivery.observer.outcome("erased")
+            return event_time_ms
         part.transactions.append(transaction)
         part.amounts_minor.append(amount_minor)
         part.records.append(record)

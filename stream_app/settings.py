@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -43,6 +43,10 @@ class WorkerSettings(BaseSettings):
 
     silent_days: int = Field(default=7, ge=1, description="Silence after which the sweep rescores churn.")
     forget_days: int = Field(default=90, ge=1, description="Silence after which the sweep gives up.")
+    security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
+    data_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: data-keys.json in TIDEGATE_SECURITY_DIR."
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port on loopback; 0: none.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics port.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

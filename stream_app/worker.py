@@ -11,12 +11,12 @@ import structlog
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
-from schemas.topics import LABELS, TRANSACTIONS
+from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.lanes import Lanes
 from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
-from stream_app.side_inputs import LabelProcessor, ProfileProcessor
+from stream_app.side_inputs import ErasureProcessor, LabelProcessor, Order, ProfileProcessor, Seal
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 
@@ -87,6 +87,7 @@ class Worker:
         check_log: Callable[[], Awaitable[None]],
         published_upto: Callable[[int], Awaitable[int]],
         chunk_records: int = 2000,
+        seal: Seal | None = None,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -99,8 +100,10 @@ class Worker:
         self._taking: set[int] = set()
         self.lanes = Lanes(self.handle, chunk_records)
         self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
-        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed)
-        self._profiles = ProfileProcessor(delivery)
+        order = Order(delivery, self._log_end, self._passed)
+        self._labels = LabelProcessor(delivery, order)
+        self._profiles = ProfileProcessor(delivery, seal)
+        self._erasures = ErasureProcessor(delivery, order)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
         self._stop_event = asyncio.Event()
@@ -166,6 +169,8 @@ class Worker:
 
     async def _handle(self, chunk: Chunk) -> None:
         partition = self._partition(chunk.partition)
+        if chunk.topic != ERASURES.name and not await self._erasures.ready(partition):
+            return
         if chunk.topic == LABELS.name and not await self._labels.ready(partition):
             return
         async with partition.lock:
@@ -188,6 +193,8 @@ class Worker:
                 await self._sweep_if_due(partition)
         elif chunk.topic == LABELS.name:
             await self._labels.process(partition, chunk)
+        elif chunk.topic == ERASURES.name:
+            await self._erasures.process(partition, chunk)
         else:
             await self._profiles.process(partition, chunk)
         self._delivery.observer.chunk(chunk.topic, len(chunk.records))
@@ -258,12 +265,9 @@ class Worker:
     async def _wait(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._delivery.retry.until_done(dependency, call, self._stop_event)
 
-    async def _transactions_end(self, number: int) -> int:
-        tp = (TRANSACTIONS.name, number)
+    async def _log_end(self, topic: str, number: int) -> int:
+        tp = (topic, number)
         return (await self._log.bounds([tp]))[tp][1]
-
-    async def _transactions_passed(self, number: int, offset: int) -> bool:
-        return await self._passed(TRANSACTIONS.name, number, offset)
 
     async def _passed(self, topic: str, partition: int, offset: int) -> bool:
         """Whether all records before an offset are processed: it may stand behind markers and gaps."""

@@ -14,7 +14,7 @@ from infra.partitioning import partition_for
 from models.pipeline import Models
 from schemas.errors import DependencyError
 from schemas.parse import dump
-from schemas.topics import CUSTOMERS, DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
+from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Retry
@@ -25,7 +25,8 @@ START_MS = 1_767_225_600_000  # 2026-01-01
 DAY_MS = 86_400_000
 PUBLISHED_MS = START_MS + 360 * DAY_MS
 SCORED_AT = "2026-12-31T00:00:00.000Z"
-TOPICS = (TRANSACTIONS.name, LABELS.name, CUSTOMERS.name)
+# Erasures first: everything else waits for them, and `Stream.run` handles one chunk at a time.
+TOPICS = (ERASURES.name, TRANSACTIONS.name, LABELS.name, CUSTOMERS.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Store(MemoryHistoryStore):
                 {c: tuple(s) for c, s in p.scores.items() if s},
                 dict(p.churn),
                 dict(p.profiles),
+                dict(p.erased),
             )
             for number, p in self._partitions.items()
         }
@@ -293,7 +295,8 @@ class Stream:
             more = False
             for topic in topics:
                 for number in range(self.partitions):
-                    chunk = self.consumer.fetch(topic, number, next(wanted, 1000))
+                    most = 1000 if topic == ERASURES.name else next(wanted, 1000)
+                    chunk = self.consumer.fetch(topic, number, most)
                     if chunk is not None:
                         more = True
                         await self.worker.handle(chunk)

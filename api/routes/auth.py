@@ -112,12 +112,14 @@ async def token(request: Request, security: Secured) -> Any:
     try:
         form = await _form(request)
         client_id, secret = _credentials(request, form)
+        who = client_id if clients.get(client_id) is not None else "?"
+        address = request.client.host if request.client else "?"
         if security.limits is not None:
             # By address too: who guesses must not lock out the client whose name they use.
-            who = client_id if clients.get(client_id) is not None else "?"
-            address = request.client.host if request.client else "?"
             await count(request, security.limits, "auth", f"{address}:{who}", "POST /auth/token")
         client = await clients.authenticate(client_id, secret)
+        if security.auditor is not None and who != "?":
+            security.auditor.token(who, address, "refused" if client is None else "given")
         if client is None:
             raise _Refused("invalid_client", "no such client, or not its secret", 401)
         if form.get("grant_type") != "client_credentials":

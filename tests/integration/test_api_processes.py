@@ -11,13 +11,16 @@ import pytest
 from redis import Redis
 
 from harness.processes import ApiProcess
+from infra.audit_log import read_anchors, records, verify
 from infra.client_store import ClientStore
+from infra.key_ring import KeyRing, add_key
 from infra.signing_keys import SigningKeys
 from tests.deployment import eventually
 
 pytestmark = pytest.mark.integration
 PATH = "/customers/nobody-home/features"
-RATE_PER_S = 100
+# So few that a busy machine asks more often.
+RATE_PER_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +32,14 @@ def folder(tmp_path_factory) -> Path:
 def processes(folder, valkey, registry) -> Iterator[list[ApiProcess]]:
     valkey.start()
     SigningKeys(folder).rotate(wait_s=0, keep_s=700)
+    add_key(folder, "audit")
     settings = {
         "redis_url": valkey.url,
         "models": registry._root,
         "auth": "own",
         "security_dir": folder,
+        "audit_dir": folder / "audit",
+        "audit_anchor": folder / "elsewhere" / "anchors.jsonl",
         "rate_read": f"{RATE_PER_S}/1s",
         "rate_score": "100000/1s",
         "rate_auth": "100000/1s",
@@ -167,3 +173,17 @@ async def test_while_redis_is_away_lookups_are_counted_by_each_and_tokens_are_no
         assert str(valkey.port) not in lookup.text
     finally:
         valkey.start()
+
+
+async def test_both_processes_wrote_one_unbroken_audit_trail(processes, folder):
+    for process in processes:
+        process.stop()
+    keys = KeyRing.of_file(folder, "audit")
+    anchors = list(read_anchors(folder / "elsewhere" / "anchors.jsonl"))
+    end = verify(folder / "audit", keys, iter(anchors))
+    assert end.number > 200
+    assert anchors[-1] == {"number": end.number, "at": anchors[-1]["at"], "code": end.code}
+    text = b"".join(line for _, line in records(folder / "audit"))
+    assert b'"action":"score"' in text
+    assert b'"action":"read"' in text
+    assert b"nobody-home" not in text

@@ -12,7 +12,7 @@ async def test_a_path_that_is_none_is_a_problem_document(client):
     ("method", "path", "allowed"),
     [
         ("POST", "/live", "GET"),
-        ("DELETE", "/customers/c-secret/features", "GET"),
+        ("PUT", "/customers/c-secret/features", "GET"),
         ("GET", "/inference/fraud-detection", "POST"),
         ("PUT", "/inference/churn-score", "POST"),
     ],

@@ -15,6 +15,7 @@ RIGHT = {
     "redis_url": "rediss://api:secret@redis.bank.example:6379/0",
     "tls_cert": Path("cert.pem"),
     "tls_key": Path("key.pem"),
+    "audit_anchor": Path("anchors.jsonl"),
 }
 
 
@@ -52,6 +53,8 @@ def test_development_defaults_are_listed_all_at_once():
         ({"rate_limits_redis_url": "redis://127.0.0.1:6379/1"}, "TIDEGATE_RATE_LIMITS_REDIS_URL:"),
         ({"tls_cert": None, "tls_key": None}, "TIDEGATE_TLS_CERT"),
         ({"trusted_proxies": "*"}, "TIDEGATE_TRUSTED_PROXIES:"),
+        ({"audit": "off"}, "TIDEGATE_AUDIT:"),
+        ({"audit_anchor": None}, "TIDEGATE_AUDIT_ANCHOR:"),
         ({"cors_origins": ["*"]}, "TIDEGATE_CORS_ORIGINS:"),
     ],
 )

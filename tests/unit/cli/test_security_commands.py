@@ -3,8 +3,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cli import clients, keys
+from cli import audit, clients, keys
+from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
+from infra.key_ring import KeyRing
 from infra.signing_keys import SigningKeys
 from schemas.errors import ConfigError
 
@@ -57,3 +59,37 @@ def test_keys_are_rotated_listed_and_revoked(tmp_path):
 def test_an_algorithm_that_is_none_of_ours_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="ES256 or Ed25519, not RS256"):
         run(keys.app, tmp_path, "rotate", "--algorithm", "RS256")
+
+
+def test_keys_for_audit_and_data_are_rotated_and_revoked(tmp_path):
+    first = json.loads(run(keys.app, tmp_path, "rotate", "--for", "data", "--json"))["key"]
+    second = json.loads(run(keys.app, tmp_path, "rotate", "--for", "data", "--json"))["key"]
+    assert KeyRing.of_file(tmp_path, "data").names == [first, second]
+    run(keys.app, tmp_path, "revoke", first, "--for", "data")
+    assert KeyRing.of_file(tmp_path, "data").names == [second]
+    for command in (["rotate"], ["revoke", first]):
+        with pytest.raises(ConfigError, match="tokens, audit or data, not everything"):
+            run(keys.app, tmp_path, *command, "--for", "everything")
+
+
+def test_without_a_master_key_nothing_is_rewrapped(tmp_path):
+    with pytest.raises(ConfigError, match="keys rotate --for data"):
+        run(keys.app, tmp_path, "rewrap")
+
+
+def test_a_trail_is_verified_and_searched(tmp_path):
+    run(keys.app, tmp_path, "rotate", "--for", "audit")
+    ring = KeyRing.of_file(tmp_path, "audit")
+    log = AuditLog(tmp_path / "trail", ring, anchor=tmp_path / "anchors.jsonl")
+    for customer in ("c-1", "c-2", "c-1"):
+        log.append({"actor": "teller", "subjects": [log.subject("default", customer)]})
+    log.close()
+    given = ["--keys", str(tmp_path), "--anchor", str(tmp_path / "anchors.jsonl")]
+    told = json.loads(run(audit.app, tmp_path / "trail", "verify", "--json", *given))
+    assert (told["records"], told["anchors"]) == (3, 1)
+    found = run(audit.app, tmp_path / "trail", "show", "--customer", "c-1", "--keys", str(tmp_path))
+    assert [json.loads(line)["number"] for line in found.splitlines()] == [1, 3]
+    head = f"4:{told['code']}"
+    with pytest.raises(ConfigError, match="record 4 was anchored"):
+        run(audit.app, tmp_path / "trail", "verify", "--head", head, *given)
+    assert "no anchor was given" in run(audit.app, tmp_path / "trail", "verify", "--keys", str(tmp_path))
