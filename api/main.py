@@ -133,7 +133,7 @@ def create_app(
     add_error_handlers(app)
     app.add_exception_handler(Replayed, replay)
     routes = (root, health, auth, analytics, inference, batch, explain, model_routes, stream)
-    for module in (*routes, personal_routes, customers):
+    for module in (*routes, customers, personal_routes):
         app.include_router(module.router)
     app.include_router(customers.whole)
     add_document(app)
