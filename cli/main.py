@@ -15,6 +15,7 @@ from schemas.errors import TidegateError
 COMMANDS = {
     "demo": "Run everything here: a bank with fraud in it, broker, Redis, worker and API.",
     "worker": "Score transactions from Kafka until told to stop.",
+    "sink": "Keep accepted transactions with their scores as Parquet, and the customer index in SQL.",
     "api": "Answer lookups and synchronous scores over HTTP; documentation at /docs.",
     "publish": "Publish the transactions of anyone's CSV or Parquet file.",
     "generate": "Write a generated bank to a file.",

@@ -182,6 +182,10 @@ class HistoryStore(Protocol):
         """All customers of a partition."""
         ...
 
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        ...
+
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         ...

@@ -15,6 +15,7 @@
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -220,6 +221,27 @@ class RedisHistoryStore:
         index = self._key(partition, "index")
         found = await self._call(lambda: self._redis.zrange(index, 0, -1))
         return [member.decode() for member in found]
+
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        partitions = await self.partitions()
+        by_partition: dict[int, list[int]] = defaultdict(list)
+        for number, customer_id in enumerate(customer_ids):
+            by_partition[partition_for(customer_id, partitions)].append(number)
+
+        async def read_all() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for p, numbers in by_partition.items():
+                pipe.mget([self._key(p, "h", customer_ids[n]) for n in numbers])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        found: list[bytes | None] = [None] * len(customer_ids)
+        answers = await self._call(read_all)
+        for numbers, answer in zip(by_partition.values(), answers, strict=True):
+            for number, history in zip(numbers, answer, strict=True):
+                found[number] = history
+        return found
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""

@@ -116,6 +116,11 @@ class MemoryHistoryStore:
         """All customers of a partition."""
         return [c for _, c in sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())]
 
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        known = {c: history for state in self._partitions.values() for c, history in state.histories.items()}
+        return [known.get(c) for c in customer_ids]
+
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         for state in self._partitions.values():
