@@ -1,6 +1,7 @@
 """Chunks of the two side inputs: labels join a customer's history, profiles are kept beside it."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from features.kernels import contains_transaction, retained_from
 from features.ports import Commit
 from features.record import LABEL_CODES, LABEL_KIND, Records, label_record
 from schemas.customer import Customer, Profile
-from schemas.errors import EventError
+from schemas.errors import DependencyError, EventError
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
@@ -57,8 +58,10 @@ class LabelProcessor:
                 return True
             # The log may end with what is no record: a transaction's marker, a compacted one.
             moved = await partition.moved(lease, _LOOK_AGAIN_S)
-            if not moved and await self._passed(partition.number, end):
-                return True
+            # During a rebalance the consumer does not say where it is: the next look will.
+            with suppress(DependencyError):
+                if not moved and await self._passed(partition.number, end):
+                    return True
         return False
 
     async def process(self, partition: Partition, chunk: Chunk) -> None:
