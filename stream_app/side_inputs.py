@@ -1,6 +1,7 @@
 """Chunks of the side inputs: labels join a history, profiles are kept beside it, erasures end both."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from models.pipeline import DECISIONS, Models, decide
 from models.tree import Vector
 from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
 from schemas.erasure import Erasure, erased_name
-from schemas.errors import EventError
+from schemas.errors import DependencyError, EventError
 from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import parse_message
@@ -58,8 +59,10 @@ class Order:
                 return True
             # The log may end with what is no record: a transaction's marker, a compacted one.
             moved = await partition.moved(lease, _LOOK_AGAIN_S)
-            if not moved and await self._passed(topic, partition.number, end):
-                return True
+            # During a rebalance the consumer does not say where it is: the next look will.
+            with suppress(DependencyError):
+                if not moved and await self._passed(topic, partition.number, end):
+                    return True
         return False
 
 
