@@ -23,6 +23,7 @@ COMMANDS = {
     "features": "Feature declarations.",
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
+    "verify": "Rebuild scores and histories from the topics and compare them bit for bit with what is there.",
     "schemas": "Message schemas.",
     "settings": "Print every setting with its variable and default.",
     "bench": "Measurements.",
