@@ -83,10 +83,10 @@ def test_a_delay_that_means_nothing_is_refused(
 
 def test_the_delay_of_the_command_goes_before_that_of_the_mapping(file: Path) -> None:
     with file.open("a") as more:
-        more.write("t9,c1,2026-09-10T10:00:00Z,30.00,0\n")
+        more.write("t8,c1,2026-07-20T10:00:00Z,30.00,0\nt9,c1,2026-09-10T10:00:00Z,30.00,0\n")
     _, summary, _ = run(file, label=LABEL)
-    assert (summary["labels"], summary["labels_unknown"]) == (5, 0)
-    # Known half a year later, when the history does not hold the transactions any more.
+    assert (summary["labels"], summary["labels_unknown"]) == (6, 0)
+    # Known five months later, when the history does not hold the transaction any more.
     _, summary, _ = run(file, "--labels-delay", "150d", label=LABEL)
     assert summary["labels_unknown"] > 0
 

@@ -1,3 +1,4 @@
+import gzip
 import os
 import signal
 from pathlib import Path
@@ -99,8 +100,6 @@ def test_wrong_and_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
     ):
         pass
     damaged = tmp_path / "data.csv.gz"
-    import gzip
-
     whole = gzip.compress(
         b"id,customer,ts,amount\n" + b"".join(b"t%d,c,2026-03-01T10:00:00Z,5\n" % i for i in range(9999))
     )
@@ -113,9 +112,10 @@ def test_wrong_and_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_dies_is_an_error_and_not_the_end_of_the_file(path: Path) -> None:
-    with RowBatches(Job(path, mapping(), NOW_MS)) as batches, pytest.raises(ReaderLost, match="ended early"):
-        for _ in batches:
-            assert batches._process is not None
-            os.kill(batches._process.pid or 0, signal.SIGKILL)
-    assert batches._process is not None
-    assert not batches._process.is_alive()
+    with RowBatches(Job(path, mapping(), NOW_MS)) as batches:
+        process = batches._process
+        assert process is not None
+        os.kill(process.pid or 0, signal.SIGKILL)
+        with pytest.raises(ReaderLost, match="ended early"):
+            list(batches)
+    assert not process.is_alive()

@@ -51,9 +51,14 @@ def test_a_row_per_accepted_transaction_and_null_for_what_is_unknown(tmp_path: P
 def test_an_error_leaves_the_file_that_was_there(tmp_path: Path, engine: Engine) -> None:
     path = tmp_path / "vectors.parquet"
     path.write_bytes(b"before")
-    with pytest.raises(RuntimeError), VectorFile(path, engine) as file:
-        file.write(block(engine, 3))
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with VectorFile(path, engine) as file:
+            file.write(block(engine, 3))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
