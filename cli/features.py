@@ -17,12 +17,12 @@ from infra.intake import bad_rows_file
 from infra.mapping import Mapping
 from schemas.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Feature declarations.")
+app = typer.Typer(no_args_is_help=True, help="Feature declarations, and the vectors of a file.")
 
 
 @app.callback()
 def features() -> None:
-    """Feature declarations."""
+    """Feature declarations, and the vectors of a file."""
 
 
 @app.command(name="list")

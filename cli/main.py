@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": "Write a generated bank to a file.",
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "models": "The model registry.",
-    "features": "Feature declarations.",
+    "features": "Feature declarations, and the vectors of a file.",
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
     "verify": "Rebuild scores and histories from the topics and compare them bit for bit with what is there.",

@@ -6,7 +6,7 @@ those of `publish`: mapping, message, validation, record.
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -136,9 +136,11 @@ class RowBatches:
         # Not a fork: this process may have threads of Arrow.
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_read, args=(self._job, far), daemon=True, name="tidegate-rows"
-        )
+        # A mapping that was used keeps functions, which cannot be sent.
+        rules = self._job.mapping.model_copy()
+        rules.__dict__.pop("_mapper", None)
+        job = replace(self._job, mapping=rules)
+        self._process = context.Process(target=_read, args=(job, far), daemon=True, name="tidegate-rows")
         self._process.start()
         far.close()
         return self

@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from features import labels
 from features.arena import HistoryArena
 from features.codec import History
 from features.definitions import DAY_MS
@@ -8,6 +11,27 @@ from features.labels import ALREADY_THERE, PUT, UNKNOWN_TRANSACTION, put_labels
 from features.record import LABEL_KIND, RECORD, Records
 
 T0 = 1_767_225_600_000
+
+
+def _plain(kernel: Callable[..., object]) -> Callable[..., object]:
+    def call(*given: object) -> object:
+        return kernel(*(np.asarray(g) if isinstance(g, np.ndarray) else g for g in given))
+
+    return call
+
+
+@pytest.fixture(params=["compiled", "as written"], autouse=True)
+def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "as written":
+        plain = labels._put.py_func
+
+        def put(pool: Records, start: object, length: object, found: Records, *more: object) -> None:
+            # Plain Python reads a record's fields by name only from this view.
+            plain(pool.view(np.recarray), start, length, found.view(np.recarray), *more)
+
+        for name in ("contains_transaction", "insert_record", "newest_transaction", "retained_from"):
+            monkeypatch.setattr(labels, name, _plain(getattr(labels, name)))
+        monkeypatch.setattr(labels, "_put", put)
 
 
 def records(*rows: tuple[int, int], label: int = 0) -> Records:
@@ -25,9 +49,9 @@ def arena_with(*rows: tuple[int, int]) -> HistoryArena:
     return arena
 
 
-def put(arena: HistoryArena, labels: Records, about_account: bool = False) -> list[int]:
-    slots = np.full(len(labels), arena.slot("c"))
-    return put_labels(arena, slots, labels, np.full(len(labels), about_account)).tolist()
+def put(arena: HistoryArena, found: Records, about_account: bool = False) -> list[int]:
+    slots = np.full(len(found), arena.slot("c"))
+    return put_labels(arena, slots, found, np.full(len(found), about_account)).tolist()
 
 
 def test_label_stands_where_its_time_belongs() -> None:

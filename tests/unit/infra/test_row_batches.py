@@ -34,12 +34,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_rows_of_another_process_are_those_of_publish(path: Path) -> None:
     rules = mapping(**LABELS)
-    refused: list[RefusedRow] = []
-    with RowBatches(Job(path, rules, NOW_MS, every_refused=True), refused.append) as batches:
-        found = list(batches)
     expected_refused: list[RefusedRow] = []
     with Intake(path, rules, now_ms=NOW_MS, on_refused=expected_refused.append) as intake:
         events = list(intake)
+    refused: list[RefusedRow] = []
+    with RowBatches(Job(path, rules, NOW_MS, every_refused=True), refused.append) as batches:
+        found = list(batches)
     assert refused == expected_refused
     assert len(refused) == 45
     assert batches.account == intake.account

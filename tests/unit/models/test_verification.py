@@ -8,13 +8,18 @@ import pytest
 
 from features.arena import HistoryArena
 from features.codec import History, decode, encode
+from features.engine import ChunkFeatures
+from features.labels import put_labels
+from features.record import LABEL_KIND, label_record, to_records
 from models.pipeline import Models
 from models.replay import replay_chunks
 from models.verification import PartitionRebuild, Published, Tally, read_score, retained
+from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
-from tests.streaming import DAY_MS, START_MS, Stream, label
+from tests.scoring import arena_of
+from tests.streaming import DAY_MS, START_MS, Kafka, Stream, label, transaction
 
 T, L = TRANSACTIONS.name, LABELS.name
 
@@ -107,6 +112,73 @@ async def test_a_score_off_by_one_bit_is_the_first_difference(stream: Stream, mo
     assert [record["amount_minor"] for record in first.history] == [
         100 * (10 + n % 90) + 50 for n in range(2, 20, 3)
     ]
+
+
+async def test_no_number_of_labels_explains_a_wrong_score_and_all_else_stays_equal(
+    stream: Stream, models: Models
+) -> None:
+    def wrong(score: Published) -> Published:
+        if score.transaction_id != "t-10":
+            return score
+        return Published(score.offset, "t-10", score.version, score.score / 3)
+
+    tally, rebuild = verified(stream, models, change=wrong)
+    await histories(stream, rebuild)
+    assert (tally.differences, tally.histories) == (1, 3)
+    assert tally.first is not None
+    assert (tally.first.customer_id, tally.first.values.keys()) == ("c-1", {"score"})
+
+
+class _CountsLabels:
+    """The engine, but its first feature is the number of labels in the history: labels must be in place."""
+
+    def __init__(self, models: Models) -> None:
+        self._engine = models.engine
+        self.names = models.engine.names
+
+    def compute_chunk(self, arena: HistoryArena, events: Any, slots: Any) -> ChunkFeatures:
+        features = self._engine.compute_chunk(arena, events, slots)
+        for row, slot in enumerate(slots):
+            features.X[row, 0] = (arena.records(slot)["kind"] == LABEL_KIND).sum()
+        return features
+
+
+def test_a_score_that_needed_a_label_says_where_it_was_put_in(models: Models) -> None:
+    engine: Any = _CountsLabels(models)
+    kafka = Kafka()
+    for number in range(12):
+        kafka.put(T, 0, transaction(number))
+    for number in (0, 2, 77, 5):
+        kafka.put(L, 0, label(f"t-{number}", customer="c-1", at_ms=START_MS + number))
+    log = [r for r in kafka.logs[T, 0] if r is not None]
+    # What a worker did that put them in behind these offsets; the label of nothing in between is refused.
+    put_in = {3: 1, 6: 1, 9: 2}
+    arena, scores = arena_of("c-1"), {}
+    sent = [parse_message(Transaction, r.value) for r in log]
+    waiting = [parse_message(Label, r.value) for r in kafka.logs[L, 0] if r is not None]
+    slots = np.array([arena.slot("c-1")])
+    for record, message in zip(log, sent, strict=True):
+        X = engine.compute_chunk(arena, to_records([message], [message.amount_minor]), slots).X[0]
+        vector = dict(zip(engine.names, X.tolist(), strict=True))
+        scores[record.offset] = [Published(record.offset, message.transaction_id, "gone", 0.5, vector)]
+        for _ in range(put_in.get(record.offset, 0)):
+            put_labels(arena, slots, label_record(waiting.pop(0)))
+    tally = Tally()
+    rebuild = PartitionRebuild(0, engine, lambda v: None, lambda c: True, log_complete=True, tally=tally)
+    rebuild.add_labels([r for r in kafka.logs[L, 0] if r is not None])
+    rebuild.add_transactions(log, scores, scored_from=0)
+    assert [scores[offset][0].features[engine.names[0]] for offset in (3, 4, 7, 11)] == [0, 1, 2, 3]  # type: ignore[index]
+    assert (tally.vectors, tally.differences) == (12, 0)
+
+    # Labels that are never taken back: fewer than before is a difference.
+    tally = Tally()
+    rebuild = PartitionRebuild(0, engine, lambda v: None, lambda c: True, log_complete=True, tally=tally)
+    rebuild.add_labels([r for r in kafka.logs[L, 0] if r is not None])
+    fewer = {**(scores[8][0].features or {}), engine.names[0]: 0.0}
+    rebuild.add_transactions(log, {**scores, 8: [Published(8, "t-8", "gone", 0.5, fewer)]}, scored_from=0)
+    assert tally.differences == 1
+    assert tally.first is not None
+    assert tally.first.values == {engine.names[0]: (0.0, 2.0)}
 
 
 async def test_a_wrong_feature_is_named_with_both_values(stream: Stream, models: Models) -> None:
