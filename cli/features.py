@@ -95,7 +95,7 @@ def compute(
     from models.vectors import VectorReplay
 
     rules = _with_delay(Mapping.load(mapping), mapping, labels_delay)
-    if out_file.exists() and out_file.samefile(data):
+    if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
     engine = Engine()
