@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from features.catalogue import FEATURES, FEATURES_HASH
-from features.describe import markdown
+from features.describe import markdown, window
 from features.kernels import DUPLICATE
 from infra.cells import duration_ms
 from infra.intake import bad_rows_file
@@ -41,6 +41,7 @@ def list_features(
                     "category": f.category,
                     "op": f.op,
                     "window": f.window,
+                    "ends": f.ends,
                     "unit": f.unit,
                     "meaning": f.meaning,
                 }
@@ -52,7 +53,7 @@ def list_features(
             "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
         )
         for f in FEATURES:
-            table.add_row(f.name, f.category, f.window or "", f.unit, f.meaning)
+            table.add_row(f.name, f.category, window(f), f.unit, f.meaning)
         out.print(table)
 
 

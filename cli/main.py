@@ -24,6 +24,8 @@ COMMANDS = {
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
     "verify": "Rebuild scores and histories from the topics and compare them bit for bit with what is there.",
+    "kafka": "Run Apache Kafka here, without containers, until Ctrl-C.",
+    "rebuild": "Remove all histories; workers build them again from the start of the log.",
     "schemas": "Message schemas.",
     "settings": "Print every setting with its variable and default.",
     "bench": "Measurements.",
