@@ -9,8 +9,10 @@ from rich.table import Table
 
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
-from harness.bench import ThroughputPlan, run_throughput
+from harness.bench import ThroughputPlan, environment, run_throughput
 from harness.bench_api import ApiPlan, run_api
+from harness.bench_features import markdown as features_markdown
+from harness.bench_features import run_features
 
 app = typer.Typer(no_args_is_help=True, help="Measurements.")
 
@@ -106,3 +108,38 @@ def api(
             table.add_row(*row)
         out.print(table)
     err.print(result["environment"])
+
+
+@app.command()
+def features(
+    runs: Annotated[
+        int, typer.Option(min=1, help="Rounds; each measures everything once, figures are medians.")
+    ] = 21,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/benchmarks.md.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Cost of one event's features, by the length of the history and by the number of features.
+
+    Processor time of this process, so that others on the machine count little. The first run compiles a
+    kernel for each number of features, which takes a minute.
+    """
+    result = {**run_features(runs), "environment": environment()}
+    if json:
+        print_json(result)
+    elif as_markdown:
+        print(features_markdown(result), end="")
+    else:
+        table = Table("events in the history", "µs per event", "fastest", "ns per record")
+        for row in result["by_history_length"]:
+            table.add_row(
+                f"{row['events']:,}",
+                f"{row['microseconds']:.2f}",
+                f"{row['fastest']:.2f}",
+                f"{row['nanoseconds_per_record']:.1f}",
+            )
+        out.print(table)
+        table = Table("features", "µs per event", "of that of all", title="history of 300 events")
+        for row in result["by_number_of_features"]:
+            table.add_row(f"{row['features']}", f"{row['microseconds']:.2f}", f"{row['to_all']:.2f}")
+        out.print(table)
+        out.print(result["environment"])

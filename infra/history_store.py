@@ -243,6 +243,27 @@ class RedisHistoryStore:
                 found[number] = history
         return found
 
+    async def next_offsets(self, partition: int) -> dict[str, int]:
+        """How far each source topic was processed; takes no lease."""
+        meta = await self._call(lambda: self._redis.hgetall(self._key(partition, "meta")))
+        return _next_offsets(_text(meta))
+
+    async def snapshot(
+        self, partition: int, customer_ids: Sequence[str]
+    ) -> tuple[dict[str, int], list[bytes | None], list[bytes | None]]:
+        """Next offsets, histories and newest churn scores of customers, all of one moment."""
+
+        async def read_all() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(self._key(partition, "meta"))
+            pipe.mget([self._key(partition, "h", c) for c in customer_ids])
+            pipe.mget([self._key(partition, "c", c) for c in customer_ids])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        meta, histories, churn = await self._call(read_all)
+        return _next_offsets(_text(meta)), histories, churn
+
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         p = partition_for(customer_id, await self.partitions())
