@@ -4,7 +4,8 @@
 | --- | --- |
 | `{tg:3}:meta` | epoch, owner, next offsets, watermark, format version |
 | `{tg:3}:index` | customers by the time of their newest event |
-| `{tg:3}:h:<customer>` | history (`features.codec`) |
+| `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
+| `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
 | `{tg:3}:s:<customer>` | newest fraud scores |
 | `{tg:3}:c:<customer>` | newest churn score |
 | `{tg:3}:p:<customer>` | profile, without contact data |
@@ -147,7 +148,8 @@ class RedisHistoryStore:
         """Stored histories, in the order asked for."""
         if not customer_ids:
             return []
-        keys = [self._key(partition, "h", c) for c in customer_ids]
+        # One command, so that a header and the block it speaks of are of the same moment.
+        keys = [self._key(partition, kind, c) for kind in ("h", "b") for c in customer_ids]
 
         async def read_all() -> list[Any]:
             # The lease is looked at behind the histories: what it is then, it was when they were read.
@@ -161,7 +163,10 @@ class RedisHistoryStore:
         histories, *meta = await self._call(read_all)
         if lease is not None:
             _require_same(lease, _text(meta[0]))
-        return cast(list[bytes | None], histories)
+        n = len(customer_ids)
+        return [
+            _joined(history, packed) for history, packed in zip(histories[:n], histories[n:], strict=True)
+        ]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
@@ -179,6 +184,8 @@ class RedisHistoryStore:
             number = key("h", change.customer_id)
             if change.replaced:
                 args += ["R", number, change.expected_bytes, change.header + change.appended]
+                packed = key("b", change.customer_id)
+                args += ["S", packed, change.packed] if change.packed else ["D", packed]
             else:
                 args += ["A", number, change.expected_bytes, change.header, change.appended]
             args += ["Z", change.last_event_ms, change.customer_id]
@@ -211,16 +218,16 @@ class RedisHistoryStore:
 
         async def read_all() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.get(self._key(p, "h", customer_id))
+            pipe.mget(self._key(p, "h", customer_id), self._key(p, "b", customer_id))
             pipe.lrange(self._key(p, "s", customer_id), 0, -1)
             pipe.mget(self._key(p, "c", customer_id), self._key(p, "p", customer_id))
             results: list[Any] = await pipe.execute()
             return results
 
-        history, scores, (churn, profile) = await self._call(read_all)
+        (history, packed), scores, (churn, profile) = await self._call(read_all)
         if history is None and profile is None:
             return None
-        return CustomerState(history, scores, churn, profile)
+        return CustomerState(_joined(history, packed), scores, churn, profile)
 
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"
@@ -267,6 +274,10 @@ class RedisHistoryStore:
             ):
                 raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
             raise
+
+
+def _joined(history: bytes | None, packed: bytes | None) -> bytes | None:
+    return history if history is None or packed is None else history + packed
 
 
 def _text(meta: Mapping[bytes, bytes]) -> dict[str, str]:
