@@ -6,8 +6,8 @@
 | `{tg:3}:index` | customers by the time of their newest event |
 | `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
 | `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
-| `{tg:3}:s:<customer>` | newest fraud scores |
-| `{tg:3}:c:<customer>` | newest churn score |
+| `{tg:3}:s:<customer>` | newest fraud scores, compressed |
+| `{tg:3}:c:<customer>` | newest churn score, compressed |
 | `{tg:3}:p:<customer>` | profile, without contact data |
 | `tg:topology` | number of source partitions |
 | `tg:cluster` | Kafka cluster that the offsets belong to |
@@ -28,6 +28,7 @@ from redis.backoff import NoBackoff
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.partitioning import partition_for
+from infra.score_packing import ScorePacker
 from schemas.errors import DependencyError, HistoryError
 
 _SOURCE = (Path(__file__).parent / "functions.lua").read_text()
@@ -72,6 +73,7 @@ class RedisHistoryStore:
         self._partitions = partitions
         self._namespace = namespace
         self._recent_scores = recent_scores
+        self._packer = ScorePacker()
         self._loading = asyncio.Lock()
 
     async def close(self) -> None:
@@ -190,10 +192,10 @@ class RedisHistoryStore:
                 args += ["A", number, change.expected_bytes, change.header, change.appended]
             args += ["Z", change.last_event_ms, change.customer_id]
         for customer_id, scores in commit.scores.items():
-            newest = scores[-self._recent_scores :]
+            newest = [self._packer.pack(score) for score in scores[-self._recent_scores :]]
             args += ["L", key("s", customer_id), self._recent_scores, len(newest), *newest]
         for customer_id, churn in commit.churn.items():
-            args += ["S", key("c", customer_id), churn]
+            args += ["S", key("c", customer_id), self._packer.pack(churn)]
         for customer_id, profile in commit.profiles.items():
             number = key("p", customer_id)
             args += ["D", number] if profile is None else ["S", number, profile]
@@ -227,7 +229,11 @@ class RedisHistoryStore:
         (history, packed), scores, (churn, profile) = await self._call(read_all)
         if history is None and profile is None:
             return None
-        return CustomerState(_joined(history, packed), scores, churn, profile)
+        unpack = self._packer.unpack
+        newest = [unpack(score) for score in scores]
+        return CustomerState(
+            _joined(history, packed), newest, None if churn is None else unpack(churn), profile
+        )
 
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"
