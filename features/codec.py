@@ -5,7 +5,7 @@ and a packed block of all earlier ones. Decoding sorts by time, keeping arrival 
 """
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -63,17 +63,33 @@ class Totals:
 
     def plus(self, added: Records) -> Self:
         """Totals with more accepted transactions (not labels)."""
-        if len(added) == 0:
-            return self
-        credit = added["credit"] == 1
-        first = int(added["time_ms"].min())
-        return replace(
-            self,
-            first_ms=min(self.first_ms, first) if self.count else first,
-            count=self.count + len(added),
-            # Stops at the largest stored number: absurd sums must not stop the stream.
-            debit_minor=min(self.debit_minor + sum(added["amount_minor"][~credit].tolist()), _LARGEST),
-            credit_minor=min(self.credit_minor + sum(added["amount_minor"][credit].tolist()), _LARGEST),
+        totals = self
+        columns = (added[name].tolist() for name in ("time_ms", "amount_minor", "credit"))
+        for time_ms, amount_minor, credit in zip(*columns, strict=True):
+            totals = totals.plus_one(time_ms, amount_minor, credit == 1)
+        return totals
+
+    def rescored(self, churn_day: int, churn_band: int) -> Self:
+        """Totals that remember another churn score."""
+        return type(self)(
+            self.first_ms, self.count, self.debit_minor, self.credit_minor, churn_day, churn_band
+        )
+
+    def plus_one(self, time_ms: int, amount_minor: int, credit: bool) -> Self:
+        """Totals with one more accepted transaction."""
+        debit_minor, credit_minor = self.debit_minor, self.credit_minor
+        # Stops at the largest stored number: absurd sums must not stop the stream.
+        if credit:
+            credit_minor = min(credit_minor + amount_minor, _LARGEST)
+        else:
+            debit_minor = min(debit_minor + amount_minor, _LARGEST)
+        return type(self)(
+            min(self.first_ms, time_ms) if self.count else time_ms,
+            self.count + 1,
+            debit_minor,
+            credit_minor,
+            self.churn_day,
+            self.churn_band,
         )
 
 
