@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.deps import Services
 from api.errors import add_error_handlers
+from api.failure_policy import FailurePolicy
 from api.middleware import BodyLimit, Measured
 from api.routes import customers, health, inference
 from api.settings import ApiSettings
 from features.engine import Engine
-from infra.history_store import RedisHistoryStore
+from infra.access import expires, from_environment
+from infra.dependency_metrics import DependencyMetrics, ModelMetrics
+from infra.measured import MeasuredHistoryStore
+from infra.spans import trace_requests
 from models.registry import ModelRegistry
 
 _DESCRIPTION = """
@@ -23,12 +27,17 @@ a loopback or private address.
 """
 
 
-def create_app(services: Services, close: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
+def create_app(
+    services: Services,
+    close: Callable[[], Awaitable[None]] | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
     """The application over given services.
 
     Args:
         services: What routes use.
         close: Called when the application ends.
+        registry: Where metrics are kept; `None` makes one.
     """
 
     @asynccontextmanager
@@ -40,13 +49,22 @@ def create_app(services: Services, close: Callable[[], Awaitable[None]] | None =
 
     app = FastAPI(title="Tidegate", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
     app.state.services = services
-    app.state.registry = CollectorRegistry()
+    app.state.registry = registry or CollectorRegistry()
+    services.policy.register(app.state.registry)
     app.add_middleware(BodyLimit)
     app.add_middleware(Measured, registry=app.state.registry)
     add_error_handlers(app)
     for module in (health, customers, inference):
         app.include_router(module.router)
     return app
+
+
+def new_registry() -> tuple[CollectorRegistry, DependencyMetrics, ModelMetrics]:
+    """A registry with what an API process shows besides its requests."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry, DependencyMetrics(registry), ModelMetrics(registry)
 
 
 def build(settings: ApiSettings) -> FastAPI:
@@ -56,12 +74,25 @@ def build(settings: ApiSettings) -> FastAPI:
         ModelError: A model is missing or does not fit.
     """
     engine = Engine()
-    store = RedisHistoryStore(
-        settings.redis_url, namespace=settings.namespace, timeout_s=settings.http_redis_timeout_s
+    registry, calls, shown = new_registry()
+    _, redis = from_environment()
+    store = MeasuredHistoryStore(
+        settings.redis_url,
+        calls,
+        namespace=settings.namespace,
+        timeout_s=settings.http_redis_timeout_s,
+        options=redis.options(settings.redis_url),
     )
+    for use, path in redis.certificates():
+        calls.certificate(use, expires(path))
     models = ModelRegistry(settings.models).load_champions(engine)
-    services = Services(store, models, store.ping, lambda: datetime.now(UTC))
-    return create_app(services, store.close)
+    shown.show(models)
+    policy = FailurePolicy(settings.on_redis_away, settings.on_history_unreadable)
+    services = Services(store, models, store.ping, lambda: datetime.now(UTC), policy)
+    app = create_app(services, store.close, registry)
+    if settings.tracing:
+        trace_requests(app, "tidegate-api")
+    return app
 
 
 def serve(settings: ApiSettings) -> None:

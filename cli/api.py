@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from api.main import serve
 from api.settings import ApiSettings
 from cli.console import err
-from infra.logs import configure
+from infra.logs import configure, level_by_signal
 from schemas.errors import ConfigError
 
 
@@ -34,5 +34,6 @@ def api(
         problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
         raise ConfigError("; ".join(problems)) from None
     configure(settings.log_level, settings.log_format)
+    level_by_signal(settings.log_level, settings.log_format)
     err.print(f"API on http://{settings.http_host}:{settings.http_port}/docs", highlight=False)
     serve(settings)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from cli.console import out, print_json
 from features.catalogue import FEATURES, FEATURES_HASH
-from features.describe import markdown
+from features.describe import markdown, window
 
 app = typer.Typer(no_args_is_help=True, help="Feature declarations.")
 
@@ -33,6 +33,7 @@ def list_features(
                     "category": f.category,
                     "op": f.op,
                     "window": f.window,
+                    "ends": f.ends,
                     "unit": f.unit,
                     "meaning": f.meaning,
                 }
@@ -44,5 +45,5 @@ def list_features(
             "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
         )
         for f in FEATURES:
-            table.add_row(f.name, f.category, f.window or "", f.unit, f.meaning)
+            table.add_row(f.name, f.category, window(f), f.unit, f.meaning)
         out.print(table)

@@ -21,10 +21,14 @@ COMMANDS = {
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "models": "The model registry.",
     "features": "Feature declarations.",
+    "kafka": "Run Apache Kafka here, without containers, until Ctrl-C.",
     "topics": "Topics on the broker.",
     "state": "What Redis holds.",
+    "rebuild": "Remove all histories; workers build them again from the start of the log.",
     "schemas": "Message schemas.",
+    "doctor": "Check a deployment and say what to change; nothing is changed.",
     "settings": "Print every setting with its variable and default.",
+    "metrics": "Print every metric with its labels and meaning.",
     "bench": "Measurements.",
 }
 

@@ -187,7 +187,7 @@ def unpack(packed: bytes) -> Records:
     except (struct.error, ValueError, IndexError, zstandard.ZstdError) as broken:
         raise HistoryError(
             f"the packed block of a stored history ({len(packed)} bytes) cannot be read: "
-            "rebuild from the topic"
+            "run 'tidegate rebuild'"
         ) from broken
     _bytes_of(records)[:, _REST:] = rest.view(np.uint8).reshape(n, _REST_BYTES)
     return records
@@ -207,7 +207,7 @@ def decode(stored: bytes | None) -> History:
     if magic != _MAGIC or version != VERSION or record_bytes != RECORD.itemsize:
         raise HistoryError(
             f"a stored history has format {version}, this program reads {VERSION}: "
-            "run the version that wrote it, or rebuild from the topic"
+            "run the version that wrote it, or 'tidegate rebuild'"
         )
     body = len(stored) - HEADER.itemsize - packed_bytes
     if body < 0 or body % RECORD.itemsize:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.ports import HistoryStore
-from models.pipeline import Models
+from models.pipeline import ChurnResult, Events, Models, ScoredChunk
 from schemas.fields import from_epoch_ms, to_rfc3339
 from schemas.topics import TRANSACTIONS
 from stream_app.partition import Partition
@@ -68,9 +68,21 @@ class StepTimes:
     def progress(self, topic: str, partition: int, next_offset: int) -> None:
         """Not looked at."""
 
+    def cache(self, lookups: int, misses: int) -> None:
+        """Not looked at."""
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        """Not looked at."""
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        """Not looked at."""
+
+    def label(self, name: str, decision: str) -> None:
+        """Not looked at."""
+
 
 class _Nowhere:
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Take the messages and forget them."""
 
 

@@ -47,6 +47,7 @@ class RedisHistoryStore:
         namespace: First part of every key.
         timeout_s: Limit of one call.
         recent_scores: Fraud scores kept per customer for lookups.
+        options: Encryption and login, from `infra.access`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RedisHistoryStore:
         namespace: str = "tg",
         timeout_s: float = 5.0,
         recent_scores: int = 10,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         # A pooled connection that a restarted server has closed says so at its next use: once more, at
         # once, on a new one. What ran into the time limit is not tried again here.
@@ -67,6 +69,7 @@ class RedisHistoryStore:
             socket_connect_timeout=timeout_s,
             health_check_interval=15,
             retry=retry,
+            **(options or {}),
         )
         # Neither password: one may stand before the host, one among the options.
         self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://").split("?")[0]
@@ -117,7 +120,10 @@ class RedisHistoryStore:
         for key, value in zip(keys, (partitions, cluster_id), strict=True):
             await self._call(lambda key=key, value=value: self._redis.set(key, value, nx=True))  # type: ignore[misc]
         stored_partitions, stored_cluster = await self._call(lambda: self._redis.mget(keys))
-        rebuild = "use another TIDEGATE_NAMESPACE and TIDEGATE_GROUP to build histories from this log"
+        rebuild = (
+            "build histories from this log with 'tidegate rebuild', or beside them under another "
+            "TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
+        )
         if stored_cluster is not None and stored_cluster.decode() != cluster_id:
             raise HistoryError(
                 f"the histories were built from the log of Kafka cluster {stored_cluster.decode()}, this is "
@@ -257,11 +263,12 @@ class RedisHistoryStore:
             if text.startswith("VERSION"):
                 raise HistoryError(
                     f"stored histories have format {text.split()[-1]}, this program reads {VERSION}: run the "
-                    "version that wrote them, or use another namespace and rebuild from the log"
+                    "version that wrote them, or 'tidegate rebuild'"
                 ) from None
             if text.startswith("HISTORY"):
                 raise HistoryError(
-                    "a stored history was changed by somebody else (its length differs): rebuild it"
+                    "a stored history was changed by somebody else (its length differs): run "
+                    "'tidegate rebuild'"
                 ) from None
             raise
 

@@ -50,5 +50,5 @@ class ScorePacker:
             return self._decompress.decompress(stored, max_output_size=_LARGEST, allow_extra_data=False)
         except (ValueError, zstandard.ZstdError) as broken:
             raise HistoryError(
-                f"a stored score ({len(stored)} bytes) cannot be read: rebuild from the topic"
+                f"a stored score ({len(stored)} bytes) cannot be read: run 'tidegate rebuild'"
             ) from broken

@@ -1,6 +1,8 @@
 """Topics on the broker, made as `schemas.topics` says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -24,11 +26,15 @@ class TopicsAdmin:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one request.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, bootstrap: str, *, timeout_s: float = 10.0, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._options = dict(options or {})
 
     async def create(self, partitions: int, replication: int = 1) -> list[TopicState]:
         """Create the topics that are missing.
@@ -56,7 +62,8 @@ class TopicsAdmin:
             if state.topic.copartitioned and state.partitions != partitions:
                 raise ConfigError(
                     f"topic {state.topic.name} has {state.partitions} partitions, {TRANSACTIONS.name} has "
-                    f"{partitions}: both need the same number, delete and create the one that is wrong"
+                    f"{partitions}: both need the same number. Partitions cannot be taken away: add them "
+                    "to the smaller one, and if there are histories run 'tidegate rebuild'"
                 )
         return states
 
@@ -77,6 +84,21 @@ class TopicsAdmin:
         client = await self._client()
         try:
             return str((await client.describe_cluster())["cluster_id"])
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
+    async def group_members(self, group: str) -> int:
+        """Number of members of a consumer group; 0 for one that does not exist.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        client = await self._client()
+        try:
+            (response,) = await client.describe_consumer_groups([group])
+            return sum(len(described[5]) for described in response.groups)
         except (KafkaError, OSError) as error:
             raise self._away(error) from error
         finally:
@@ -113,7 +135,9 @@ class TopicsAdmin:
 
     async def _client(self) -> AIOKafkaAdminClient:
         client = AIOKafkaAdminClient(
-            bootstrap_servers=self._bootstrap, request_timeout_ms=int(self._timeout_s * 1000)
+            bootstrap_servers=self._bootstrap,
+            request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
         )
         try:
             await client.start()

@@ -18,12 +18,16 @@ from faust.types import TP
 
 import stream_app.transport as transport
 from features.engine import Engine
+from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.history_store import RedisHistoryStore
 from infra.log_tail import LogTail
+from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
+from infra.spans import score_span
 from infra.topics_admin import TopicsAdmin
+from infra.transactional_producer import TransactionalProducer
 from models.pipeline import Models
 from models.registry import ModelRegistry
 from schemas.errors import DependencyError, TidegateError
@@ -34,6 +38,7 @@ from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
+from stream_app.vitals import Vitals
 from stream_app.worker import LogRange, Worker
 
 _log = structlog.get_logger()
@@ -85,12 +90,17 @@ class _FaustLog:
         offset: int | None = self._app.consumer.delivered(topic, partition)
         return offset
 
+    def end(self, topic: str, partition: int) -> int | None:
+        offset: int | None = self._app.consumer.end(topic, partition)
+        return offset
 
-def create_faust_app(settings: WorkerSettings) -> faust.App:
+
+def create_faust_app(settings: WorkerSettings, kafka: KafkaAccess | None = None) -> faust.App:
     """The Faust application, without its worker."""
     return faust.App(
         settings.group,
         broker=";".join(f"{transport.SCHEME}://{host.strip()}" for host in settings.bootstrap.split(",")),
+        broker_credentials=_credentials(kafka or KafkaAccess()),
         store="memory://",
         datadir=os.path.join(tempfile.gettempdir(), "tidegate-faust"),
         autodiscover=False,
@@ -106,6 +116,19 @@ def create_faust_app(settings: WorkerSettings) -> faust.App:
         broker_request_timeout=max(60.0, settings.session_timeout_s),
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.instance_id or None,
+    )
+
+
+def _credentials(kafka: KafkaAccess) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    context, login = kafka.context(), kafka.login()
+    if login is None:
+        return None if context is None else faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=login[0],
+        password=login[1],
+        ssl_context=context,
+        mechanism=kafka.kafka_sasl_mechanism,
     )
 
 
@@ -119,22 +142,34 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kafka, redis = from_environment()
+    for use, path in (*kafka.certificates(), *redis.certificates()):
+        metrics.dependencies.certificate(use, expires(path))
     retry = Retry(settings.retry_first_s, settings.retry_most_s, settings.give_up_s, metrics.retry)
-    store = RedisHistoryStore(
+    store = MeasuredHistoryStore(
         settings.redis_url,
+        metrics.dependencies,
         namespace=settings.namespace,
         timeout_s=settings.redis_timeout_s,
         recent_scores=settings.recent_scores,
+        options=redis.options(settings.redis_url),
     )
-    producer = BatchProducer(settings.bootstrap, timeout_s=settings.publish_timeout_s)
-    tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    producer = MeasuredProducer(_producer(settings, kafka), metrics.dependencies)
+    tail = LogTail(
+        settings.bootstrap,
+        timeout_s=settings.publish_timeout_s,
+        committed_only=settings.transactions,
+        options=kafka.options(),
+    )
+    admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
         engine = Engine()
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
-        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
+        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
+        metrics.use(models, partitions)
         delivery = Delivery(
             store,
             producer,
@@ -143,9 +178,14 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             Placement(partitions, partition_for),
             lambda: to_rfc3339(datetime.now(UTC)),
             _crash_at(settings.crash_point),
+            score_span("tidegate-worker") if settings.tracing else lambda headers: headers,
         )
-        check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
-        return await _run(settings, delivery, models, tail, check_log, stop)
+        check_log = _log_check(store, admin)
+
+        async def vitals(worker: Worker) -> None:
+            await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
+
+        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -155,16 +195,34 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         await _close(tail.stop(), producer.stop(), store.close())
 
 
+def _producer(settings: WorkerSettings, kafka: KafkaAccess) -> BatchProducer:
+    # Fraud scores last: where an output partition holds one, it holds all that came with it.
+    if settings.transactions:
+        return TransactionalProducer(
+            settings.bootstrap,
+            prefix=f"{settings.group}-{settings.namespace}",
+            timeout_s=settings.publish_timeout_s,
+            last_topic=FRAUD_SCORES.name,
+            options=kafka.options(),
+        )
+    return BatchProducer(
+        settings.bootstrap,
+        timeout_s=settings.publish_timeout_s,
+        last_topic=FRAUD_SCORES.name,
+        options=kafka.options(),
+    )
+
+
 async def _wait_for_dependencies(
     settings: WorkerSettings,
     retry: Retry,
     stop: asyncio.Event,
     store: RedisHistoryStore,
-    producer: BatchProducer,
+    producer: MeasuredProducer,
     tail: LogTail,
+    admin: TopicsAdmin,
 ) -> int:
     """Wait for Redis and Kafka and check that they fit; returns the number of partitions."""
-    admin = TopicsAdmin(settings.bootstrap)
     await retry.until_done("redis", store.ping, stop)
     if settings.create_topics:
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
@@ -181,11 +239,19 @@ async def _run(
     settings: WorkerSettings,
     delivery: Delivery,
     models: Models,
+    producer: MeasuredProducer,
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
+    vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
 ) -> int:
-    app = create_faust_app(settings)
+    app = create_faust_app(settings, from_environment()[0])
+
+    async def published_upto(partition: int) -> int:
+        # First: it ends what the owner before left open, which decides whether that counts.
+        await producer.take(partition)
+        return await tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name)
+
     worker = Worker(
         delivery,
         _FaustLog(app, tail, settings.publish_timeout_s),
@@ -196,7 +262,7 @@ async def _run(
         forget_days=settings.forget_days,
         score_features=settings.score_features,
         check_log=check_log,
-        published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
+        published_upto=published_upto,
         chunk_records=settings.chunk_records,
     )
     app.positions = worker
@@ -214,6 +280,7 @@ async def _run(
     tasks = [
         asyncio.ensure_future(_start(app, worker, models)),
         asyncio.ensure_future(liveness.run(settings.session_timeout_s / 4)),
+        asyncio.ensure_future(vitals(worker)),
     ]
     ended = [
         asyncio.ensure_future(stop.wait()),
@@ -255,6 +322,14 @@ async def _close(*parts: Awaitable[None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LEAST_STOP_S):
             await asyncio.gather(*parts, return_exceptions=True)
+
+
+async def _show_redis(store: RedisHistoryStore, metrics: WorkerMetrics) -> None:
+    try:
+        metrics.redis.show(await store.info())
+    except DependencyError:
+        metrics.redis.show(None)
+        raise
 
 
 def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:

@@ -9,6 +9,7 @@ from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
 from schemas.parse import dump
 from schemas.topics import DEAD_LETTERS
 from stream_app.ports import Outgoing
+from stream_app.trace import trace_context
 
 MAX_KEY_BYTES = 1024
 
@@ -27,7 +28,9 @@ def dead_letter(record: Any, refused: EventError) -> Outgoing:
         "key": _key_text(record.key),
         **describe_payload(record.value),
     }
-    return Outgoing(DEAD_LETTERS.name, record.partition, _masked(record.key), dump(letter))
+    return Outgoing(
+        DEAD_LETTERS.name, record.partition, _masked(record.key), dump(letter), trace_context(record.headers)
+    )
 
 
 def _moment(timestamp_ms: int | None) -> str | None:

@@ -10,6 +10,7 @@ from features.codec import HEADER, decode, encode_header, pack, packed_length
 from features.kernels import newest_transaction
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
+from schemas.topics import TRANSACTIONS
 
 # Records are appended until there are so many, plus a share of the history, that are not packed. Redis keeps
 # twice the room for what was appended to, and packing costs time: figures in docs/benchmarks.md.
@@ -77,8 +78,11 @@ class Partition:
             return None
         return self.lease.next_offsets.get(topic, self.starts.get(topic))
 
-    async def load(self, customer_ids: Sequence[str]) -> None:
+    async def load(self, customer_ids: Sequence[str]) -> int:
         """Bring the histories of customers into the arena; Redis is asked only for those not there.
+
+        Returns:
+            How many were not.
 
         Raises:
             DependencyError: The store does not answer.
@@ -94,6 +98,15 @@ class Partition:
                 self.arena.put(customer_id, decode(stored))
                 packed_bytes = packed_length(stored)
                 self._stored_bytes[customer_id] = len(stored or b"") - packed_bytes, packed_bytes
+        return len(missing)
+
+    def is_published(self, offset: int) -> bool:
+        """Whether what follows from a transaction of this offset is on the output topics already."""
+        return offset < self.published_upto.get(TRANSACTIONS.name, 0)
+
+    def is_last_published(self, offset: int) -> bool:
+        """Whether a transaction of this offset is the last of which `is_published` is true."""
+        return self.is_published(offset) and not self.is_published(offset + 1)
 
     def is_known(self, customer_id: str) -> bool:
         """Whether the customer was already seen in this partition."""

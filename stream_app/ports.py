@@ -4,23 +4,38 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from models.pipeline import ChurnResult, Events, ScoredChunk
+
+Headers = tuple[tuple[str, bytes], ...]
+
 
 class Outgoing(NamedTuple):
-    """One message to publish."""
+    """One message to publish.
+
+    Attributes:
+        headers: The trace context of what it came from.
+    """
 
     topic: str
     partition: int
     key: bytes | None
     value: bytes
+    headers: Headers = ()
 
 
 class Publisher(Protocol):
     """Publishes messages."""
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Publish in order within each partition; returns when the broker has acknowledged all.
 
+        Args:
+            messages: Fraud scores are published when all others are.
+            source: Partition of the input that they come from.
+
         Raises:
+            LeaseLost: Somebody else publishes for this partition now.
+            PublishInDoubt: Take the lease again and see what is there.
             DependencyError: It did not in time. Some may have been published: again is safe.
         """
         ...
@@ -55,4 +70,20 @@ class Observer(Protocol):
 
     def progress(self, topic: str, partition: int, next_offset: int) -> None:
         """How far a partition is."""
+        ...
+
+    def cache(self, lookups: int, misses: int) -> None:
+        """Histories were looked up in the cache."""
+        ...
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        """Transactions were scored and are part of the state; row `i` was published at `published_ms[i]`."""
+        ...
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        """Customers were rescored for churn, because of an `event` or a `sweep`."""
+        ...
+
+    def label(self, name: str, decision: str) -> None:
+        """A label was put into a history; `decision` is what the model in use says of its transaction."""
         ...

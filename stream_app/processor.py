@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.definitions import DAY_MS
-from features.kernels import DUPLICATE, FLAG_LATE
+from features.kernels import DUPLICATE
 from features.ports import Commit, HistoryChange, HistoryStore, LeaseLost, Outcome, StoreRolledBack
 from features.record import Records, to_records
 from models import messages
@@ -23,8 +23,9 @@ from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.dead_letter import dead_letter
 from stream_app.partition import Partition, group_rows
-from stream_app.ports import Observer, Outgoing, Publisher
+from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import Retry
+from stream_app.trace import trace_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Delivery:
     Attributes:
         clock: RFC 3339 text of now; stamps `scored_at` and decides nothing.
         crash: Called with the name of each point at which a crash is worth testing.
+        trace: Makes the trace context of a score from that of its transaction.
     """
 
     store: HistoryStore
@@ -51,13 +53,14 @@ class Delivery:
     placement: Placement
     clock: Callable[[], str]
     crash: Callable[[str], None] = field(default=lambda point: None)
+    trace: Callable[[Headers], Headers] = field(default=lambda headers: headers)
 
     async def publish(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
         """Publish, trying until the broker has it all."""
         if outgoing:
             with self.observer.step("publish"):
                 await self.retry.until_done(
-                    "kafka", lambda: self.publisher.publish(outgoing), partition.interrupted
+                    "kafka", lambda: self.publisher.publish(outgoing, partition.number), partition.interrupted
                 )
 
     async def commit(self, partition: Partition, commit: Commit) -> None:
@@ -91,7 +94,7 @@ class Delivery:
         """
         try:
             with self.observer.step("load"):
-                await self.retry.until_done(
+                missing = await self.retry.until_done(
                     "redis", lambda: partition.load(customer_ids), partition.interrupted
                 )
         except LeaseLost:
@@ -100,6 +103,7 @@ class Delivery:
         except StoreRolledBack:
             self.observer.lease(Outcome.ROLLED_BACK.value)
             raise
+        self.observer.cache(len(customer_ids), missing)
 
     def misplaced(self, partition: Partition, customer_id: str) -> int | None:
         """The partition a customer belongs in, where it is not this one.
@@ -115,7 +119,9 @@ class Delivery:
     def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
         """The same record for the partition it belongs in."""
         self.observer.outcome("forwarded")
-        return Outgoing(record.topic, partition, customer_id.encode(), record.value)
+        return Outgoing(
+            record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
+        )
 
     def refuse(self, record: Any, refused: EventError) -> Outgoing:
         """A dead letter, counted."""
@@ -154,7 +160,8 @@ class TransactionProcessor:
         """Take the next part off a chunk's records; `None` where there are no more.
 
         A part ends behind an event that reaches a new day, where the sweep is due: what the sweep finds
-        depends on the log then, and not on how the log was cut into chunks.
+        depends on the log then, and not on how the log was cut into chunks. And it ends behind the last
+        transaction whose score was published before, so that it is published whole or not at all.
         """
         with self._delivery.observer.step("parse"):
             part: Part | None = None
@@ -163,7 +170,7 @@ class TransactionProcessor:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
                 event_time_ms = self._sort(partition, record, part)
-                if event_time_ms // DAY_MS > day:
+                if event_time_ms // DAY_MS > day or partition.is_last_published(record.offset):
                     break
             return part
 
@@ -203,8 +210,8 @@ class TransactionProcessor:
             ),
         )
         partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
-        observer.outcome("scored", len(accepted))
-        observer.outcome("late", int(((scored.features.flags & FLAG_LATE) > 0).sum()))
+        observer.scored(events, scored, [record.timestamp for record in part.records])
+        observer.churn(scored.churn, "event")
 
     def _sort(self, partition: Partition, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
@@ -218,7 +225,9 @@ class TransactionProcessor:
             event_time_ms = transaction.event_time_ms
             check_not_future(event_time_ms, record.timestamp)
         except EventError as refused:
-            part.outgoing.append(self._delivery.refuse(record, refused))
+            letter = self._delivery.refuse(record, refused)
+            if not partition.is_published(record.offset):
+                part.outgoing.append(letter)
             return 0
         elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
         if elsewhere is not None:
@@ -234,7 +243,6 @@ class TransactionProcessor:
     ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
         """Messages to publish, and the newest of them by customer for lookups."""
         number, scored_at = partition.number, self._delivery.clock()
-        already = partition.published_upto.get(TRANSACTIONS.name, 0)
         outgoing: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
         status, decisions = scored.features.status.tolist(), scored.decisions.tolist()
@@ -246,8 +254,11 @@ class TransactionProcessor:
                     "duplicate_transaction",
                     "transaction_id: already accepted for this customer; nothing was counted twice",
                 )
-                outgoing.append(self._delivery.refuse(record, refused))
+                letter = self._delivery.refuse(record, refused)
+                if not partition.is_published(record.offset):
+                    outgoing.append(letter)
                 continue
+            headers = self._delivery.trace(trace_context(record.headers))
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
                 messages.fraud_score(
@@ -261,13 +272,16 @@ class TransactionProcessor:
                 )
             )
             scores.setdefault(transaction.customer_id, []).append(score)
-            if record.offset >= already:
-                outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            if partition.is_published(record.offset):
+                continue
+            outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
             if decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
-                outgoing.append(Outgoing(ALERTS.name, number, key, alert))
+                outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        return [*outgoing, *churn_messages], scores, churn
+        if not partition.is_published(part.next_offset - 1):
+            outgoing += churn_messages
+        return outgoing, scores, churn
 
 
 def churn_outgoing(

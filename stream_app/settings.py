@@ -16,6 +16,10 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     group: str = Field(default="tidegate", description="Kafka consumer group.")
+    instance_id: str = Field(
+        default="",
+        description="Name of this worker that stays over restarts; Kafka gives its partitions back to it.",
+    )
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
     partitions: int = Field(default=4, ge=1, description="Partitions of topics that the worker creates.")
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
@@ -29,6 +33,11 @@ class WorkerSettings(BaseSettings):
     session_timeout_s: float = Field(default=10.0, ge=6, description="Kafka drops a silent worker after it.")
     redis_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one Redis call.")
     publish_timeout_s: float = Field(default=30.0, gt=0, description="Limit of one publish.")
+    transactions: bool = Field(
+        default=False,
+        description="Publish in Kafka transactions: readers of committed messages see each score once. "
+        "Apache Kafka only.",
+    )
     retry_first_s: float = Field(default=0.1, gt=0, description="First wait after a failed call.")
     retry_most_s: float = Field(default=5.0, gt=0, description="Longest wait between tries.")
     give_up_s: float = Field(
@@ -50,6 +59,9 @@ class WorkerSettings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: for people on a terminal, else JSON."
+    )
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
     )
     # Test seam, documented in docs/operations.md: the process kills itself at a named point.
     crash_point: str = Field(default="", description="For fault tests: where to stop without a word.")

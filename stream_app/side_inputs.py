@@ -1,6 +1,6 @@
 """Chunks of the two side inputs: labels join a customer's history, profiles are kept beside it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,9 @@ import numpy as np
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.kernels import contains_transaction, retained_from
 from features.ports import Commit
-from features.record import LABEL_CODES, LABEL_KIND, Records, label_record
+from features.record import LABEL_CODES, LABEL_KIND, TRANSACTION_KIND, Records, label_record
+from models.pipeline import DECISIONS, Models, decide
+from models.tree import Vector
 from schemas.customer import Customer, Profile
 from schemas.errors import EventError
 from schemas.label import Label
@@ -32,6 +34,7 @@ class LabelProcessor:
         delivery: The shared steps.
         log_end: Next offset of the transactions partition, as the broker knows it now.
         passed: Whether nothing is left to process before an offset of it.
+        models: The models in use.
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class LabelProcessor:
         delivery: Delivery,
         log_end: Callable[[int], Awaitable[int]],
         passed: Callable[[int, int], Awaitable[bool]],
+        models: Callable[[], Models],
     ) -> None:
         self._delivery = delivery
         self._log_end = log_end
         self._passed = passed
+        self._models = models
 
     async def ready(self, partition: Partition) -> bool:
         """Wait for the transactions; false when the partition was lost meanwhile."""
@@ -79,10 +84,12 @@ class LabelProcessor:
                 outgoing.append(delivery.pass_on(record, label.customer_id, elsewhere))
         await delivery.load(partition, [label.customer_id for _, label in labels])
         appended: dict[str, list[Records]] = {}
+        added: list[tuple[str, Vector | None]] = []
         for record, label in labels:
             try:
                 if self._put(partition, label):
                     appended.setdefault(label.customer_id, []).append(label_record(label))
+                    added.append((label.label, self._vector(partition, label)))
             except EventError as refused:
                 outgoing.append(delivery.refuse(record, refused))
         await delivery.publish(partition, outgoing)
@@ -101,6 +108,30 @@ class LabelProcessor:
         )
         partition.advance(LABELS.name, chunk.next_offset)
         delivery.observer.outcome("labelled", sum(map(len, appended.values())))
+        for name, decision in self._decided(added):
+            delivery.observer.label(name, decision)
+
+    def _vector(self, partition: Partition, label: Label) -> Vector | None:
+        """The features of a labelled transaction, as of its own time; `None` where the label names none."""
+        if label.transaction_id is None:
+            return None
+        history = partition.arena.records(partition.arena.slot(label.customer_id))
+        named = history["transaction"] == label_record(label)["transaction"]
+        event = history[named & (history["kind"] == TRANSACTION_KIND)][:1]
+        return self._models().engine.compute(history, event, int(event["time_ms"][0]))
+
+    def _decided(self, labels: Sequence[tuple[str, Vector | None]]) -> Iterator[tuple[str, str]]:
+        """Each label with what the model in use decides of its transaction; `none` where there is none.
+
+        Computed again and not looked up: scores are not kept as long as a label takes.
+        """
+        vectors = [vector for _, vector in labels if vector is not None]
+        decisions = iter(())
+        if vectors:
+            fraud = self._models().fraud
+            decisions = iter(decide(fraud, fraud.predict_proba(np.stack(vectors))).tolist())
+        for name, vector in labels:
+            yield name, "none" if vector is None else DECISIONS[next(decisions)]
 
     def _put(self, partition: Partition, label: Label) -> bool:
         """Put a label into the cached history; false where it is already there."""

@@ -261,6 +261,15 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         """Next offset behind what was delivered of a partition; `None` while it is not sought."""
         return self._next.get(TP(topic, partition))
 
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of a partition's log as the last fetch knew it; `None` before the first."""
+        try:
+            offset: int | None = self.highwater(TP(topic, partition))
+        except (AssertionError, IllegalStateError):
+            # Taken away this moment.
+            return None
+        return offset
+
     def check(self) -> None:
         """Raise what ended the client's own tasks: Faust goes past the method that would.
 

@@ -69,6 +69,10 @@ class Log(Protocol):
         """Offset behind the last record the consumer gave out; `None` while it is not sought."""
         ...
 
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        ...
+
 
 class Worker:
     """Owns partitions and runs their chunks. Implements `transport.Positions` and `liveness.Progress`."""
@@ -99,7 +103,7 @@ class Worker:
         self._taking: set[int] = set()
         self.lanes = Lanes(self.handle, chunk_records)
         self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
-        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed)
+        self._labels = LabelProcessor(delivery, self._transactions_end, self._transactions_passed, models)
         self._profiles = ProfileProcessor(delivery)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
@@ -157,7 +161,7 @@ class Worker:
         except LeaseLost as lost:
             _log.warning("partition lost", reason=str(lost))
         except StoreRolledBack as back:
-            _log.warning("store lost writes, going back", reason=str(back))
+            _log.warning("going back to where the store is", reason=str(back))
             await self._go_back(chunk.partition)
         except Interrupted:
             return
@@ -190,6 +194,7 @@ class Worker:
             await self._labels.process(partition, chunk)
         else:
             await self._profiles.process(partition, chunk)
+        _log.debug("chunk committed", topic=chunk.topic, partition=chunk.partition, upto=chunk.next_offset)
         self._delivery.observer.chunk(chunk.topic, len(chunk.records))
         self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
 
@@ -290,6 +295,19 @@ class Worker:
         """Next offset to process; `None` where the partition is not ours."""
         return self._partition(partition).next_offset(topic)
 
+    def log_end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        return self._log.end(topic, partition)
+
+    def oldest_ms(self, topic: str, partition: int) -> int | None:
+        """The broker's timestamp of the oldest record that is held here unprocessed."""
+        chunk = self.lanes.oldest(topic, partition)
+        return None if chunk is None else int(chunk.records[0].timestamp)
+
+    def watermarks_ms(self) -> Mapping[int, int]:
+        """Newest event time of each partition that is ours."""
+        return {n: p.lease.watermark_ms for n, p in self._partitions.items() if p.lease is not None}
+
     def is_busy(self, topic: str, partition: int) -> bool:
         """Whether a lease is being taken, or a chunk is under way, if only to wait for a dependency."""
         return partition in self._taking or not self.lanes.is_idle(topic, partition)
@@ -336,11 +354,14 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
     """
     stored = lease.next_offsets.get(topic)
     if stored is None:
-        if log.committed:
+        # A store that went back to before a topic's first record has something of the other topics, and
+        # all of this one is still to be read: that is no loss while the log has its beginning.
+        went_back = bool(lease.next_offsets) and log.start == 0
+        if log.committed and not went_back:
             raise HistoryError(
                 f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
-                "histories were lost or another namespace is set. Restore Redis, or start with a new "
-                "TIDEGATE_GROUP to build the histories again from the start of the log"
+                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "
+                "a new namespace needs a new TIDEGATE_GROUP too"
             )
         return log.start
     if stored < log.start:
@@ -353,13 +374,13 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
 def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] goes on at offset {stored}, but the log starts at {start}: events were "
-        "deleted before they were processed. Restore the topic, or start with a new TIDEGATE_NAMESPACE and "
-        "TIDEGATE_GROUP to build the histories from what is left"
+        "deleted before they were processed. Restore the topic, or run 'tidegate rebuild' to build the "
+        "histories from what is left"
     )
 
 
 def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
-        "made again or lost its end. Restore it, or start with a new TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
+        "made again or lost its end. Restore it, or run 'tidegate rebuild' to build the histories from it"
     )

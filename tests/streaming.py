@@ -10,10 +10,11 @@ import orjson
 
 from features.arena import HistoryArena
 from features.codec import decode
+from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
-from models.pipeline import Models
+from models.pipeline import ChurnResult, Events, Models, ScoredChunk
 from schemas.errors import DependencyError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
@@ -56,10 +57,17 @@ class Kafka:
         self.starts: dict[tuple[str, int], int] = {}
         self.committed: dict[tuple[str, int], int] = {}
 
-    def put(self, topic: str, partition: int, value: object, key: bytes | None = b"k") -> Record:
+    def put(
+        self,
+        topic: str,
+        partition: int,
+        value: object,
+        key: bytes | None = b"k",
+        headers: tuple[tuple[str, bytes], ...] = (),
+    ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key)
+        record = Record(topic, partition, len(log), raw, key, headers=headers)
         log.append(record)
         return record
 
@@ -103,6 +111,20 @@ class Observer:
 
     def progress(self, topic: str, partition: int, next_offset: int) -> None: ...
 
+    def cache(self, lookups: int, misses: int) -> None:
+        self.outcomes["cache misses"] += misses
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        self.outcomes["scored"] += len(chunk.accepted)
+        self.outcomes["late"] += int(((chunk.features.flags & FLAG_LATE) > 0).sum())
+        self.latest_published_ms = list(published_ms)
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        self.outcomes[f"churn by {trigger}"] += len(results)
+
+    def label(self, name: str, decision: str) -> None:
+        self.outcomes[f"label {name}: {decision}"] += 1
+
 
 class Publisher:
     """Publishes into `Kafka`; `failures` are raised first, one a call, after so many messages got through."""
@@ -112,11 +134,11 @@ class Publisher:
         self.failures: list[tuple[int, BaseException]] = []
         self.before: Callable[[], None] = lambda: None
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)
         for message in messages[:through]:
-            self.kafka.put(message.topic, message.partition, message.value, message.key)
+            self.kafka.put(message.topic, message.partition, message.value, message.key, message.headers)
         if error is not None:
             raise error
 
@@ -226,6 +248,9 @@ class Consumer:
 
     def delivered(self, topic: str, partition: int) -> int | None:
         return self.next.get((topic, partition))
+
+    def end(self, topic: str, partition: int) -> int | None:
+        return len(self.kafka.logs[topic, partition])
 
     def fetch(self, topic: str, partition: int, most: int = 1000) -> Chunk | None:
         """The next chunk, or `None` where there is none."""

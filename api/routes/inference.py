@@ -74,9 +74,10 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     transaction = parse_message(Transaction, await request.body())
     amount_minor = transaction.amount_minor
     check_not_future(transaction.event_time_ms, to_epoch_ms(given.now()))
-    history = await history_of(given, transaction.customer_id)
+    history, degraded = await given.policy.history(lambda: history_of(given, transaction.customer_id))
     scored_at = to_rfc3339(given.now())
-    return score_one(history, transaction, amount_minor, given.models, scored_at)
+    score = score_one(history, transaction, amount_minor, given.models, scored_at)
+    return score | {"flags": [*score["flags"], "degraded"]} if degraded else score
 
 
 def score_one(

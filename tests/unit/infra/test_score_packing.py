@@ -35,5 +35,5 @@ def test_a_usual_score_takes_a_third():
 
 @pytest.mark.parametrize("stored", [b"", b"{}", PACKER.pack(dump(SCORE))[:-1], PACKER.pack(b"x") + b"y"])
 def test_what_is_no_stored_score_is_refused(stored):
-    with pytest.raises(HistoryError, match="cannot be read: rebuild from the topic"):
+    with pytest.raises(HistoryError, match="cannot be read: run"):
         PACKER.unpack(stored)
