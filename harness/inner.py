@@ -27,6 +27,7 @@ class LogRecord:
     timestamp: int
     topic: str = TRANSACTIONS.name
     partition: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(slots=True)
