@@ -73,7 +73,8 @@ class StepTimes:
         """Not looked at."""
 
     def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
-        """Not looked at."""
+        """Count."""
+        self.outcomes["scored"] += len(chunk.accepted)
 
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
         """Not looked at."""
