@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from features.arena import HistoryArena
+from features.codec import decode
 from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
 from infra.memory_store import MemoryHistoryStore
@@ -176,13 +178,16 @@ class Store(MemoryHistoryStore):
             raise self.failures.pop(0)
 
     def state(self) -> dict[int, Any]:
-        """Everything stored, in a form that compares; without what names a lease."""
+        """Everything stored, in a form that compares; without what names a lease.
+
+        When a history was packed and cut down depends on the chunks; what counts of it does not.
+        """
         return {
             number: (
                 dict(p.next_offsets),
                 p.watermark_ms,
                 p.swept_day,
-                dict(p.histories),
+                {c: what_counts(p.history(c)) for c in p.histories},
                 dict(p.last_event_ms),
                 {c: tuple(s) for c, s in p.scores.items() if s},
                 dict(p.churn),
@@ -191,6 +196,14 @@ class Store(MemoryHistoryStore):
             )
             for number, p in self._partitions.items()
         }
+
+
+def what_counts(stored: bytes | None) -> tuple[Any, bytes]:
+    """Totals and records that a feature can look at."""
+    history, arena = decode(stored), HistoryArena()
+    slot = arena.put("", history)
+    arena.prune(slot)
+    return history.totals, arena.records(slot).tobytes()
 
 
 class Consumer:

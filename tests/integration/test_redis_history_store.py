@@ -61,7 +61,7 @@ async def test_a_store_of_another_format_is_refused(redis_store, direct, loaded)
     direct.hset(f"{{tg:{HERE}}}:meta", "version", "99")
     if not loaded:
         direct.function_flush()
-    with pytest.raises(HistoryError, match="have format 99, this program reads 1"):
+    with pytest.raises(HistoryError, match="have format 99, this program reads 2"):
         await redis_store.acquire(HERE)
     assert direct.hget(f"{{tg:{HERE}}}:meta", "epoch") == b"1"
 
@@ -101,7 +101,7 @@ async def test_namespaces_do_not_see_each_other(valkey, redis_store, direct):
 async def test_the_first_claim_of_a_topology_holds(valkey, redis_store, direct):
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
-    with pytest.raises(HistoryError, match="from 4 partitions, the topic now has 8: use another"):
+    with pytest.raises(HistoryError, match="from 4 partitions, the topic now has 8: build histories"):
         await redis_store.claim_topology(8, "kafka-1")
     with pytest.raises(HistoryError, match="from the log of Kafka cluster kafka-1, this is kafka-2"):
         await redis_store.claim_topology(PARTITIONS, "kafka-2")
