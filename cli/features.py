@@ -7,7 +7,9 @@ from rich.table import Table
 
 from cli.console import out, print_json
 from features.catalogue import FEATURES, FEATURES_HASH
-from features.describe import markdown
+from features.definitions import Feature
+from features.describe import entities_markdown, markdown
+from features.entities import ENTITY_FEATURES, EntityFeature
 
 app = typer.Typer(no_args_is_help=True, help="Feature declarations.")
 
@@ -23,8 +25,9 @@ def list_features(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/features.md.")] = False,
 ) -> None:
     """Print the features with window, unit and meaning."""
+    every: tuple[Feature | EntityFeature, ...] = (*FEATURES, *ENTITY_FEATURES)
     if as_markdown:
-        print(markdown(FEATURES), end="")
+        print(markdown(FEATURES) + entities_markdown(ENTITY_FEATURES), end="")
     elif json:
         print_json(
             [
@@ -36,13 +39,13 @@ def list_features(
                     "unit": f.unit,
                     "meaning": f.meaning,
                 }
-                for f in FEATURES
+                for f in every
             ]
         )
     else:
         table = Table(
             "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
         )
-        for f in FEATURES:
+        for f in every:
             table.add_row(f.name, f.category, f.window or "", f.unit, f.meaning)
         out.print(table)

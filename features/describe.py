@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from features.definitions import Feature, declaration_hash
+from features.entities import EntityFeature
 
 
 def markdown(features: Sequence[Feature]) -> str:
@@ -21,4 +22,23 @@ def markdown(features: Sequence[Feature]) -> str:
         lines += ["", f"## {category.replace('_', ' ').capitalize()}", ""]
         lines += ["| feature | window | unit | meaning |", "| --- | --- | --- | --- |"]
         lines += [f"| `{f.name}` | {f.window or ''} | {f.unit} | {f.meaning} |" for f in members]
+    return "\n".join(lines) + "\n"
+
+
+def entities_markdown(features: Sequence[EntityFeature]) -> str:
+    """The part of `docs/features.md` about entities."""
+    lines = [
+        "",
+        "# Features of merchants and devices",
+        "",
+        "Over all customers' events, declared in `features/entities.py`; `TIDEGATE_ENTITIES` says which",
+        "entities are on. `hour` rounds down: a window of 30d with a delay of 7d is",
+        "`[hour(t - 7 days) - 30 days, hour(t - 7 days))` in event time. A fraud counts at the hour of its",
+        "transaction, for events more than a whole hour after the hour in which it became known. Where an",
+        "event has no such entity its features are null.",
+    ]
+    for entity, members in groupby(features, key=lambda f: f.entity):
+        lines += ["", f"## {entity.capitalize()}", ""]
+        lines += ["| feature | window | delay | unit | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"| `{f.name}` | {f.window} | {f.delay} | {f.unit} | {f.meaning} |" for f in members]
     return "\n".join(lines) + "\n"

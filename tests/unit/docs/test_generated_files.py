@@ -7,7 +7,9 @@ import pytest
 
 from api.settings import ApiSettings
 from features.catalogue import FEATURES
+from features.describe import entities_markdown
 from features.describe import markdown as features_markdown
+from features.entities import ENTITY_FEATURES
 from infra.settings_table import markdown as settings_markdown
 from infra.settings_table import settings_of
 from schemas.export import documents
@@ -26,7 +28,8 @@ def test_no_schema_file_is_left_over():
 
 
 def test_feature_document_is_what_the_declarations_say():
-    assert (ROOT / "docs" / "features.md").read_text() == features_markdown(FEATURES), "run 'make generated'"
+    expected = features_markdown(FEATURES) + entities_markdown(ENTITY_FEATURES)
+    assert (ROOT / "docs" / "features.md").read_text() == expected, "run 'make generated'"
 
 
 def test_settings_document_is_what_the_classes_say():
@@ -41,7 +44,7 @@ def test_settings_of_the_same_name_have_the_same_default():
 
 def test_every_setting_and_feature_has_a_meaning():
     assert all(s.meaning for s in settings_of([("worker", WorkerSettings)]))
-    assert all(f.meaning.endswith(".") and f.phrase for f in FEATURES)
+    assert all(f.meaning.endswith(".") and f.phrase for f in (*FEATURES, *ENTITY_FEATURES))
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
