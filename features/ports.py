@@ -82,6 +82,22 @@ class HistoryChange:
 
 
 @dataclass(frozen=True, slots=True)
+class EntityChange:
+    """What one source partition stores of a merchant or device, changed.
+
+    Attributes:
+        entity: Name of the kind.
+        code: Hash of its id.
+        value: For `features.tile_codec.decode`: added behind what is stored, or in its place.
+    """
+
+    entity: str
+    code: int
+    value: bytes
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one chunk changes, applied in one atomic step or not at all.
 
@@ -103,6 +119,7 @@ class Commit:
     profiles: Mapping[str, bytes | None] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+    entities: Sequence[EntityChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +181,20 @@ class HistoryStore(Protocol):
 
     async def customers(self, partition: int) -> list[str]:
         """All customers of a partition."""
+        ...
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code.
+
+        Args:
+            keys: Entities.
+            partitions: Whose part of them.
+
+        Returns:
+            For each key, in order, one part for each partition, in order.
+        """
         ...
 
     async def read(self, customer_id: str) -> CustomerState | None:

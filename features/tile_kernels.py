@@ -58,23 +58,26 @@ def compute_tiles(
     hours: Any,
     customers: Any,
     ops: Any,
+    spans: Any,
     windows: Any,
     delays: Any,
     slack: int,
     retention: int,
     most: int,
     count: bool,
+    apart: bool,
     out: Any,
     totals: Any,
     frauds: Any,
+    different: Any,
     values: Any,
     stamp: int,
 ) -> int:
     """Windows of events in order, each before it is counted; returns the last stamp used.
 
     Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers`.
-    Of features, `(k,)`: `ops`, and `windows` and `delays` in tiles. `out` is `(n, k)`. `totals`, `frauds`
-    and `values` (sets of customers) are scratch.
+    Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in tiles, are. `apart` is
+    whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span.
     """
     for e in range(slots.shape[0]):
         slot = slots[e]
@@ -88,10 +91,11 @@ def compute_tiles(
             oldest = np.int64(pool[end - 1].hour) - retention
         totals[:] = 0
         frauds[:] = 0
+        different[:] = 0
         stamp += 1
         lowest = hour
-        for f in range(ops.shape[0]):
-            lowest = min(lowest, hour - delays[f] - windows[f])
+        for s in range(windows.shape[0]):
+            lowest = min(lowest, hour - delays[s] - windows[s])
         lowest = max(lowest, oldest)
         kept = max(first, end - most)
         index = end - 1
@@ -100,23 +104,26 @@ def compute_tiles(
             index -= 1
             if tile.known != 0 and tile.known >= hour - slack:
                 continue
-            for f in range(ops.shape[0]):
-                newer = hour - delays[f]
-                if tile.hour >= newer or tile.hour < newer - windows[f]:
+            for s in range(windows.shape[0]):
+                newer = hour - delays[s]
+                if tile.hour >= newer or tile.hour < newer - windows[s]:
                     continue
                 if tile.known != 0:
-                    frauds[f] += tile.count
-                elif ops[f] != CUSTOMERS:
-                    totals[f] += tile.count
-                elif _is_new(values[f], stamp, tile.customer):
-                    totals[f] += 1
+                    frauds[s] += tile.count
+                    continue
+                totals[s] += tile.count
+                if apart and _is_new(values[s], stamp, tile.customer):
+                    different[s] += 1
         for f in range(ops.shape[0]):
+            s = spans[f]
             if ops[f] == FRAUD_COUNT:
-                out[e, f] = frauds[f]
+                out[e, f] = frauds[s]
             elif ops[f] == FRAUD_SHARE:
-                out[e, f] = frauds[f] / totals[f] if totals[f] > 0 else np.nan
+                out[e, f] = frauds[s] / totals[s] if totals[s] > 0 else np.nan
+            elif ops[f] == CUSTOMERS:
+                out[e, f] = different[s]
             else:
-                out[e, f] = totals[f]
+                out[e, f] = totals[s]
         if count and hour >= oldest:
             length[slot] += add_tile(pool, first, length[slot], hour, 0, customers[e], 1)
     return stamp

@@ -48,12 +48,14 @@ class EntityTiles:
         self.features = tuple(features)
         self.retention = LATENESS_TILES + max(f.window_tiles + f.delay_tiles for f in self.features)
         self._ops = np.array([_OPS[f.op] for f in self.features], dtype=np.int64)
-        self._windows = np.array([f.window_tiles for f in self.features], dtype=np.int64)
-        self._delays = np.array([f.delay_tiles for f in self.features], dtype=np.int64)
-        self._scratch = np.zeros((2, len(self.features)), dtype=np.int64)
-        self._sets = np.zeros((len(self.features), 64), dtype=np.uint64)
+        of = [(f.window_tiles, f.delay_tiles) for f in self.features]
+        spans = sorted(set(of))
+        self._spans = np.array([spans.index(span) for span in of], dtype=np.int64)
+        self._windows = np.array([window for window, _ in spans], dtype=np.int64)
+        self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
+        self._scratch = np.zeros((3, len(spans)), dtype=np.int64)
+        self._sets = np.zeros((len(spans), 64), dtype=np.uint64)
         self._stamp = 0
-        self._born = 0
         self.clear()
 
     def clear(self) -> None:
@@ -62,7 +64,7 @@ class EntityTiles:
         self._start = np.zeros(64, dtype=np.int64)
         self._length = np.zeros(64, dtype=np.int64)
         self._capacity = np.zeros(64, dtype=np.int64)
-        self._slots: dict[int, tuple[int, int]] = {}  # code -> slot, incarnation
+        self._slots: dict[int, int] = {}  # by code
         self._free_slots = list(range(63, -1, -1))
         self._free_blocks: defaultdict[int, list[int]] = defaultdict(list)
         self._used = 0
@@ -72,14 +74,8 @@ class EntityTiles:
         """Tiles that there is memory for."""
         return len(self._pool)
 
-    def incarnation(self, code: int) -> int | None:
-        """Number of the `put` that brought an entity here; `None` where it is not here."""
-        found = self._slots.get(code)
-        return None if found is None else found[1]
-
-    def missing(self, codes: Iterable[int]) -> list[int]:
-        """Entities that are not here, each once."""
-        return [code for code in dict.fromkeys(codes) if code and code not in self._slots]
+    def __contains__(self, code: object) -> bool:
+        return code in self._slots
 
     def put(self, code: int, parts: Iterable[Tiles]) -> None:
         """Take in an entity's tiles.
@@ -94,19 +90,18 @@ class EntityTiles:
             self._grow_slots()
         slot = self._free_slots.pop()
         self._place(slot, tiles, _capacity_for(len(tiles)))
-        self._born += 1
-        self._slots[code] = (slot, self._born)
+        self._slots[code] = slot
 
     def drop(self, code: int) -> None:
         """Forget an entity."""
         if code in self._slots:
-            slot, _ = self._slots.pop(code)
+            slot = self._slots.pop(code)
             self._free_blocks[int(self._capacity[slot])].append(int(self._start[slot]))
             self._free_slots.append(slot)
 
     def tiles(self, code: int) -> Tiles:
         """A copy of an entity's tiles, by hour."""
-        slot, _ = self._slots[code]
+        slot = self._slots[code]
         start = self._start[slot]
         found: Tiles = self._pool[start : start + self._length[slot]].copy()
         return found
@@ -126,7 +121,7 @@ class EntityTiles:
         out = np.full((len(records), len(self.features)), np.nan)
         codes = records[self.entity.field][rows].tolist()
         slots = np.full(len(records), -1, dtype=np.int64)
-        slots[rows] = [self._slots[code][0] if code else -1 for code in codes]
+        slots[rows] = [self._slots[code] if code else -1 for code in codes]
         if count:
             self._reserve(slots)
         self._reserve_sets(int(self._length[slots].max(initial=0)) + len(records))
@@ -139,12 +134,14 @@ class EntityTiles:
             records["time_ms"] // TILE_MS,
             who,
             self._ops,
+            self._spans,
             self._windows,
             self._delays,
             SLACK_TILES,
             self.retention,
             MAX_TILES,
             count,
+            self.entity.by_customer,
             out,
             *self._scratch,
             self._sets,
@@ -175,7 +172,7 @@ class EntityTiles:
 
     def add(self, code: int, tiles: Tiles) -> None:
         """Add tiles to an entity that is here."""
-        slot, _ = self._slots[code]
+        slot = self._slots[code]
         for tile in tiles:
             self._reserve(np.array([slot]))
             first, length = int(self._start[slot]), int(self._length[slot])
@@ -200,7 +197,7 @@ class EntityTiles:
         needed = 2 * min(longest, MAX_TILES)
         if needed > self._sets.shape[1] or self._stamp >= 1 << 31:
             capacity = max(self._sets.shape[1], 1 << needed.bit_length())
-            self._sets = np.zeros((len(self.features), capacity), dtype=np.uint64)
+            self._sets = np.zeros((len(self._windows), capacity), dtype=np.uint64)
             self._stamp = 0
 
     def _place(self, slot: int, tiles: Tiles, capacity: int) -> None:
@@ -263,11 +260,7 @@ class Entities:
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Entities that are not here."""
-        return [key for key in keys if self.incarnation(key) is None]
-
-    def incarnation(self, key: Key) -> int | None:
-        """Number of the `put` that brought an entity here; `None` where it is not here."""
-        return self.stages[key[0]].incarnation(key[1])
+        return [key for key in keys if key[1] not in self.stages[key[0]]]
 
     def put(self, key: Key, parts: Iterable[Tiles] = ()) -> None:
         """Take in an entity's tiles."""

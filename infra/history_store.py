@@ -8,8 +8,10 @@
 | `{tg:3}:s:<customer>` | newest fraud scores |
 | `{tg:3}:c:<customer>` | newest churn score |
 | `{tg:3}:p:<customer>` | profile, without contact data |
+| `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant or device (`features.tile_codec`) |
 | `tg:topology` | number of source partitions |
 | `tg:cluster` | Kafka cluster that the offsets belong to |
+| `tg:entities` | entities that are counted since the first event |
 """
 
 import asyncio
@@ -190,6 +192,9 @@ class RedisHistoryStore:
         for customer_id, profile in commit.profiles.items():
             number = key("p", customer_id)
             args += ["D", number] if profile is None else ["S", number, profile]
+        for entity in commit.entities:
+            keys.append(self._entity_key(p, (entity.entity, entity.code)))
+            args += ["S" if entity.replaced else "P", len(keys), entity.value]
         answer: bytes = await self._fcall("tidegate_apply", keys, args)
         return Outcome(answer.decode().lower())
 
@@ -204,6 +209,42 @@ class RedisHistoryStore:
         index = self._key(partition, "index")
         found = await self._call(lambda: self._redis.zrange(index, 0, -1))
         return [member.decode() for member in found]
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code."""
+        if not keys or not partitions:
+            return [[] for _ in keys]
+
+        async def read_all() -> list[Any]:
+            # One slot a partition.
+            pipe = self._redis.pipeline(transaction=False)
+            for partition in partitions:
+                pipe.mget([self._entity_key(partition, key) for key in keys])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        return [list(parts) for parts in zip(*await self._call(read_all), strict=True)]
+
+    async def claim_entities(self, names: Sequence[str]) -> None:
+        """Record which entities are counted, or check it; before `claim_topology`.
+
+        Raises:
+            HistoryError: The state was built with others: their windows would lack what came before.
+        """
+        key, wanted = f"{self._namespace}:entities", ",".join(sorted(names))
+        if await self._call(lambda: self._redis.exists(f"{self._namespace}:topology")):
+            stored = (await self._call(lambda: self._redis.get(key)) or b"").decode()
+        else:
+            await self._call(lambda: self._redis.set(key, wanted, nx=True))
+            stored = (await self._call(lambda: self._redis.get(key))).decode()
+        if stored != wanted:
+            raise HistoryError(
+                f"the state counts entities {stored or 'none'!r}, TIDEGATE_ENTITIES says "
+                f"{wanted or 'none'!r}: set it back, or use another TIDEGATE_NAMESPACE and TIDEGATE_GROUP to "
+                "build all state from the log"
+            )
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
@@ -225,6 +266,9 @@ class RedisHistoryStore:
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"
         return tag if customer_id is None else f"{tag}:{customer_id}"
+
+    def _entity_key(self, partition: int, key: tuple[str, int]) -> str:
+        return self._key(partition, "e", f"{key[0]}:{key[1]:08x}")
 
     async def _fcall(self, name: str, keys: list[str], args: list[Any]) -> Any:
         async def call() -> Any:

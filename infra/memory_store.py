@@ -23,6 +23,7 @@ class _Partition:
     scores: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     churn: dict[str, bytes] = field(default_factory=dict)
     profiles: dict[str, bytes] = field(default_factory=dict)
+    entities: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
 
 class MemoryHistoryStore:
@@ -80,6 +81,10 @@ class MemoryHistoryStore:
                 state.profiles.pop(customer_id, None)
             else:
                 state.profiles[customer_id] = profile
+        for entity in commit.entities:
+            key = (entity.entity, entity.code)
+            kept = b"" if entity.replaced else state.entities.get(key, b"")
+            state.entities[key] = kept + entity.value
         state.next_offsets[commit.source] = commit.next_offset
         state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
         state.swept_day = max(state.swept_day, commit.swept_day)
@@ -94,6 +99,12 @@ class MemoryHistoryStore:
     async def customers(self, partition: int) -> list[str]:
         """All customers of a partition."""
         return [c for _, c in sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())]
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code."""
+        return [[self._partitions[p].entities.get(key) for p in partitions] for key in keys]
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""

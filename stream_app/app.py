@@ -18,6 +18,7 @@ from faust.types import TP
 
 import stream_app.transport as transport
 from features.engine import Engine
+from features.entities import entity_features
 from infra.batch_producer import BatchProducer
 from infra.history_store import RedisHistoryStore
 from infra.log_tail import LogTail
@@ -85,6 +86,9 @@ class _FaustLog:
         offset: int | None = self._app.consumer.delivered(topic, partition)
         return offset
 
+    def at_end(self, topic: str, partition: int) -> bool:
+        return bool(self._app.consumer.at_end(topic, partition))
+
 
 def create_faust_app(settings: WorkerSettings) -> faust.App:
     """The Faust application, without its worker."""
@@ -129,7 +133,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     producer = BatchProducer(settings.bootstrap, timeout_s=settings.publish_timeout_s)
     tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
     try:
-        engine = Engine()
+        engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         if settings.metrics_port:
@@ -170,6 +174,8 @@ async def _wait_for_dependencies(
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
     partitions = await retry.until_done("kafka", admin.source_partitions, stop)
     cluster = await retry.until_done("kafka", admin.cluster_id, stop)
+    counted = sorted({feature.entity for feature in entity_features(settings.entities)})
+    await retry.until_done("redis", lambda: store.claim_entities(counted), stop)
     await retry.until_done("redis", lambda: store.claim_topology(partitions, cluster), stop)
     await retry.until_done("kafka", producer.start, stop)
     await retry.until_done("kafka", tail.start, stop)
@@ -198,6 +204,7 @@ async def _run(
         check_log=check_log,
         published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
         chunk_records=settings.chunk_records,
+        entities=models.engine.entities,
     )
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms

@@ -1,7 +1,7 @@
 """What a worker holds of one partition: its lease, its cached histories, and how far it is."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ class Partition:
             dependency under the lock lets go.
         arena: Decoded histories.
         published_upto: For a topic the offset up to which its scores were published before.
+        on_forget: Called when lease and cache are dropped.
     """
 
     def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
@@ -36,6 +37,7 @@ class Partition:
         self.starts: dict[str, int] = {}
         self.arena = HistoryArena(cached_records)
         self.published_upto: dict[str, int] = {}
+        self.on_forget: Callable[[int], None] = lambda number: None
         self._store = store
         self._cached_records = cached_records
         self._stored_bytes: dict[str, int] = {}
@@ -57,6 +59,7 @@ class Partition:
         self.arena = HistoryArena(self._cached_records)
         self._stored_bytes = {}
         self.published_upto = {}
+        self.on_forget(self.number)
         self._signal()
 
     def require_lease(self) -> Lease:

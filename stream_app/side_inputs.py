@@ -9,11 +9,13 @@ from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.kernels import contains_transaction, retained_from
 from features.ports import Commit
 from features.record import LABEL_CODES, LABEL_KIND, Records, label_record
+from features.tiles import find_fraud
 from schemas.customer import Customer, Profile
 from schemas.errors import EventError
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
+from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, newest_event_ms
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery
@@ -32,6 +34,7 @@ class LabelProcessor:
         delivery: The shared steps.
         log_end: Next offset of the transactions partition, as the broker knows it now.
         passed: Whether nothing is left to process before an offset of it.
+        entities: Are told of frauds.
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class LabelProcessor:
         delivery: Delivery,
         log_end: Callable[[int], Awaitable[int]],
         passed: Callable[[int, int], Awaitable[bool]],
+        entities: EntityStage | None = None,
     ) -> None:
         self._delivery = delivery
         self._log_end = log_end
         self._passed = passed
+        self._entities = entities
 
     async def ready(self, partition: Partition) -> bool:
         """Wait for the transactions; false when the partition was lost meanwhile."""
@@ -85,6 +90,11 @@ class LabelProcessor:
                     appended.setdefault(label.customer_id, []).append(label_record(label))
             except EventError as refused:
                 outgoing.append(delivery.refuse(record, refused))
+        counted = None
+        if self._entities is not None:
+            histories = {c: partition.arena.records(partition.arena.slot(c)) for c in appended}
+            found = [find_fraud(histories[c], r) for c, records in appended.items() for r in records]
+            counted = await self._entities.confirm(partition, [fraud for fraud in found if fraud is not None])
         await delivery.publish(partition, outgoing)
         changes = [
             partition.change(customer_id, np.concatenate(records))
@@ -97,8 +107,11 @@ class LabelProcessor:
                 partition.require_lease().next_offsets.get(LABELS.name),
                 chunk.next_offset,
                 changes,
+                entities=counted.changes if counted is not None else (),
             ),
         )
+        if self._entities is not None and counted is not None:
+            self._entities.committed(partition, counted)
         partition.advance(LABELS.name, chunk.next_offset)
         delivery.observer.outcome("labelled", sum(map(len, appended.values())))
 

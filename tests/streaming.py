@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from features.ports import Commit, Lease, Outcome
+from features.tile_codec import decode, merge
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
 from models.pipeline import Models
@@ -164,6 +165,8 @@ class Store(MemoryHistoryStore):
                 {c: tuple(s) for c, s in p.scores.items() if s},
                 dict(p.churn),
                 dict(p.profiles),
+                # Appended tiles of one hour are as good as one tile.
+                {key: merge([decode(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()},
             )
             for number, p in self._partitions.items()
         }
@@ -215,6 +218,9 @@ class Consumer:
     def delivered(self, topic: str, partition: int) -> int | None:
         return self.next.get((topic, partition))
 
+    def at_end(self, topic: str, partition: int) -> bool:
+        return self.next.get((topic, partition), 0) >= len(self.kafka.logs[topic, partition])
+
     def fetch(self, topic: str, partition: int, most: int = 1000) -> Chunk | None:
         """The next chunk, or `None` where there is none."""
         tp = (topic, partition)
@@ -241,6 +247,7 @@ class Stream:
     silent_days: int = 7
     misplaced: bool = False
     tail: bool = True
+    score_features: bool = False
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(self.kafka)
@@ -280,9 +287,10 @@ class Stream:
             cached_records=100_000,
             silent_days=self.silent_days,
             forget_days=90,
-            score_features=False,
+            score_features=self.score_features,
             check_log=check_log,
             published_upto=published_upto,
+            entities=self.models.engine.entities,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:

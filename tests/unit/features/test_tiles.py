@@ -5,6 +5,7 @@ import pytest
 
 from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
 from features.record import LABEL_KIND, RECORD
+from features.tile_codec import TILE
 from features.tiles import ConfirmedFraud, Entities, customer_hashes, find_fraud
 
 HOUR = TILE_MS
@@ -140,14 +141,13 @@ def test_all_is_forgotten_where_it_is_too_much():
     assert shop.entities.missing([("merchant", 1)]) == [("merchant", 1)]
 
 
-def test_entity_that_is_put_again_is_another_incarnation():
+def test_entity_that_is_dropped_is_not_here_and_comes_back_with_what_it_is_given():
     entities = Entities(ENTITY_FEATURES)
-    assert entities.incarnation(("device", 3)) is None
-    entities.put(("device", 3))
-    first = entities.incarnation(("device", 3))
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 2)], dtype=TILE)])
     entities.drop(("device", 3))
-    entities.put(("device", 3))
-    assert entities.incarnation(("device", 3)) != first
+    assert entities.missing([("device", 3)]) == [("device", 3)]
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 5)], dtype=TILE)])
+    assert entities.stages["device"].tiles(3)["count"].tolist() == [5]
 
 
 @pytest.mark.parametrize(("code", "transaction", "found"), [(1, 7, True), (2, 7, False), (1, 8, False)])

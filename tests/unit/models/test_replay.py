@@ -180,7 +180,7 @@ def test_training_vectors_hold_what_other_customers_did_at_the_merchant():
     engine = Engine(entities=entity_features("merchant"))
     data = replay_for_training(entity_log(), engine)
     last = dict(zip(engine.names, data.X[-1].tolist(), strict=True))
-    # Nineteen of twenty are over by the hour a week before, with the frauds 0, 5, 10 and 15; each is said twice.
+    # All twenty are over by the hour a week before, with the frauds 0, 5, 10 and 15; each is said twice.
     assert last["merchant_txn_count_30d"] == 20
     assert last["merchant_fraud_count_30d"] == 4
     assert last["merchant_fraud_share_30d"] == pytest.approx(0.2)
