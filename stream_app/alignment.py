@@ -20,7 +20,7 @@ class Alignment:
     """Says up to which hour a partition may go.
 
     Args:
-        is_idle: Whether a partition has nothing to read: those do not hold others.
+        is_idle: Whether a partition has nothing to read, or is not ours: those do not hold others.
         patience_s: After so long without any progress a partition goes on: what holds it stands still.
     """
 
@@ -34,11 +34,6 @@ class Alignment:
     def begin(self, partition: int, hour: int) -> None:
         """A partition is ours and has read everything before an hour."""
         self._reached[partition] = hour
-        self._signal()
-
-    def end(self, partition: int) -> None:
-        """A partition is not ours any more."""
-        self._reached.pop(partition, None)
         self._signal()
 
     def reach(self, partition: int, hour: int) -> None:

@@ -96,7 +96,6 @@ class EntityStage:
         """A lease is gone, and with it what was counted and not stored."""
         self._pending.pop(partition, None)
         self._clear()
-        self._alignment.end(partition)
 
     async def count(
         self,

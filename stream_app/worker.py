@@ -309,6 +309,9 @@ class Worker:
 
     def _is_idle(self, partition: int) -> bool:
         topic = TRANSACTIONS.name
+        if self._partition(partition).lease is None:
+            # Between two leases it holds the others, unless it is somebody else's now.
+            return (topic, partition) not in self._log.assigned()
         return self.lanes.is_idle(topic, partition) and self._log.at_end(topic, partition)
 
     def check(self) -> None:
