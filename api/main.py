@@ -14,6 +14,7 @@ from api.middleware import BodyLimit, Measured
 from api.routes import customers, health, inference
 from api.settings import ApiSettings
 from features.engine import Engine
+from features.entities import entity_features
 from infra.history_store import RedisHistoryStore
 from models.registry import ModelRegistry
 
@@ -55,7 +56,7 @@ def build(settings: ApiSettings) -> FastAPI:
     Raises:
         ModelError: A model is missing or does not fit.
     """
-    engine = Engine()
+    engine = Engine(entities=entity_features(settings.entities))
     store = RedisHistoryStore(
         settings.redis_url, namespace=settings.namespace, timeout_s=settings.http_redis_timeout_s
     )

@@ -184,13 +184,13 @@ class HistoryStore(Protocol):
         ...
 
     async def entities(
-        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
         """What source partitions store of merchants and devices, by name and code.
 
         Args:
             keys: Entities.
-            partitions: Whose part of them.
+            partitions: Whose part of them; `None` for all.
 
         Returns:
             For each key, in order, one part for each partition, in order.

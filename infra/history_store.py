@@ -211,16 +211,17 @@ class RedisHistoryStore:
         return [member.decode() for member in found]
 
     async def entities(
-        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
         """What source partitions store of merchants and devices, by name and code."""
-        if not keys or not partitions:
-            return [[] for _ in keys]
+        if not keys:
+            return []
+        numbers = range(await self.partitions()) if partitions is None else partitions
 
         async def read_all() -> list[Any]:
             # One slot a partition.
             pipe = self._redis.pipeline(transaction=False)
-            for partition in partitions:
+            for partition in numbers:
                 pipe.mget([self._entity_key(partition, key) for key in keys])
             results: list[Any] = await pipe.execute()
             return results

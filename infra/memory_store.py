@@ -101,10 +101,11 @@ class MemoryHistoryStore:
         return [c for _, c in sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())]
 
     async def entities(
-        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int]
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
         """What source partitions store of merchants and devices, by name and code."""
-        return [[self._partitions[p].entities.get(key) for p in partitions] for key in keys]
+        numbers = sorted(self._partitions) if partitions is None else partitions
+        return [[self._partitions[p].entities.get(key) for p in numbers] for key in keys]
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""

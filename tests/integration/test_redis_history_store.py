@@ -248,3 +248,20 @@ async def test_data_outlives_a_killed_server_that_writes_a_log(tmp_path: Path):
         assert await store.load(HERE, [A]) == [header() + b"a"]
         assert await store.apply(lease, commit(1, 2, change(A, header() + b"a", b"b"))) is Outcome.APPLIED
         await store.close()
+
+
+async def test_state_that_counts_other_entities_is_refused(redis_store):
+    for _ in range(2):
+        await redis_store.claim_entities(["merchant", "device"])
+        await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    with pytest.raises(
+        HistoryError, match="counts entities 'device,merchant', TIDEGATE_ENTITIES says 'none'"
+    ):
+        await redis_store.claim_entities([])
+
+
+async def test_state_from_before_entities_were_counted_is_refused(redis_store):
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    await redis_store.claim_entities([])
+    with pytest.raises(HistoryError, match="counts entities 'none', TIDEGATE_ENTITIES says 'device'"):
+        await redis_store.claim_entities(["device"])
