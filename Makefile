@@ -35,8 +35,25 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
-faults: $(READY) ## Break real processes and count; some minutes.
-	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+kafka: $(READY) ## Run Apache Kafka here until Ctrl-C (needs Java 17 and Maven).
+	@$(TIDEGATE) kafka $(ARGS)
+
+faults: $(READY) ## Break real processes and count; writes the table of docs/reliability.md; an hour.
+	@rm -rf .tidegate/faults .tidegate/faults.failed; mkdir -p .tidegate
+	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || touch .tidegate/faults.failed
+	@TIDEGATE_TEST_BROKER=embedded $(BIN)/python -m pytest -m "faults and short" tests/faults/test_workers.py \
+	  tests/faults/test_redis_faults.py $(ARGS) || touch .tidegate/faults.failed
+	@$(BIN)/python -m tests.faults.report docs/reliability.md
+	@test ! -e .tidegate/faults.failed || { rm .tidegate/faults.failed; exit 1; }
+
+faults-short: $(READY) ## The part of it that CI runs; on Apache Kafka, needs Java 17 and Maven.
+	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m "faults and short" tests/faults $(ARGS)
+
+mutations: $(READY) ## Remove each guard of the protocol in a copy and name the test that notices.
+	@$(BIN)/python -m tests.faults.mutations
+
+soak: $(READY) ## Run under load for long and watch memory and lag; ARGS="--minutes 60".
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 audit: $(READY) ## Look for known vulnerabilities in the pinned packages.
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
@@ -57,4 +74,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check faults audit generated lock clean
+.PHONY: help setup demo test lint check kafka faults faults-short mutations soak audit generated lock clean

@@ -1,7 +1,7 @@
 """What routes are given."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator
 
 from api.errors import UnknownCustomer
+from api.failure_policy import FailurePolicy
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from features.record import Records
@@ -32,6 +33,7 @@ class Services:
     models: Models
     ping: Callable[[], Awaitable[None]]
     now: Callable[[], datetime]
+    policy: FailurePolicy = field(default_factory=FailurePolicy)
 
 
 def services(request: Request) -> Services:

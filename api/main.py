@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from api.deps import Services
 from api.errors import add_error_handlers
+from api.failure_policy import FailurePolicy
 from api.middleware import BodyLimit, Measured
 from api.routes import customers, health, inference
 from api.settings import ApiSettings
@@ -42,6 +43,7 @@ def create_app(services: Services, close: Callable[[], Awaitable[None]] | None =
     app = FastAPI(title="Tidegate", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     app.state.registry = CollectorRegistry()
+    services.policy.register(app.state.registry)
     app.add_middleware(BodyLimit)
     app.add_middleware(Measured, registry=app.state.registry)
     add_error_handlers(app)
@@ -61,7 +63,8 @@ def build(settings: ApiSettings) -> FastAPI:
         settings.redis_url, namespace=settings.namespace, timeout_s=settings.http_redis_timeout_s
     )
     models = ModelRegistry(settings.models).load_champions(engine)
-    services = Services(store, models, store.ping, lambda: datetime.now(UTC))
+    policy = FailurePolicy(settings.on_redis_away, settings.on_history_unreadable)
+    services = Services(store, models, store.ping, lambda: datetime.now(UTC), policy)
     return create_app(services, store.close)
 
 

@@ -22,6 +22,12 @@ class ApiSettings(BaseSettings):
     http_redis_timeout_s: float = Field(
         default=2.0, gt=0, description="Limit of one Redis call of a request."
     )
+    on_redis_away: Literal["hold", "open"] = Field(
+        default="hold", description="hold: 503; open: a fraud score without history, flagged degraded."
+    )
+    on_history_unreadable: Literal["hold", "open"] = Field(
+        default="hold", description="The same for a stored history that cannot be read."
+    )
     http_host: str = Field(default="127.0.0.1", description="Address to listen on. There is no login yet.")
     http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

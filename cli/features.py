@@ -8,7 +8,7 @@ from rich.table import Table
 from cli.console import out, print_json
 from features.catalogue import FEATURES, FEATURES_HASH
 from features.definitions import Feature
-from features.describe import entities_markdown, markdown
+from features.describe import entities_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 
 app = typer.Typer(no_args_is_help=True, help="Feature declarations.")
@@ -36,6 +36,7 @@ def list_features(
                     "category": f.category,
                     "op": f.op,
                     "window": f.window,
+                    "ends": f.ends,
                     "unit": f.unit,
                     "meaning": f.meaning,
                 }
@@ -47,5 +48,5 @@ def list_features(
             "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
         )
         for f in every:
-            table.add_row(f.name, f.category, f.window or "", f.unit, f.meaning)
+            table.add_row(f.name, f.category, window(f), f.unit, f.meaning)
         out.print(table)

@@ -114,7 +114,7 @@ def decode(stored: bytes | None) -> History:
     if header["magic"] != _MAGIC or header["version"] != VERSION or header["record_bytes"] != RECORD.itemsize:
         raise HistoryError(
             f"a stored history has format {int(header['version'])}, this program reads {VERSION}: "
-            "run the version that wrote it, or rebuild from the topic"
+            "run the version that wrote it, or 'tidegate rebuild'"
         )
     # A copy: numba compiles once more for memory that cannot be written.
     records = np.frombuffer(stored, dtype=RECORD, offset=HEADER.itemsize).copy()

@@ -2,13 +2,25 @@
 
 For each set of conditions (a group) the kernel keeps only the statistics that some feature needs, adds
 each event once on its way back in time, and writes a window's features when it passes the window's
-edge. Nothing here runs per event: it writes the source that numba compiles.
+edge. Long windows, which hold most events, have loops of their own: what only shorter ones need is
+left out there. Conditions are numbers that are added, not branches: which way an event goes cannot be
+predicted. Nothing here runs per event: it writes the source that numba compiles.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from features.definitions import AMOUNT_OPS, CODED_FIELDS, EVENT, Feature, Op, Where
+from features.codes import letters_code, name_hash
+from features.definitions import (
+    CLOCK_FIELDS,
+    CODED_FIELDS,
+    DAY_MS,
+    EVENT,
+    Feature,
+    Op,
+    Where,
+    is_of_amounts,
+)
 
 _NEEDS: dict[Op, frozenset[str]] = {
     Op.COUNT: frozenset({"n"}),
@@ -18,8 +30,10 @@ _NEEDS: dict[Op, frozenset[str]] = {
     Op.ZSCORE: frozenset({"n", "moments"}),
     Op.MIN: frozenset({"n", "min"}),
     Op.MAX: frozenset({"n", "max"}),
+    Op.FIRST: frozenset({"n", "oldest"}),
+    Op.LAST: frozenset({"n", "newest"}),
     Op.SHARE: frozenset({"n"}),
-    Op.TIME_SINCE: frozenset({"n", "last"}),
+    Op.TIME_SINCE: frozenset({"last"}),
     Op.SINCE_FIRST: frozenset({"n", "first"}),
     Op.IS_NEW: frozenset({"n"}),
     Op.DISTINCT: frozenset({"distinct"}),
@@ -28,64 +42,112 @@ _NEEDS: dict[Op, frozenset[str]] = {
 }
 _SAME_CURRENCY = Where("currency", "==", EVENT)
 _VECTOR_FIELDS = ("category",)
+_OWN_LOOP_MS = 7 * DAY_MS
+"""Windows up to this share a loop: they hold few events, and every loop costs compile time."""
+
+_Key = tuple[frozenset[Where], int]
 
 
 @dataclass(slots=True)
 class _Group:
-    """Events that meet the same conditions, and what is kept of them."""
+    """Events that meet the same conditions, and what is kept of them.
+
+    Attributes:
+        ends_ms: Only events that are at least this old are counted.
+        needs: For each statistic the largest edge at which a feature reads it.
+        distinct: For each field the number of its set.
+    """
 
     where: frozenset[Where]
+    ends_ms: int
     number: int
-    needs: set[str] = field(default_factory=set)
-    distinct: dict[str, int] = field(default_factory=dict)  # field -> number of its set
-    largest_ms: int = 0
+    needs: dict[str, int] = field(default_factory=dict)
+    distinct: dict[str, int] = field(default_factory=dict)
 
     def var(self, name: str) -> str:
         return f"g{self.number}_{name}"
 
+    def need(self, name: str, edge_ms: int) -> None:
+        self.needs[name] = max(self.needs.get(name, 0), edge_ms)
+
+    def live(self, edge_ms: int) -> set[str]:
+        """Statistics that windows with this edge or a later one read."""
+        return {name for name, last in self.needs.items() if last >= edge_ms > self.ends_ms}
+
 
 class _Plan:
-    """Groups and windows of a list of declarations."""
+    """Groups, edges and loops of a list of declarations."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = features
-        self.windows = sorted({f.window_ms for f in features if f.window_ms})
-        self.groups: dict[frozenset[Where], _Group] = {}
+        self.edges = sorted(
+            {f.edge_ms for f in features if f.window_ms} | {f.ends_ms for f in features if f.ends_ms}
+        )
+        self.groups: dict[_Key, _Group] = {}
         self.sets = 0
-        self.vectors: dict[frozenset[Where], _Group] = {}
+        self.vectors: dict[_Key, _Group] = {}
         for feature in features:
             if feature.window_ms:
                 self._plan(feature)
 
     def _plan(self, feature: Feature) -> None:
         if self.vector_of(feature) is not None:
-            rest = self.where_of(feature) - {self.vector_of(feature)}
-            self._group_in(self.vectors, frozenset(w for w in rest if w), feature)
+            self._group_in(self.vectors, self.vector_key(feature)).need("sum", feature.edge_ms)
             return
-        group = self._group_in(self.groups, self.where_of(feature), feature)
-        group.needs |= _NEEDS[feature.op]
-        if feature.op is Op.DISTINCT and feature.field not in group.distinct:
+        group = self._group_in(self.groups, self.key_of(feature))
+        for name in _NEEDS[feature.op]:
+            if name in {"newest", "oldest"}:
+                name = f"{name}_{feature.field or 'amount'}"
+            elif name == "distinct":
+                name = f"{'bits' if feature.field in CODED_FIELDS else 'distinct'}_{feature.field}"
+            group.need(name, feature.edge_ms)
+        coded = feature.field in CODED_FIELDS
+        if feature.op is Op.DISTINCT and not coded and feature.field not in group.distinct:
             group.distinct[str(feature.field)] = self.sets
             self.sets += 1
         if feature.op is Op.SHARE:
-            self._group_in(self.groups, frozenset(), feature).needs.add("n")
+            self._group_in(self.groups, self.everything(feature)).need("n", feature.edge_ms)
 
     @staticmethod
-    def _group_in(
-        groups: dict[frozenset[Where], _Group], where: frozenset[Where], feature: Feature
-    ) -> _Group:
-        group = groups.setdefault(where, _Group(where, len(groups)))
-        group.largest_ms = max(group.largest_ms, feature.window_ms)
-        return group
+    def _group_in(groups: dict[_Key, _Group], key: _Key) -> _Group:
+        return groups.setdefault(key, _Group(*key, len(groups)))
+
+    def loops(self) -> list[list[int]]:
+        """Numbers of edges, in order, by the loop that goes through them.
+
+        A new one begins where an offset window's events begin, and behind each long window.
+        """
+        begins = {f.ends_ms for f in self.features if f.ends_ms}
+        loops: list[list[int]] = []
+        for number in range(len(self.edges)):
+            before = self.edges[number - 1] if number else 0
+            if not number or before in begins or before >= _OWN_LOOP_MS:
+                loops.append([])
+            loops[-1].append(number)
+        return loops
 
     @staticmethod
     def where_of(feature: Feature) -> frozenset[Where]:
         where = set(feature.where)
-        if feature.op in AMOUNT_OPS:
+        if is_of_amounts(feature):
             where.add(_SAME_CURRENCY)
         if feature.op is Op.IS_NEW:
             where.add(Where(str(feature.field), "==", EVENT))
         return frozenset(where)
+
+    @classmethod
+    def key_of(cls, feature: Feature) -> _Key:
+        return cls.where_of(feature), feature.ends_ms
+
+    @staticmethod
+    def everything(feature: Feature) -> _Key:
+        """All events of a feature's window."""
+        return frozenset(), feature.ends_ms
+
+    @classmethod
+    def vector_key(cls, feature: Feature) -> _Key:
+        rest = cls.where_of(feature) - {cls.vector_of(feature)}
+        return frozenset(where for where in rest if where), feature.ends_ms
 
     @staticmethod
     def vector_of(feature: Feature) -> Where | None:
@@ -108,23 +170,28 @@ def generate(features: Sequence[Feature]) -> str:
         "import numpy as np",
         "from features.codes import MINOR_UNITS",
         "from features.kernels import (",
-        "    add_distinct, haversine_km, hour_utc, newest_transaction, weekday_utc,",
+        "    add_distinct, count_bits, haversine_km, hour_utc, newest_transaction, weekday_utc,",
         ")",
         f"N_FEATURES = {len(features)}",
         f"N_SETS = {max(1, plan.sets)}",
         f"N_VECTORS = {max(1, len(plan.vectors))}",
-        f"WINDOWS = np.array({plan.windows or [1]}, dtype=np.int64)",
+        f"WINDOWS = np.array({plan.edges or [1]}, dtype=np.int64)",
         "NAN = np.nan",
+        "NEVER = np.int64(-(2**62))",
         "@numba.njit(cache=True)",
-        "def compute_row(pool, start, end, t, event, has_event, out, values, stamps, stamp, vectors):",
+        "def compute_row(pool, start, end, t, event, has_event, out, values, stamp, vectors):",
         *_indent(1, _prologue(plan)),
-        *_indent(1, ["i = end - 1", "for w in range(WINDOWS.shape[0]):", "    low = t - WINDOWS[w]"]),
-        *_indent(2, ["while i >= start and pool[i].time_ms >= low:"]),
-        *_indent(3, ["r = pool[i]", "i -= 1", "if r.kind != 0:", "    continue"]),
-        *_indent(3, _updates(plan)),
-        *_indent(2, _snapshots(plan)),
-        *_indent(1, _derived(features)),
+        "    i = end - 1",
     ]
+    for loop in plan.loops():
+        lines += [
+            *_indent(1, [f"for w in range({loop[0]}, {loop[-1] + 1}):", "    low = t - WINDOWS[w]"]),
+            *_indent(2, ["while i >= start and pool[i].time_ms >= low:"]),
+            *_indent(3, ["r = pool[i]", "i -= 1", "if r.kind != 0:", "    continue"]),
+            *_indent(3, _updates(plan, plan.edges[loop[0]])),
+            *_indent(2, _snapshots(plan, loop)),
+        ]
+    lines += _indent(1, _derived(features))
     return "\n".join(lines) + "\n"
 
 
@@ -144,18 +211,26 @@ def _prologue(plan: _Plan) -> list[str]:
         "weekday_now = weekday_utc(t)",
         "vectors[:] = 0.0",
     ]
+    # Once, not for every event: a row of an array is an object that is made.
+    for number in range(plan.sets):
+        lines.append(f"values{number} = values[{number}]")
+    lines += [f"vector{group.number} = vectors[{group.number}]" for group in plan.vectors.values()]
     initial = {
-        "n": ("n", "0"),
-        "sum": ("sum", "0.0"),
-        "min": ("min", "np.inf"),
-        "max": ("max", "-np.inf"),
-        "last": ("last", "np.int64(0)"),
-        "first": ("first", "np.int64(0)"),
+        "n": "0",
+        "sum": "0.0",
+        "min": "np.inf",
+        "max": "-np.inf",
+        "last": "NEVER",
+        "first": "np.int64(0)",
     }
     for group in plan.groups.values():
-        for need in sorted(group.needs & initial.keys()):
-            name, value = initial[need]
-            lines.append(f"{group.var(name)} = {value}")
+        for need in sorted(group.needs):
+            if need in initial:
+                lines.append(f"{group.var(need)} = {initial[need]}")
+            elif need.startswith(("newest_", "oldest_")):
+                lines.append(f"{group.var(need)} = NAN")
+            elif need.startswith("bits_"):
+                lines.append(f"{group.var(need)} = np.uint64(0)")
         if "moments" in group.needs:
             lines += [f"{group.var(n)} = 0.0" for n in ("shift", "s1", "s2")]
         if "position" in group.needs:
@@ -166,95 +241,128 @@ def _prologue(plan: _Plan) -> list[str]:
 
 def _condition(where: Where) -> str:
     op = where.op
-    if where.field in {"hour", "weekday"}:
-        return f"{where.field}_utc(r.time_ms) {op} {where.value}"
-    if where.field == "direction" or where.field in CODED_FIELDS:
-        column = "credit" if where.field == "direction" else where.field
-        if where.value == EVENT:
-            return f"has_event and r.{column} {op} event.{column}"
+    if where.field in CLOCK_FIELDS:
+        return f"{where.field} {op} {where.value}"
+    if where.field == "amount":
+        # Divided, as a feature's amount is: 1.10 is then the same number on both sides.
+        return f"r.amount_minor / MINOR_UNITS[r.currency] {op} {float(where.value)!r}"
+    column = "credit" if where.field == "direction" else where.field
+    if where.value == EVENT:
+        # Where the event has no merchant, what is read here does not count: the feature is unknown.
+        return f"r.{column} {op} " + ("currency" if column == "currency" else f"event.{column}")
+    if where.field in CODED_FIELDS:
         return f"r.{column} {op} {CODED_FIELDS[where.field][str(where.value)]}"
-    if where.field == "currency":
-        return f"r.currency {op} currency"
-    # Where the event has no merchant, what is read here does not count: the feature is unknown.
-    return f"has_event and r.{where.field} {op} event.{where.field}"
+    text = str(where.value)
+    return f"r.{column} {op} {letters_code(text) if column in {'country', 'currency'} else name_hash(text)}"
 
 
-def _updates(plan: _Plan) -> list[str]:
-    lines: list[str] = []
+def _updates(plan: _Plan, edge_ms: int) -> list[str]:
+    """What one event adds, on the way to this edge."""
+    groups = [(g, g.live(edge_ms)) for g in plan.groups.values()]
+    groups = [(g, live) for g, live in groups if live]
+    vectors = [g for g in plan.vectors.values() if g.live(edge_ms)]
     conditions = sorted(
-        {w for where in [*plan.groups, *plan.vectors] for w in where},
+        {w for group in [*(g for g, _ in groups), *vectors] for w in group.where},
         key=lambda w: (w.field, w.op, str(w.value)),
     )
-    names = {}
-    for number, condition in enumerate(conditions):
-        names[condition] = f"c{number}"
-        lines.append(f"c{number} = {_condition(condition)}")
-    if (
-        any(
-            "sum" in g.needs or "moments" in g.needs or {"min", "max"} & g.needs for g in plan.groups.values()
-        )
-        or plan.vectors
-    ):
+    names = {condition: f"c{number}" for number, condition in enumerate(conditions)}
+    clocks = {w.field for w in conditions} | {need.split("_")[-1] for _, live in groups for need in live}
+    lines = [f"{name} = {name}_utc(r.time_ms)" for name in CLOCK_FIELDS if name in clocks]
+    lines += [f"{name} = {_condition(condition)}" for condition, name in names.items()]
+    of_amounts = {"sum", "moments", "min", "max", "newest_amount", "oldest_amount"}
+    if vectors or any(live & of_amounts for _, live in groups):
         lines.append("a = np.float64(r.amount_minor)")
-    for group in plan.groups.values():
-        body = _group_updates(group)
-        # Groups whose largest window is past need no more events.
-        tests = [names[w] for w in sorted(group.where, key=lambda w: names[w])]
-        if group.largest_ms < plan.windows[-1]:
-            tests.insert(0, f"w <= {plan.windows.index(group.largest_ms)}")
-        lines += [f"if {' and '.join(tests)}:", *_indent(1, body)] if tests else body
-    for group in plan.vectors.values():
-        tests = [names[w] for w in sorted(group.where, key=lambda w: names[w])]
-        lines += [
-            f"if {' and '.join([f'w <= {plan.windows.index(group.largest_ms)}', *tests])}:",
-            f"    vectors[{group.number}, r.category] += a",
-        ]
+    for group, live in groups:
+        lines += _group_updates(group, live, _mask(group, names))
+    for group in vectors:
+        mask = _mask(group, names)
+        lines.append(f"vector{group.number}[r.category] += {f'a if {mask} else 0.0' if mask else 'a'}")
     return lines
 
 
-def _group_updates(group: _Group) -> list[str]:
-    v, needs = group.var, group.needs
+def _mask(group: _Group, names: dict[Where, str]) -> str:
+    return " & ".join(f"({names[w]})" for w in sorted(group.where, key=lambda w: names[w]))
+
+
+def _group_updates(group: _Group, live: set[str], mask: str) -> list[str]:
+    v = group.var
     lines = []
-    if "moments" in needs:
+    if mask:
+        lines.append(f"m = {mask}")
+
+    def where(value: str, other: str) -> str:
+        return f"{value} if m else {other}" if mask else value
+
+    def only(test: str) -> str:
+        return f"m & ({test})" if mask else test
+
+    if "moments" in live:
         # Sums about the newest amount, not about zero: squares of large equal amounts would cancel.
-        lines += [f"if {v('n')} == 0:", f"    {v('shift')} = a"]
-        lines += [f"d = a - {v('shift')}", f"{v('s1')} += d", f"{v('s2')} += d * d"]
-    if "last" in needs:
-        lines += [f"if {v('n')} == 0:", f"    {v('last')} = r.time_ms"]
-    if "first" in needs:
-        lines.append(f"{v('first')} = r.time_ms")
-    if "sum" in needs:
-        lines.append(f"{v('sum')} += a")
-    for name, test in (("min", "<"), ("max", ">")):
-        if name in needs:
-            lines += [f"if a {test} {v(name)}:", f"    {v(name)} = a"]
-    if "position" in needs:
+        lines.append(f"{v('shift')} = a if {only(v('n') + ' == 0')} else {v('shift')}")
+        lines.append(f"d = {where('a - ' + v('shift'), '0.0')}")
+        lines += [f"{v('s1')} += d", f"{v('s2')} += d * d"]
+    if "last" in live:
+        lines.append(f"{v('last')} = max({v('last')}, {where('r.time_ms', 'NEVER')})")
+    if "first" in live:
+        lines.append(f"{v('first')} = {where('r.time_ms', v('first'))}")
+    for need in sorted(live):
+        if need.startswith("newest_"):
+            value = _value_of(need.removeprefix("newest_"))
+            lines.append(f"{v(need)} = {value} if {only(v('n') + ' == 0')} else {v(need)}")
+        elif need.startswith("oldest_"):
+            lines.append(f"{v(need)} = {where(_value_of(need.removeprefix('oldest_')), v(need))}")
+        elif need.startswith("bits_"):
+            bit = f"np.uint64(1) << np.uint64(r.{need.removeprefix('bits_')})"
+            lines.append(f"{v(need)} |= {where(bit, 'np.uint64(0)')}")
+    if "sum" in live:
+        lines.append(f"{v('sum')} += {where('a', '0.0')}")
+    if "min" in live:
+        lines.append(f"{v('min')} = min({v('min')}, {where('a', 'np.inf')})")
+    if "max" in live:
+        lines.append(f"{v('max')} = max({v('max')}, {where('a', '-np.inf')})")
+    if "position" in live:
         lines += [
-            f"if {v('at')} < 0 and not math.isnan(r.latitude):",
+            f"if {v('at')} < 0 and not math.isnan(r.latitude){' and m' if mask else ''}:",
             f"    {v('at')} = r.time_ms",
             f"    {v('lat')} = r.latitude",
             f"    {v('lon')} = r.longitude",
         ]
     for name, number in group.distinct.items():
-        lines += [
-            f"if r.{name} != 0:",
-            f"    {v('d_' + name)} += add_distinct(values[{number}], stamps[{number}], stamp, r.{name})",
-        ]
-    if "n" in needs:
-        lines.append(f"{v('n')} += 1")
+        if f"distinct_{name}" in live:
+            lines += [
+                f"if r.{name} != 0{' and m' if mask else ''}:",
+                f"    {v('d_' + name)} += add_distinct(values{number}, stamp, r.{name})",
+            ]
+    if "n" in live:
+        lines.append(f"{v('n')} += {where('1', '0')}")
     return lines
 
 
-def _snapshots(plan: _Plan) -> list[str]:
+def _value_of(name: str) -> str:
+    """A field of a past event as a number; NaN where it has none."""
+    if name in CLOCK_FIELDS:
+        return f"np.float64({name})"
+    if name == "amount":
+        return "a"
+    if name == "card_present":
+        return "(r.card_present - 1.0 if r.card_present != 0 else NAN)"
+    if name == "direction":
+        return "np.float64(r.credit)"
+    return f"(np.float64(r.{name}) if r.{name} != 0 else NAN)"
+
+
+def _snapshots(plan: _Plan, loop: Sequence[int]) -> list[str]:
     lines: list[str] = []
-    for number, window in enumerate(plan.windows):
-        lines.append(f"{'if' if number == 0 else 'elif'} w == {number}:")
+    for number in loop:
+        written: list[str] = []
         for column, feature in enumerate(plan.features):
-            if feature.window_ms == window:
-                lines += _indent(1, _snapshot(plan, feature, column))
+            if feature.window_ms and feature.edge_ms == plan.edges[number]:
+                written += _snapshot(plan, feature, column)
                 known = _known(plan.where_of(feature))
                 if known:
-                    lines += _indent(1, [f"if not ({known}):", f"    out[{column}] = NAN"])
+                    written += [f"if not ({known}):", f"    out[{column}] = NAN"]
+        if written:
+            lines += [f"if w == {number}:", *_indent(1, written)]
     return lines
 
 
@@ -262,9 +370,9 @@ def _snapshot(plan: _Plan, feature: Feature, column: int) -> list[str]:
     out = f"out[{column}]"
     vector = plan.vector_of(feature)
     if vector is not None:
-        group = plan.vectors[plan.where_of(feature) - {vector}]
-        return [f"{out} = vectors[{group.number}, {CODED_FIELDS[vector.field][str(vector.value)]}] / scale"]
-    v = plan.groups[plan.where_of(feature)].var
+        group = plan.vectors[plan.vector_key(feature)]
+        return [f"{out} = vector{group.number}[{CODED_FIELDS[vector.field][str(vector.value)]}] / scale"]
+    v = plan.groups[plan.key_of(feature)].var
     n = v("n")
     variance = f"max(0.0, ({v('s2')} - {v('s1')} * {v('s1')} / {n}) / ({n} - 1))"
     match feature.op:
@@ -276,6 +384,10 @@ def _snapshot(plan: _Plan, feature: Feature, column: int) -> list[str]:
             return [f"{out} = {v('sum')} / {n} / scale if {n} > 0 else NAN"]
         case Op.MIN | Op.MAX:
             return [f"{out} = {v(feature.op.value)} / scale if {n} > 0 else NAN"]
+        case Op.FIRST | Op.LAST:
+            name = feature.field or "amount"
+            kept = v(f"{'oldest' if feature.op is Op.FIRST else 'newest'}_{name}")
+            return [f"{out} = {kept}{' / scale' if name == 'amount' else ''}"]
         case Op.STD:
             return [f"{out} = math.sqrt({variance}) / scale if {n} > 1 else NAN"]
         case Op.ZSCORE:
@@ -288,14 +400,17 @@ def _snapshot(plan: _Plan, feature: Feature, column: int) -> list[str]:
                 f"        {out} = (from_shift - {v('s1')} / {n}) / deviation",
             ]
         case Op.SHARE:
-            total = plan.groups[frozenset()].var("n")
+            total = plan.groups[plan.everything(feature)].var("n")
             return [f"{out} = {n} / {total} if {total} > 0 else NAN"]
         case Op.TIME_SINCE:
-            return [f"{out} = (t - {v('last')}) / 1000.0 if {n} > 0 else NAN"]
+            return [f"{out} = (t - {v('last')}) / 1000.0 if {v('last')} > NEVER else NAN"]
         case Op.SINCE_FIRST:
             return [f"{out} = (t - {v('first')}) / 1000.0 if {n} > 0 else NAN"]
         case Op.IS_NEW:
             return [f"{out} = 1.0 if {n} == 0 else 0.0"]
+        case Op.DISTINCT if feature.field in CODED_FIELDS:
+            # The lowest bit is that of events without one.
+            return [f"{out} = count_bits({v(f'bits_{feature.field}')} >> np.uint64(1))"]
         case Op.DISTINCT:
             return [f"{out} = {v('d_' + str(feature.field))}"]
         case Op.DISTANCE | Op.SPEED:

@@ -34,6 +34,8 @@ class Op(StrEnum):
     STD = "std"
     MIN = "min"
     MAX = "max"
+    FIRST = "first"  # value of the oldest matching event
+    LAST = "last"  # value of the newest matching event
     DISTINCT = "distinct"
     SHARE = "share"  # matching events / all events of the window
     TIME_SINCE = "time_since"  # seconds since the newest matching event
@@ -47,13 +49,21 @@ class Op(StrEnum):
 
 
 AMOUNT_OPS: Final = frozenset({Op.SUM, Op.MEAN, Op.STD, Op.MIN, Op.MAX, Op.ZSCORE})
+VALUE_OPS: Final = frozenset({Op.FIRST, Op.LAST})
 NAME_FIELDS: Final = ("merchant", "device", "counterparty", "country")
 CODED_FIELDS: Final = {
     "category": {name: code for code, name in enumerate(CATEGORIES, start=1)},
     "channel": {name: code for code, name in enumerate(CHANNELS, start=1)},
     "transaction_type": {name: code for code, name in enumerate(TRANSACTION_TYPES, start=1)},
     "direction": {"debit": 0, "credit": 1},
+    "card_present": {"no": 1, "yes": 2},
 }
+CLOCK_FIELDS: Final = {"hour": 23, "weekday": 6}
+"""Of the event time in UTC, with the largest value."""
+
+DISTINCT_FIELDS: Final = (*NAME_FIELDS, "category", "channel", "transaction_type", "currency")
+NEW_FIELDS: Final = (*NAME_FIELDS, "category", "channel", "transaction_type")
+VALUE_FIELDS: Final = ("amount", "hour", "weekday", "category", "channel", "transaction_type", "card_present")
 EVENT_VALUES: Final = (
     "amount",
     "hour",
@@ -73,16 +83,19 @@ class Where:
     """One condition on a past event.
 
     Attributes:
-        field: `direction`, `category`, `channel`, `transaction_type`, `merchant`, `device`,
-            `counterparty`, `country`, `hour` or `weekday` (UTC; Monday is 0).
-        op: `==`, `!=`, `<` or `>=`; the last two for `hour` and `weekday` only.
-        value: A word, a number, or `event`: the scored event's own value. Without an event, or
-            with one that has no such value, the feature is unknown.
+        field: `direction`, `category`, `channel`, `transaction_type`, `card_present`, `merchant`,
+            `device`, `counterparty`, `country`, `currency`, `amount`, `hour` or `weekday` (UTC; Monday
+            is 0).
+        op: `==`, `!=`, `<` or `>=`; the last two for `amount`, `hour` and `weekday` only. An event
+            without a value equals nothing and differs from everything.
+        value: A word, an id, a number (of `amount`: in major units of the past event's currency), or
+            `event`: the scored event's own value. Without an event, or with one that has no such value,
+            the feature is unknown.
     """
 
     field: str
     op: str
-    value: str | int
+    value: str | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class Feature:
         meaning: One line for documents.
         field: What is aggregated or compared; amounts where the op is about amounts.
         window: Size of `[t - size, t)`, like `90d`.
+        ends: How long before `t` the window ends, like `30d`: then `[t - ends - size, t - ends)`.
         where: Conditions that a past event must all meet. Amount statistics further take only
             events in the scored event's currency: other amounts cannot be compared.
         of: Names of numerator and denominator of a ratio.
@@ -111,6 +125,7 @@ class Feature:
     meaning: str
     field: str | None = None
     window: str | None = None
+    ends: str | None = None
     where: tuple[Where, ...] = ()
     of: tuple[str, ...] = ()
     scale: float = 1.0
@@ -120,6 +135,22 @@ class Feature:
     def window_ms(self) -> int:
         """Window size in milliseconds; 0 for features without one."""
         return parse_duration_ms(self.window) if self.window else 0
+
+    @property
+    def ends_ms(self) -> int:
+        """Milliseconds from the window's end to the event; 0 where it ends there."""
+        return parse_duration_ms(self.ends) if self.ends else 0
+
+    @property
+    def edge_ms(self) -> int:
+        """Milliseconds from the window's start to the event."""
+        return self.ends_ms + self.window_ms
+
+
+def is_of_amounts(feature: Feature) -> bool:
+    """Whether a feature takes amounts, and so only events in one currency."""
+    of_amount = feature.op in VALUE_OPS and feature.field in {None, "amount"}
+    return feature.op in AMOUNT_OPS or of_amount
 
 
 def parse_duration_ms(text: str) -> int:
@@ -171,7 +202,7 @@ def _problem(feature: Feature, before: set[str]) -> str | None:
         return "a name is lower-case letters, digits and underscores"
     if feature.name in before:
         return "declared twice"
-    if feature.op in {Op.RATIO, Op.EVENT_VALUE} and (feature.window is not None or feature.where):
+    if feature.op in {Op.RATIO, Op.EVENT_VALUE} and (feature.window or feature.ends or feature.where):
         return f"{feature.op} takes no window and no conditions"
     if not math.isfinite(feature.scale):
         return "scale must be a number"
@@ -186,25 +217,51 @@ def _problem(feature: Feature, before: set[str]) -> str | None:
         return None if feature.field in EVENT_VALUES else f"field must be one of {', '.join(EVENT_VALUES)}"
     if feature.window is None:
         return "needs a window, like 30d"
-    if feature.window_ms > MAX_WINDOW_MS:
-        return f"the window is longer than the history kept ({MAX_WINDOW_MS // DAY_MS}d)"
-    if feature.op in {Op.DISTINCT, Op.IS_NEW} and feature.field not in NAME_FIELDS:
-        return f"field must be one of {', '.join(NAME_FIELDS)}"
-    if feature.op in AMOUNT_OPS and feature.field not in {None, "amount"}:
+    if feature.edge_ms > MAX_WINDOW_MS:
+        return f"the window reaches further back than the history kept ({MAX_WINDOW_MS // DAY_MS}d)"
+    return _field_problem(feature) or next(filter(None, map(_condition_problem, feature.where)), None)
+
+
+_FIELDS: Final = {
+    Op.DISTINCT: DISTINCT_FIELDS,
+    Op.IS_NEW: NEW_FIELDS,
+    Op.FIRST: (None, *VALUE_FIELDS),
+    Op.LAST: (None, *VALUE_FIELDS),
+    **dict.fromkeys(AMOUNT_OPS, (None, "amount")),
+}
+
+
+def _field_problem(feature: Feature) -> str | None:
+    allowed = _FIELDS.get(feature.op, (None,))
+    if feature.field in allowed:
+        return None
+    if allowed == (None,):
+        return f"{feature.op} takes no field"
+    if feature.op in AMOUNT_OPS:
         return f"{feature.op} is of amounts; field must be amount"
-    return next(filter(None, map(_condition_problem, feature.where)), None)
+    return f"field must be one of {', '.join(name for name in allowed if name)}"
 
 
 def _condition_problem(where: Where) -> str | None:
     shown = f"{where.field} {where.op} {where.value}"
-    if where.field in {"hour", "weekday"}:
-        fine = where.op in {"==", "!=", "<", ">="} and isinstance(where.value, int)
-        return None if fine else f"{shown}: compare with a number by ==, !=, < or >="
+    if where.field in CLOCK_FIELDS:
+        if where.op not in {"==", "!=", "<", ">="} or type(where.value) is not int:
+            return f"{shown}: compare with a number by ==, !=, < or >="
+        last = CLOCK_FIELDS[where.field]
+        return None if 0 <= where.value <= last else f"{shown}: {where.field} is 0 to {last}"
+    if where.field == "amount":
+        number = isinstance(where.value, int | float) and not isinstance(where.value, bool)
+        fine = where.op in {"<", ">="} and number and math.isfinite(float(where.value))
+        return None if fine else f"{shown}: compare with a number by < or >="
     if where.op not in {"==", "!="}:
         return f"{shown}: only == and != work on {where.field}"
-    if where.field in NAME_FIELDS:
-        return None if where.value == EVENT else f"{shown}: compare with the value {EVENT!r}"
     if where.field in CODED_FIELDS:
         known = where.value == EVENT or where.value in CODED_FIELDS[where.field]
         return None if known else f"{shown}: the values are {', '.join(CODED_FIELDS[where.field])}"
-    return f"{shown}: there is no field {where.field!r}"
+    if where.field in {"country", "currency"} and where.value != EVENT:
+        letters = 2 if where.field == "country" else 3
+        code = re.fullmatch(f"[A-Z]{{{letters}}}", str(where.value))
+        return None if code else f"{shown}: write {letters} capital letters"
+    if where.field in {*NAME_FIELDS, "currency"}:
+        return None if isinstance(where.value, str) and where.value else f"{shown}: write an id in quotes"
+    return f"{shown}: the history keeps no field {where.field!r}"

@@ -7,12 +7,18 @@ from features.definitions import Feature, declaration_hash
 from features.entities import EntityFeature
 
 
+def window(feature: Feature | EntityFeature) -> str:
+    """Window in words; empty for features without one."""
+    before = f", ending {feature.ends} before" if feature.ends else ""
+    return f"{feature.window}{before}" if feature.window else ""
+
+
 def markdown(features: Sequence[Feature]) -> str:
     """`docs/features.md`."""
     lines = [
         "# Features",
         "",
-        "Generated from the declarations in `features/catalogue.py` by `tidegate features list --markdown`.",
+        "Generated from the declarations in `features/` by `tidegate features list --markdown`.",
         f"{len(features)} features, declaration `{declaration_hash(features)}`.",
         "",
         "A window of 30d is `[t - 30 days, t)` in event time, and the scored event is not in it. Amounts",
@@ -21,7 +27,7 @@ def markdown(features: Sequence[Feature]) -> str:
     for category, members in groupby(features, key=lambda f: f.category):
         lines += ["", f"## {category.replace('_', ' ').capitalize()}", ""]
         lines += ["| feature | window | unit | meaning |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{f.name}` | {f.window or ''} | {f.unit} | {f.meaning} |" for f in members]
+        lines += [f"| `{f.name}` | {window(f)} | {f.unit} | {f.meaning} |" for f in members]
     return "\n".join(lines) + "\n"
 
 

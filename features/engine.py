@@ -35,7 +35,7 @@ from features.kernels import (
 
 @numba.njit(cache=True)
 def compute_chunk(pool, start, length, events, slots, retention, max_events, X, status, flags,
-                  values, stamps, stamp, vectors):
+                  values, stamp, vectors):
     """Score events in order; each sees those before it, also of the same chunk."""
     for e in range(events.shape[0]):
         slot = slots[e]
@@ -60,16 +60,15 @@ def compute_chunk(pool, start, length, events, slots, retention, max_events, X, 
         cut = event.time_ms - WINDOWS[-1] < newest - retention
         if cut or holds_transactions(pool, kept, end, max_events):
             flags[e] |= FLAG_HISTORY_CUT
-        stamp += 1
-        compute_row(pool, kept, before, event.time_ms, event, True, X[e], values, stamps, stamp, vectors)
+        stamp += np.uint64(1 << 32)
+        compute_row(pool, kept, before, event.time_ms, event, True, X[e], values, stamp, vectors)
         if event.time_ms >= newest - retention:
             insert_record(pool, first, length[slot], events, e)
             length[slot] += 1
-    return stamp
 
 @numba.njit(cache=True)
 def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, out,
-                  values, stamps, stamp, vectors):
+                  values, stamp, vectors):
     """One vector as of a moment; nothing is inserted."""
     newest = t
     last = newest_transaction(pool, first, end)
@@ -77,7 +76,7 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
         newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
-    compute_row(pool, kept, before, t, event, has_event, out, values, stamps, stamp, vectors)
+    compute_row(pool, kept, before, t, event, has_event, out, values, stamp, vectors)
 '''
 
 
@@ -150,18 +149,23 @@ class Engine:
         self.hash = declaration_hash(features) + (f"-{entity_hash(entities)}" if entities else "")
         self._kernel = _load_kernel(features)
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
-        self._stamp = 0
+        self._calls = 0
         self._grow_sets(1024)
 
     def _grow_sets(self, capacity: int) -> None:
-        self._values = np.zeros((self._kernel.N_SETS, capacity), dtype=np.uint32)
-        self._stamps = np.zeros((self._kernel.N_SETS, capacity), dtype=np.int64)
+        self._values = np.zeros((self._kernel.N_SETS, capacity), dtype=np.uint64)
 
-    def _reserve(self, longest: int) -> None:
+    def _stamp(self, longest: int, calls: int) -> np.uint64:
+        """A stamp that this many calls can count on from, with sets that hold so many values."""
         # Half full at most: a full open-addressing set would search for ever.
         needed = 2 * min(longest, MAX_EVENTS)
         if needed > self._values.shape[1]:
             self._grow_sets(1 << (needed - 1).bit_length())
+        if self._calls + calls >= 1 << 32:
+            self._values[:] = 0
+            self._calls = 0
+        first, self._calls = self._calls, self._calls + calls
+        return np.uint64(first << 32)
 
     def compute_chunk(
         self, arena: HistoryArena, events: Records, slots: npt.NDArray[np.int64]
@@ -175,11 +179,11 @@ class Engine:
         """
         n = len(events)
         arena.reserve(slots)
-        self._reserve(int(arena.length[slots].max(initial=0)) + n)
+        stamp = self._stamp(int(arena.length[slots].max(initial=0)) + n, n)
         X = np.full((n, len(self.names)), np.nan)
         status = np.zeros(n, dtype=np.int8)
         flags = np.zeros(n, dtype=np.int8)
-        self._stamp = self._kernel.compute_chunk(
+        self._kernel.compute_chunk(
             arena.pool,
             arena.start,
             arena.length,
@@ -191,8 +195,7 @@ class Engine:
             status,
             flags,
             self._values,
-            self._stamps,
-            self._stamp,
+            stamp,
             self._vectors,
         )
         return ChunkFeatures(X, status, flags)
@@ -209,9 +212,9 @@ class Engine:
         Returns:
             `(n_features,)` in declaration order; NaN is unknown.
         """
-        self._reserve(len(history))
+        # The kernel's first stamp is the one behind the one it is given, here it is given its own.
+        stamp = self._stamp(len(history), 1) + np.uint64(1 << 32)
         out = np.full(len(self.names), np.nan)
-        self._stamp += 1
         scored = event if event is not None else np.zeros(1, dtype=RECORD)
         self._kernel.compute_as_of(
             history,
@@ -224,8 +227,7 @@ class Engine:
             MAX_EVENTS,
             out,
             self._values,
-            self._stamps,
-            self._stamp,
+            stamp,
             self._vectors,
         )
         return out

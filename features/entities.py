@@ -80,6 +80,11 @@ class EntityFeature:
     phrase: str | None = None
 
     @property
+    def ends(self) -> str:
+        """How long before the event the window ends."""
+        return self.delay
+
+    @property
     def category(self) -> str:
         """Part of the catalogue it stands in."""
         return self.entity

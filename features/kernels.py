@@ -36,15 +36,16 @@ def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longi
 
 
 @numba.njit(cache=True)
-def hour_utc(time_ms: int) -> int:
+def hour_utc(time_ms: Any) -> Any:
     """Hour of the day, 0 to 23."""
-    return (time_ms // HOUR_MS) % 24
+    # Unsigned: no time before 1980 is accepted, and a signed division rounds the other way first.
+    return np.int64(np.uint64(time_ms) // np.uint64(HOUR_MS) % np.uint64(24))
 
 
 @numba.njit(cache=True)
-def weekday_utc(time_ms: int) -> int:
+def weekday_utc(time_ms: Any) -> Any:
     """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
-    return (time_ms // (24 * HOUR_MS) + 3) % 7
+    return np.int64((np.uint64(time_ms) // np.uint64(24 * HOUR_MS) + np.uint64(3)) % np.uint64(7))
 
 
 @numba.njit(cache=True)
@@ -136,17 +137,35 @@ def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms:
 
 
 @numba.njit(cache=True)
-def add_distinct(values: Any, stamps: Any, stamp: int, value: int) -> int:
-    """Put a value into an open-addressing set; 1 where it was not there.
+def count_bits(bits: Any) -> int:
+    """How many bits of an unsigned number are set.
 
-    A slot counts as empty unless it holds this call's stamp, so nothing is ever cleared.
+    Source:
+        P. Wegner (1960), Communications of the ACM 3(5), 322.
     """
-    mask = values.shape[0] - 1
-    slot = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(mask)
-    while stamps[slot] == stamp:
-        if values[slot] == value:
+    count = 0
+    while bits:
+        bits &= bits - np.uint64(1)
+        count += 1
+    return count
+
+
+@numba.njit(cache=True)
+def add_distinct(values: Any, stamp: Any, value: Any) -> int:
+    """Put a 32-bit value into an open-addressing set; 1 where it was not there.
+
+    Args:
+        values: `(capacity,)` unsigned 64-bit, a power of two of them, half full at most.
+        stamp: This call's, in the upper 32 bits. A slot with another counts as empty, so nothing is ever
+            cleared.
+        value: What to add.
+    """
+    wanted = stamp | np.uint64(value)
+    mask = np.uint64(values.shape[0] - 1)
+    slot = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
+    while values[slot] >> np.uint64(32) == stamp >> np.uint64(32):
+        if values[slot] == wanted:
             return 0
-        slot = (slot + np.uint64(1)) & np.uint64(mask)
-    stamps[slot] = stamp
-    values[slot] = value
+        slot = (slot + np.uint64(1)) & mask
+    values[slot] = wanted
     return 1

@@ -23,6 +23,10 @@ class StoreRolledBack(Exception):
     """The store lost writes: take the lease again and go back to where it is."""
 
 
+class PublishInDoubt(StoreRolledBack):
+    """A transaction may or may not have been committed: take the lease again and see what is there."""
+
+
 @dataclass(slots=True)
 class Lease:
     """The right to write a partition's state, and how far that state goes.

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import DependencyError
 
-_BATCH_BYTES = 900_000
+BATCH_BYTES = 900_000
 
 
 class Message(Protocol):
@@ -32,11 +32,13 @@ class BatchProducer:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one `publish`.
+        last_topic: Messages for it are published when all others of a call are.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0, last_topic: str = "") -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._last_topic = last_topic
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -48,8 +50,8 @@ class BatchProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             acks="all",
-            max_batch_size=_BATCH_BYTES,
-            max_request_size=4 * _BATCH_BYTES,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=4 * BATCH_BYTES,
             request_timeout_ms=int(self._timeout_s * 1000),
         )
         try:
@@ -64,38 +66,55 @@ class BatchProducer:
         if self._producer is not None:
             await self._producer.stop()
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def take(self, partition: int) -> None:
+        """Become the producer of a source partition: nothing to do without transactions."""
+
+    async def publish(self, messages: Sequence[Message], source: int) -> None:
         """Publish; returns when the broker has acknowledged all.
+
+        Args:
+            messages: In order within each partition.
+            source: Partition that they come from.
 
         Raises:
             DependencyError: It did not in time.
         """
-        by_partition: dict[tuple[str, int], list[Message]] = defaultdict(list)
-        for message in messages:
-            by_partition[message.topic, message.partition].append(message)
+        if self._producer is None:
+            raise DependencyError("the producer is not started")
         try:
             async with asyncio.timeout(self._timeout_s):
-                await asyncio.gather(*(self._publish(*tp, mine) for tp, mine in by_partition.items()))
+                await send_all(self._producer, messages, self._last_topic)
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(
                 f"Kafka at {self._bootstrap} does not take messages: {error or type(error).__name__}"
             ) from error
 
-    async def _publish(self, topic: str, partition: int, messages: list[Message]) -> None:
-        producer = self._producer
-        if producer is None:
-            raise DependencyError("the producer is not started")
-        # One batch after the other: two in flight could change places after a retry.
-        batch = producer.create_batch()
-        for message in messages:
-            if batch.append(key=message.key, value=message.value, timestamp=None) is None:
-                await self._send(producer, batch, topic, partition)
-                batch = producer.create_batch()
-                if batch.append(key=message.key, value=message.value, timestamp=None) is None:
-                    raise ValueError(f"a message of {len(message.value)} bytes for {topic} is too large")
-        await self._send(producer, batch, topic, partition)
 
-    async def _send(self, producer: AIOKafkaProducer, batch: object, topic: str, partition: int) -> None:
-        if batch.record_count():  # type: ignore[attr-defined]
-            batch.close()  # type: ignore[attr-defined]
-            await (await producer.send_batch(batch, topic, partition=partition))
+async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last_topic: str) -> None:
+    """Send messages in batches, those for `last_topic` when all others are acknowledged."""
+    by_partition: dict[tuple[str, int], list[Message]] = defaultdict(list)
+    for message in messages:
+        by_partition[message.topic, message.partition].append(message)
+    for last in (False, True):
+        mine = {tp: those for tp, those in by_partition.items() if (tp[0] == last_topic) is last}
+        await asyncio.gather(*(_send_partition(producer, *tp, those) for tp, those in mine.items()))
+
+
+async def _send_partition(
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: list[Message]
+) -> None:
+    # One batch after the other: two in flight could change places after a retry.
+    batch = producer.create_batch()
+    for message in messages:
+        if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+            await _send(producer, batch, topic, partition)
+            batch = producer.create_batch()
+            if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+                raise ValueError(f"a message of {len(message.value)} bytes for {topic} is too large")
+    await _send(producer, batch, topic, partition)
+
+
+async def _send(producer: AIOKafkaProducer, batch: object, topic: str, partition: int) -> None:
+    if batch.record_count():  # type: ignore[attr-defined]
+        batch.close()  # type: ignore[attr-defined]
+        await (await producer.send_batch(batch, topic, partition=partition))

@@ -43,7 +43,7 @@ class EmbeddedPart(ABC):
 
     def __init__(self, data_dir: Path | str, port: int | None = None) -> None:
         root = Path(data_dir).resolve()
-        self.port = _free_port() if port is None else port
+        self.port = free_port() if port is None else port
         self.directory = root / self.name
         self.log_path = root / "logs" / f"{self.name}.log"
         self._log_start = 0
@@ -229,7 +229,8 @@ class EmbeddedPart(ABC):
             self._lifeline.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on the loopback interface that nobody uses now."""
     while True:
         port = secrets.choice(_PORTS)
         with contextlib.suppress(OSError), socket.socket() as probe:

@@ -116,7 +116,10 @@ class RedisHistoryStore:
         for key, value in zip(keys, (partitions, cluster_id), strict=True):
             await self._call(lambda key=key, value=value: self._redis.set(key, value, nx=True))  # type: ignore[misc]
         stored_partitions, stored_cluster = await self._call(lambda: self._redis.mget(keys))
-        rebuild = "use another TIDEGATE_NAMESPACE and TIDEGATE_GROUP to build histories from this log"
+        rebuild = (
+            "build histories from this log with 'tidegate rebuild', or beside them under another "
+            "TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
+        )
         if stored_cluster is not None and stored_cluster.decode() != cluster_id:
             raise HistoryError(
                 f"the histories were built from the log of Kafka cluster {stored_cluster.decode()}, this is "
@@ -289,11 +292,12 @@ class RedisHistoryStore:
             if text.startswith("VERSION"):
                 raise HistoryError(
                     f"stored histories have format {text.split()[-1]}, this program reads {VERSION}: run the "
-                    "version that wrote them, or use another namespace and rebuild from the log"
+                    "version that wrote them, or 'tidegate rebuild'"
                 ) from None
             if text.startswith("HISTORY"):
                 raise HistoryError(
-                    "a stored history was changed by somebody else (its length differs): rebuild it"
+                    "a stored history was changed by somebody else (its length differs): run "
+                    "'tidegate rebuild'"
                 ) from None
             raise
 

@@ -1,7 +1,9 @@
 """The end of an output partition: what was published before a crash is not published again."""
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,13 +20,16 @@ class LogTail:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one look.
+        committed_only: Pass over what was published in a transaction that was not committed.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0, committed_only: bool = False) -> None:
+        self._committed_only = committed_only
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
+        self._closing: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Connect.
@@ -32,21 +37,47 @@ class LogTail:
         Raises:
             DependencyError: No broker answers.
         """
+        self._consumer = await self._connect()
+
+    async def _connect(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
+            isolation_level="read_committed" if self._committed_only else "read_uncommitted",
         )
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
             await consumer.stop()
             raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
-        self._consumer = consumer
+        return consumer
+
+    @asynccontextmanager
+    async def _look(self, what: str) -> AsyncIterator[AIOKafkaConsumer]:
+        """A consumer for one look; one that failed is not used again.
+
+        The client's own tasks can end without a word, and then it fetches nothing any more.
+        """
+        try:
+            async with self._lock, asyncio.timeout(self._timeout_s):
+                consumer, self._consumer = self._consumer or await self._connect(), None
+                try:
+                    yield consumer
+                except BaseException:
+                    self._closing = asyncio.ensure_future(_close(consumer))
+                    raise
+                # Not unsubscribed: aiokafka's fetcher ends where it finds no subscription.
+                consumer.pause(*consumer.assignment())
+                self._consumer = consumer
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise DependencyError(f"Kafka at {self._bootstrap} {what}: {error!r}") from error
 
     async def stop(self) -> None:
         """Disconnect."""
+        if self._closing is not None:
+            await self._closing
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -59,20 +90,14 @@ class LogTail:
         Raises:
             DependencyError: The broker does not answer.
         """
-        consumer = self._started()
         tps = [TopicPartition(*tp) for tp in partitions]
-        try:
-            async with self._lock, asyncio.timeout(self._timeout_s):
-                starts = await consumer.beginning_offsets(tps)
-                ends = await consumer.end_offsets(tps)
-                for tp in tps:
-                    if ends[tp] > starts[tp]:
-                        ends[tp] = max(ends[tp], await self._highwater(consumer, tp, ends[tp] - 1))
-                return {(tp.topic, tp.partition): (int(starts[tp]), int(ends[tp])) for tp in tps}
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise DependencyError(
-                f"Kafka at {self._bootstrap} does not say how far its logs go: {error!r}"
-            ) from error
+        async with self._look("does not say how far its logs go") as consumer:
+            starts = await consumer.beginning_offsets(tps)
+            ends = await consumer.end_offsets(tps)
+            for tp in tps:
+                if ends[tp] > starts[tp]:
+                    ends[tp] = max(ends[tp], await self._highwater(consumer, tp, ends[tp] - 1))
+            return {(tp.topic, tp.partition): (int(starts[tp]), int(ends[tp])) for tp in tps}
 
     @staticmethod
     async def _highwater(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> int:
@@ -80,14 +105,20 @@ class LogTail:
         consumer.seek(tp, offset)
         # A compacted log may have nothing at this offset: one look, not until something comes.
         await consumer.getmany(tp, timeout_ms=500, max_records=1)
-        highwater = consumer.highwater(tp)
-        consumer.unsubscribe()
-        return int(highwater or 0)
+        return int(consumer.highwater(tp) or 0)
 
-    def _started(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            raise DependencyError("the tail reader is not started")
-        return self._consumer
+    async def _newest(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, offsets: tuple[int, int], source_topic: str
+    ) -> int:
+        start, end = offsets
+        consumer.seek(tp, start)
+        newest = 0
+        # The last batch may be behind what `end_offsets` says: fetches know where it ends.
+        known = consumer.last_stable_offset if self._committed_only else consumer.highwater
+        while await consumer.position(tp) < max(end, known(tp) or 0):
+            for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
+                newest = max(newest, _scored_offset(record.value, source_topic) + 1)
+        return newest
 
     async def scored_upto(self, topic: str, partition: int, source_topic: str) -> int:
         """Offset behind the newest source record that has a score in this partition; 0 for none.
@@ -97,27 +128,25 @@ class LogTail:
         Raises:
             DependencyError: The broker does not answer.
         """
-        consumer = self._started()
         tp = TopicPartition(topic, partition)
-        try:
-            async with self._lock, asyncio.timeout(self._timeout_s):
-                end = (await consumer.end_offsets([tp]))[tp]
-                start = (await consumer.beginning_offsets([tp]))[tp]
-                if end <= start:
-                    return 0
-                consumer.assign([tp])
-                consumer.seek(tp, max(start, end - _LOOK_BACK))
-                newest = 0
-                # The last batch may be behind what `end_offsets` says: fetches know where it ends.
-                while await consumer.position(tp) < max(end, consumer.highwater(tp) or 0):
-                    for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
-                        newest = max(newest, _scored_offset(record.value, source_topic) + 1)
-                consumer.unsubscribe()
-                return newest
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise DependencyError(
-                f"Kafka at {self._bootstrap} does not show the end of {topic}: {error!r}"
-            ) from error
+        async with self._look(f"does not show the end of {topic}") as consumer:
+            end = (await consumer.end_offsets([tp]))[tp]
+            start = (await consumer.beginning_offsets([tp]))[tp]
+            if end <= start:
+                return 0
+            consumer.assign([tp])
+            newest, first, back = 0, end, _LOOK_BACK
+            # Markers of transactions, and what was aborted, are offsets without a record.
+            while not newest and first > start:
+                first = max(start, end - back)
+                newest = await self._newest(consumer, tp, (first, end), source_topic)
+                back *= 8
+            return newest
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    with contextlib.suppress(Exception):
+        await consumer.stop()
 
 
 def _scored_offset(score: bytes | None, source_topic: str) -> int:

@@ -56,7 +56,8 @@ class TopicsAdmin:
             if state.topic.copartitioned and state.partitions != partitions:
                 raise ConfigError(
                     f"topic {state.topic.name} has {state.partitions} partitions, {TRANSACTIONS.name} has "
-                    f"{partitions}: both need the same number, delete and create the one that is wrong"
+                    f"{partitions}: both need the same number. Partitions cannot be taken away: add them "
+                    "to the smaller one, and if there are histories run 'tidegate rebuild'"
                 )
         return states
 
@@ -77,6 +78,21 @@ class TopicsAdmin:
         client = await self._client()
         try:
             return str((await client.describe_cluster())["cluster_id"])
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            await client.close()
+
+    async def group_members(self, group: str) -> int:
+        """Number of members of a consumer group; 0 for one that does not exist.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        client = await self._client()
+        try:
+            (response,) = await client.describe_consumer_groups([group])
+            return sum(len(described[5]) for described in response.groups)
         except (KafkaError, OSError) as error:
             raise self._away(error) from error
         finally:

@@ -161,7 +161,10 @@ def score_chunk(
 def score_fraud(
     arena: HistoryArena, events: Events, models: Models, entities: Entities | None = None
 ) -> ScoredChunk:
-    """The fraud part of `score_chunk`, all that a synchronous request needs; counts nothing at entities."""
+    """The fraud part of `score_chunk`, all that a synchronous request needs.
+
+    Nothing is counted at entities; without them their features are unknown.
+    """
     return _score(_with_entities(arena, events, models, entities, count=False), models)
 
 
@@ -169,9 +172,9 @@ def _with_entities(
     arena: HistoryArena, events: Events, models: Models, entities: Entities | None, *, count: bool
 ) -> Prepared:
     prepared = prepare(arena, events, models)
-    if models.engine.entities:
-        if entities is None:
-            raise ValueError("the engine declares features of entities, and none are given")
+    if models.engine.entities and count and entities is None:
+        raise ValueError("the engine declares features of entities, and none are given")
+    if models.engine.entities and entities is not None:
         customers = customer_hashes(t.customer_id for t in events.transactions)
         prepared.fill_in(entities.compute(events.records, customers, prepared.accepted, count=count))
     return prepared

@@ -25,6 +25,7 @@ from infra.log_tail import LogTail
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
 from infra.topics_admin import TopicsAdmin
+from infra.transactional_producer import TransactionalProducer
 from models.pipeline import Models
 from models.registry import ModelRegistry
 from schemas.errors import DependencyError, TidegateError
@@ -130,8 +131,10 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         timeout_s=settings.redis_timeout_s,
         recent_scores=settings.recent_scores,
     )
-    producer = BatchProducer(settings.bootstrap, timeout_s=settings.publish_timeout_s)
-    tail = LogTail(settings.bootstrap, timeout_s=settings.publish_timeout_s)
+    producer = _producer(settings)
+    tail = LogTail(
+        settings.bootstrap, timeout_s=settings.publish_timeout_s, committed_only=settings.transactions
+    )
     try:
         engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
@@ -149,7 +152,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             _crash_at(settings.crash_point),
         )
         check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
-        return await _run(settings, delivery, models, tail, check_log, stop)
+        return await _run(settings, delivery, models, producer, tail, check_log, stop)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -157,6 +160,20 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         return 1 if isinstance(error, DependencyError) else 3
     finally:
         await _close(tail.stop(), producer.stop(), store.close())
+
+
+def _producer(settings: WorkerSettings) -> BatchProducer:
+    # Fraud scores last: where an output partition holds one, it holds all that came with it.
+    if settings.transactions:
+        return TransactionalProducer(
+            settings.bootstrap,
+            prefix=f"{settings.group}-{settings.namespace}",
+            timeout_s=settings.publish_timeout_s,
+            last_topic=FRAUD_SCORES.name,
+        )
+    return BatchProducer(
+        settings.bootstrap, timeout_s=settings.publish_timeout_s, last_topic=FRAUD_SCORES.name
+    )
 
 
 async def _wait_for_dependencies(
@@ -187,11 +204,18 @@ async def _run(
     settings: WorkerSettings,
     delivery: Delivery,
     models: Models,
+    producer: BatchProducer,
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
 ) -> int:
     app = create_faust_app(settings)
+
+    async def published_upto(partition: int) -> int:
+        # First: it ends what the owner before left open, which decides whether that counts.
+        await producer.take(partition)
+        return await tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name)
+
     worker = Worker(
         delivery,
         _FaustLog(app, tail, settings.publish_timeout_s),
@@ -202,7 +226,7 @@ async def _run(
         forget_days=settings.forget_days,
         score_features=settings.score_features,
         check_log=check_log,
-        published_upto=lambda partition: tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name),
+        published_upto=published_upto,
         chunk_records=settings.chunk_records,
         entities=models.engine.entities,
     )

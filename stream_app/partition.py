@@ -11,6 +11,7 @@ from features.codec import HEADER, decode, encode_header
 from features.kernels import newest_transaction
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
+from schemas.topics import TRANSACTIONS
 
 _REWRITE_SLACK = 64
 
@@ -94,6 +95,14 @@ class Partition:
             for customer_id, stored in zip(missing, histories, strict=True):
                 self.arena.put(customer_id, decode(stored))
                 self._stored_bytes[customer_id] = len(stored or b"")
+
+    def is_published(self, offset: int) -> bool:
+        """Whether what follows from a transaction of this offset is on the output topics already."""
+        return offset < self.published_upto.get(TRANSACTIONS.name, 0)
+
+    def is_last_published(self, offset: int) -> bool:
+        """Whether a transaction of this offset is the last of which `is_published` is true."""
+        return self.is_published(offset) and not self.is_published(offset + 1)
 
     def is_known(self, customer_id: str) -> bool:
         """Whether the customer was already seen in this partition."""

@@ -19,10 +19,16 @@ class Outgoing:
 class Publisher(Protocol):
     """Publishes messages."""
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Publish in order within each partition; returns when the broker has acknowledged all.
 
+        Args:
+            messages: Fraud scores are published when all others are.
+            source: Partition of the input that they come from.
+
         Raises:
+            LeaseLost: Somebody else publishes for this partition now.
+            PublishInDoubt: Take the lease again and see what is there.
             DependencyError: It did not in time. Some may have been published: again is safe.
         """
         ...

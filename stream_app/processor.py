@@ -66,7 +66,7 @@ class Delivery:
         if outgoing:
             with self.observer.step("publish"):
                 await self.retry.until_done(
-                    "kafka", lambda: self.publisher.publish(outgoing), partition.interrupted
+                    "kafka", lambda: self.publisher.publish(outgoing, partition.number), partition.interrupted
                 )
 
     async def commit(self, partition: Partition, commit: Commit) -> None:
@@ -169,7 +169,8 @@ class TransactionProcessor:
         """Take the next part off a chunk's records; `None` where there are no more.
 
         A part ends behind an event that reaches a new day, where the sweep is due: what the sweep finds
-        depends on the log then, and not on how the log was cut into chunks.
+        depends on the log then, and not on how the log was cut into chunks. And it ends behind the last
+        transaction whose score was published before, so that it is published whole or not at all.
         """
         with self._delivery.observer.step("parse"):
             part: Part | None = None
@@ -178,7 +179,7 @@ class TransactionProcessor:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
                 event_time_ms = self._sort(partition, record, part)
-                if event_time_ms // DAY_MS > day:
+                if event_time_ms // DAY_MS > day or partition.is_last_published(record.offset):
                     break
             return part
 
@@ -240,7 +241,9 @@ class TransactionProcessor:
             event_time_ms = transaction.event_time_ms
             check_not_future(event_time_ms, record.timestamp)
         except EventError as refused:
-            part.outgoing.append(self._delivery.refuse(record, refused))
+            letter = self._delivery.refuse(record, refused)
+            if not partition.is_published(record.offset):
+                part.outgoing.append(letter)
             return 0
         elsewhere = self._delivery.misplaced(partition, transaction.customer_id)
         if elsewhere is not None:
@@ -256,7 +259,6 @@ class TransactionProcessor:
     ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
         """Messages to publish, and the newest of them by customer for lookups."""
         number, scored_at = partition.number, self._delivery.clock()
-        already = partition.published_upto.get(TRANSACTIONS.name, 0)
         outgoing: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
         for row, record in enumerate(part.records):
@@ -267,7 +269,9 @@ class TransactionProcessor:
                     "duplicate_transaction",
                     "transaction_id: already accepted for this customer; nothing was counted twice",
                 )
-                outgoing.append(self._delivery.refuse(record, refused))
+                letter = self._delivery.refuse(record, refused)
+                if not partition.is_published(record.offset):
+                    outgoing.append(letter)
                 continue
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
@@ -282,13 +286,16 @@ class TransactionProcessor:
                 )
             )
             scores.setdefault(transaction.customer_id, []).append(score)
-            if record.offset >= already:
-                outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            if partition.is_published(record.offset):
+                continue
+            outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        return [*outgoing, *churn_messages], scores, churn
+        if not partition.is_published(part.next_offset - 1):
+            outgoing += churn_messages
+        return outgoing, scores, churn
 
 
 def churn_outgoing(

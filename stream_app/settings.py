@@ -29,6 +29,11 @@ class WorkerSettings(BaseSettings):
     session_timeout_s: float = Field(default=10.0, ge=6, description="Kafka drops a silent worker after it.")
     redis_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one Redis call.")
     publish_timeout_s: float = Field(default=30.0, gt=0, description="Limit of one publish.")
+    transactions: bool = Field(
+        default=False,
+        description="Publish in Kafka transactions: readers of committed messages see each score once. "
+        "Apache Kafka only.",
+    )
     retry_first_s: float = Field(default=0.1, gt=0, description="First wait after a failed call.")
     retry_most_s: float = Field(default=5.0, gt=0, description="Longest wait between tries.")
     give_up_s: float = Field(

@@ -170,7 +170,7 @@ class Worker:
         except LeaseLost as lost:
             _log.warning("partition lost", reason=str(lost))
         except StoreRolledBack as back:
-            _log.warning("store lost writes, going back", reason=str(back))
+            _log.warning("going back to where the store is", reason=str(back))
             await self._go_back(chunk.partition)
         except Interrupted:
             return
@@ -372,11 +372,14 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
     """
     stored = lease.next_offsets.get(topic)
     if stored is None:
-        if log.committed:
+        # A store that went back to before a topic's first record has something of the other topics, and
+        # all of this one is still to be read: that is no loss while the log has its beginning.
+        went_back = bool(lease.next_offsets) and log.start == 0
+        if log.committed and not went_back:
             raise HistoryError(
                 f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
-                "histories were lost or another namespace is set. Restore Redis, or start with a new "
-                "TIDEGATE_GROUP to build the histories again from the start of the log"
+                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "
+                "a new namespace needs a new TIDEGATE_GROUP too"
             )
         return log.start
     if stored < log.start:
@@ -389,13 +392,13 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
 def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] goes on at offset {stored}, but the log starts at {start}: events were "
-        "deleted before they were processed. Restore the topic, or start with a new TIDEGATE_NAMESPACE and "
-        "TIDEGATE_GROUP to build the histories from what is left"
+        "deleted before they were processed. Restore the topic, or run 'tidegate rebuild' to build the "
+        "histories from what is left"
     )
 
 
 def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
     return HistoryError(
         f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
-        "made again or lost its end. Restore it, or start with a new TIDEGATE_NAMESPACE and TIDEGATE_GROUP"
+        "made again or lost its end. Restore it, or run 'tidegate rebuild' to build the histories from it"
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,10 +19,13 @@ from generator.bank import Bank
 from generator.settings import BankSettings
 from harness.processes import WorkerProcess
 from infra.embedded import EmbeddedStack
+from infra.kafka_cluster import KafkaCluster
 from infra.topics_admin import TopicsAdmin
 from schemas.money import to_minor
 
 PARTITIONS = 4
+# TIDEGATE_TEST_BROKER=kafka runs the same tests on Apache Kafka.
+KAFKA = os.environ.get("TIDEGATE_TEST_BROKER", "embedded") == "kafka"
 OUTPUTS = ("scores.fraud", "scores.churn", "alerts", "transactions.dlq")
 
 
@@ -44,9 +48,11 @@ class Log:
 class Deployment:
     """Broker, Valkey, and as many workers as a test starts."""
 
-    def __init__(self, folder: Path, models: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, models: Path, *, durable: bool = True, kafka: bool = KAFKA) -> None:
         self.folder = folder
         self.stack = EmbeddedStack(folder, durable=durable)
+        if kafka:
+            self.stack.broker = KafkaCluster(folder)  # type: ignore[assignment]
         self.models = models
         self.workers: list[WorkerProcess] = []
         self.log = Log()

@@ -111,7 +111,7 @@ class Publisher:
         self.failures: list[tuple[int, BaseException]] = []
         self.before: Callable[[], None] = lambda: None
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)
         for message in messages[:through]:

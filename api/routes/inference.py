@@ -75,11 +75,19 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     transaction = parse_message(Transaction, await request.body())
     amount_minor = transaction.amount_minor
     check_not_future(transaction.event_time_ms, to_epoch_ms(given.now()))
-    history = await history_of(given, transaction.customer_id)
-    scored_at = to_rfc3339(given.now())
     events = Events([transaction], to_records([transaction], [amount_minor]))
-    entities = await entities_of(given, events.records)
-    return score_one(history, events, given.models, scored_at, entities)
+    entities: Entities | None = None
+
+    async def read() -> History:
+        nonlocal entities
+        history = await history_of(given, transaction.customer_id)
+        entities = await entities_of(given, events.records)
+        return history
+
+    history, degraded = await given.policy.history(read)
+    scored_at = to_rfc3339(given.now())
+    score = score_one(history, events, given.models, scored_at, entities)
+    return score | {"flags": [*score["flags"], "degraded"]} if degraded else score
 
 
 def score_one(

@@ -15,7 +15,6 @@ from fractions import Fraction
 
 from features.codes import CATEGORIES, category_code
 from features.definitions import (
-    AMOUNT_OPS,
     CODED_FIELDS,
     EVENT,
     MAX_EVENTS,
@@ -23,6 +22,7 @@ from features.definitions import (
     Feature,
     Op,
     Where,
+    is_of_amounts,
 )
 from schemas.money import minor_unit_scale
 from schemas.transaction import Transaction
@@ -155,26 +155,41 @@ class _Scored:
             self.currency: str | None = event.currency
         else:
             self.currency = past[-1].currency if past else None
-        self._windows: dict[int, list[Fact]] = {}
-        self._matching: dict[tuple[int, tuple[Where, ...]], list[Fact]] = {}
+        self._windows: dict[tuple[int, int], list[Fact]] = {}
+        self._matching: dict[tuple[int, int, tuple[Where, ...]], list[Fact]] = {}
 
-    def window(self, size_ms: int) -> list[Fact]:
-        """Events of `[t - size, t)`, oldest first."""
-        if size_ms not in self._windows:
-            self._windows[size_ms] = [f for f in self.past if self.as_of_ms - size_ms <= f.time_ms]
-        return self._windows[size_ms]
+    def window(self, feature: Feature) -> list[Fact]:
+        """Events of `[t - ends - size, t - ends)`, oldest first."""
+        key = (feature.ends_ms, feature.window_ms)
+        if key not in self._windows:
+            end = self.as_of_ms - feature.ends_ms
+            start = end - feature.window_ms
+            self._windows[key] = [f for f in self.past if start <= f.time_ms < end]
+        return self._windows[key]
 
-    def matching(self, size_ms: int, where: tuple[Where, ...]) -> list[Fact]:
+    def matching(self, feature: Feature) -> list[Fact]:
         """Events of the window that meet all conditions."""
-        key = (size_ms, where)
+        key = (feature.ends_ms, feature.window_ms, feature.where)
         if key not in self._matching:
-            self._matching[key] = [f for f in self.window(size_ms) if all(self.meets(f, w) for w in where)]
+            self._matching[key] = [
+                f for f in self.window(feature) if all(self.meets(f, w) for w in feature.where)
+            ]
         return self._matching[key]
 
     def meets(self, f: Fact, where: Where) -> bool:
         """Whether a past event meets a condition."""
-        right = getattr(self.event, where.field) if where.value == EVENT else where.value
-        left = getattr(f, where.field)
+        if where.value == EVENT:
+            right = self.currency if where.field == "currency" else getattr(self.event, where.field)
+        else:
+            right = where.value
+        if where.field == "amount":
+            left = f.amount_minor / Fraction(minor_unit_scale(f.currency))
+            right = Fraction(str(right))
+        elif where.field == "card_present":
+            left = {None: None, True: "yes", False: "no"}[f.card_present]
+            right = {None: None, True: "yes", False: "no"}.get(right, right)
+        else:
+            left = getattr(f, where.field)
         if where.op == "==":
             return left == right
         if where.op == "!=":
@@ -190,13 +205,13 @@ class _Scored:
             return over / under * feature.scale
         if feature.op is Op.EVENT_VALUE:
             return self.of_event(str(feature.field))
-        compared = {w.field for w in feature.where if w.value == EVENT}
+        compared = {w.field for w in feature.where if w.value == EVENT} - {"currency"}
         if feature.op is Op.IS_NEW:
             compared.add(str(feature.field))
         if compared and (self.event is None or any(getattr(self.event, c) is None for c in compared)):
             return None
-        found = self.matching(feature.window_ms, feature.where)
-        if feature.op in AMOUNT_OPS:
+        found = self.matching(feature)
+        if is_of_amounts(feature):
             return self.of_amounts(feature.op, [f.amount_minor for f in found if f.currency == self.currency])
         return self.of_events(feature, found)
 
@@ -211,10 +226,15 @@ class _Scored:
                 return float(self.event.hour < 6)
             case "is_credit":
                 return float(self.event.direction == "credit")
-        known = getattr(self.event, name)
-        if known is None:
-            return None
-        return float(CODED_FIELDS[name][known] if name in CODED_FIELDS else known)
+        return self.number(self.event, name)
+
+    @staticmethod
+    def number(f: Fact, name: str) -> Value:
+        """A field as a number."""
+        known = getattr(f, name)
+        if known is None or isinstance(known, int):
+            return None if known is None else float(known)
+        return float(CODED_FIELDS[name][known])
 
     def of_events(self, feature: Feature, found: list[Fact]) -> Value:
         """Statistics that do not look at amounts."""
@@ -222,13 +242,16 @@ class _Scored:
             case Op.COUNT:
                 return float(len(found))
             case Op.SHARE:
-                everything = self.window(feature.window_ms)
+                everything = self.window(feature)
                 return len(found) / len(everything) if everything else None
             case Op.DISTINCT:
                 return float(len({getattr(f, str(feature.field)) for f in found} - {None}))
             case Op.IS_NEW:
                 seen = {getattr(f, str(feature.field)) for f in found}
                 return float(getattr(self.event, str(feature.field)) not in seen)
+            case Op.FIRST | Op.LAST:
+                chosen = 0 if feature.op is Op.FIRST else -1
+                return self.number(found[chosen], str(feature.field)) if found else None
             case Op.TIME_SINCE:
                 return (self.as_of_ms - found[-1].time_ms) / 1000 if found else None
             case Op.SINCE_FIRST:
@@ -250,6 +273,8 @@ class _Scored:
                 return self.major(sum(amounts))
             case Op.MIN | Op.MAX:
                 return self.major(min(amounts) if op is Op.MIN else max(amounts)) if n else None
+            case Op.FIRST | Op.LAST:
+                return self.major(amounts[0 if op is Op.FIRST else -1]) if n else None
             case Op.MEAN:
                 return self.major(Fraction(sum(amounts), n)) if n else None
         if n < 2:

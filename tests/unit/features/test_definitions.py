@@ -72,11 +72,16 @@ def test_feature_without_a_window_has_a_window_of_zero():
         ({"name": "txn-count"}, "a name is lower-case letters, digits and underscores"),
         ({"window": None}, "needs a window, like 30d"),
         ({"window": "soon"}, "'soon' is not a duration; write a number and s, m, h or d, like 90d"),
-        ({"window": "91d"}, "the window is longer than the history kept (90d)"),
+        ({"window": "91d"}, "the window reaches further back than the history kept (90d)"),
+        ({"window": "60d", "ends": "31d"}, "the window reaches further back than the history kept (90d)"),
+        ({"ends": "0d"}, "'0d' is not a duration"),
+        ({"field": "amount"}, "count takes no field"),
+        ({"op": Op.TIME_SINCE, "field": "merchant"}, "time_since takes no field"),
+        ({"op": Op.LAST, "field": "merchant"}, "field must be one of amount, hour, weekday, category"),
         ({"scale": float("nan")}, "scale must be a number"),
         ({"scale": float("inf")}, "scale must be a number"),
         ({"op": Op.DISTINCT}, "field must be one of merchant, device, counterparty, country"),
-        ({"op": Op.DISTINCT, "field": "channel"}, "field must be one of merchant, device"),
+        ({"op": Op.DISTINCT, "field": "hour"}, "field must be one of merchant, device"),
         ({"op": Op.IS_NEW, "field": "hour"}, "field must be one of merchant, device"),
         ({"op": Op.SUM, "field": "merchant"}, "sum is of amounts; field must be amount"),
         ({"op": Op.ZSCORE, "field": "hour"}, "zscore is of amounts; field must be amount"),
@@ -112,13 +117,22 @@ def test_declaration_that_cannot_work_is_refused_by_name_and_reason(change, reas
         (Where("hour", "==", EVENT), "hour == event: compare with a number"),
         (Where("category", "<", "fuel"), "category < fuel: only == and != work on category"),
         (Where("merchant", ">=", EVENT), "merchant >= event: only == and != work on merchant"),
-        (Where("merchant", "==", "m-1"), "merchant == m-1: compare with the value 'event'"),
+        (Where("merchant", "==", 17), "merchant == 17: write an id in quotes"),
+        (Where("merchant", "==", ""), "merchant == : write an id in quotes"),
+        (Where("hour", "==", 24), "hour == 24: hour is 0 to 23"),
+        (Where("weekday", "<", -1), "weekday < -1: weekday is 0 to 6"),
+        (Where("country", "==", "France"), "country == France: write 2 capital letters"),
+        (Where("currency", "!=", "eur"), "currency != eur: write 3 capital letters"),
+        (Where("card_present", "==", "maybe"), "card_present == maybe: the values are no, yes"),
         (Where("channel", "==", "fax"), "channel == fax: the values are pos, ecommerce, atm"),
         (Where("channel", "==", 1), "channel == 1: the values are pos, ecommerce, atm"),
         (Where("direction", "==", "out"), "direction == out: the values are debit, credit"),
         (Where("transaction_type", "!=", "gift"), "transaction_type != gift: the values are purchase"),
-        (Where("amount", "==", 10), "amount == 10: there is no field 'amount'"),
-        (Where("currency", "==", EVENT), "currency == event: there is no field 'currency'"),
+        (Where("amount", "==", 10), "amount == 10: compare with a number by < or >="),
+        (Where("amount", "<", "ten"), "amount < ten: compare with a number by < or >="),
+        (Where("amount", "<", float("inf")), "amount < inf: compare with a number by < or >="),
+        (Where("amount", ">=", True), "amount >= True: compare with a number by < or >="),
+        (Where("ip_address", "==", EVENT), "ip_address == event: the history keeps no field 'ip_address'"),
     ],
 )
 def test_condition_that_cannot_work_is_refused_by_name_and_reason(where, reason):
@@ -138,6 +152,13 @@ def test_condition_that_cannot_work_is_refused_by_name_and_reason(where, reason)
         Where("channel", "==", EVENT),
         Where("category", "!=", "fuel"),
         Where("direction", "==", EVENT),
+        Where("merchant", "==", "m-1"),
+        Where("country", "!=", "FR"),
+        Where("currency", "==", "EUR"),
+        Where("currency", "!=", EVENT),
+        Where("amount", ">=", 99.5),
+        Where("amount", "<", 10),
+        Where("card_present", "==", "no"),
     ],
 )
 def test_condition_that_works_is_accepted(where):
@@ -162,6 +183,7 @@ def test_hash_does_not_change_with_the_wording(change):
         {"op": Op.SHARE},
         {"field": "amount"},
         {"window": "2h"},
+        {"ends": "2h"},
         {"where": (Where("hour", "<", 6),)},
         {"of": ("a", "b")},
         {"scale": 2.0},
@@ -172,7 +194,7 @@ def test_hash_changes_with_what_is_computed(change):
 
 
 def test_hash_test_knows_every_part_of_a_declaration():
-    computed = {"name", "op", "field", "window", "where", "of", "scale"}
+    computed = {"name", "op", "field", "window", "ends", "where", "of", "scale"}
 
     assert {f.name for f in fields(Feature)} == computed | {"meaning", "phrase", "unit", "category"}
 

@@ -162,11 +162,17 @@ def test_kept_is_what_is_neither_too_old_nor_too_many(plain, times, newest, max_
 
 
 @BOTH
+@given(bits=st.integers(0, 2**64 - 1))
+def test_bits_are_counted(plain, bits):
+    assert kernel("count_bits", plain)(np.uint64(bits)) == bits.bit_count()
+
+
+@BOTH
 @given(values=st.lists(st.integers(1, 2**32 - 1), max_size=32), rounds=st.integers(1, 3))
 def test_set_counts_each_value_once_and_is_empty_for_the_next_stamp(plain, values, rounds):
-    slots, stamps = np.zeros(64, dtype=np.uint32), np.zeros(64, dtype=np.int64)
+    slots = np.zeros(64, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for stamp in range(1, rounds + 1):
             add = kernel("add_distinct", plain)
-            added = sum(add(slots, stamps, stamp, np.uint32(value)) for value in values)
+            added = sum(add(slots, np.uint64(stamp << 32), np.uint32(value)) for value in values)
             assert added == len(set(values))

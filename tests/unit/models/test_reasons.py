@@ -35,7 +35,7 @@ def test_every_value_of_a_feature_has_words(feature):
         ("device_is_new_90d", NAN, "first use of this device: unknown"),
         ("time_since_last_s", 7200.0, "2 hours since the last transaction"),
         ("time_since_last_s", NAN, "time since the last transaction: unknown"),
-        ("amount_mean_30d", NAN, "mean debit in the last 30d: unknown"),
+        ("amount_mean_30d", NAN, "mean debit in the last 30 days: unknown"),
         ("day_of_week", 6.0, "on Sunday"),
         ("is_night", 0.0, "by day"),
         ("night_share_30d", 0.25, "25% of transactions at night (0 to 6 h UTC)"),

@@ -108,7 +108,7 @@ def vectors(stream: Stream) -> dict[str, list[float | None]]:
     }
 
 
-@settings(max_examples=60, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 @given(scenes(), st.lists(st.integers(1, 9), max_size=20))
 def test_vectors_of_a_worker_with_several_partitions_are_those_of_one_replay_in_time_order(
     entity_models: Models, scene: Scene, sizes: list[int]
@@ -127,7 +127,7 @@ def test_vectors_of_a_worker_with_several_partitions_are_those_of_one_replay_in_
     asyncio.run(run())
 
 
-@settings(max_examples=60, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 @given(
     scenes(),
     st.lists(st.integers(1, 9), max_size=20),

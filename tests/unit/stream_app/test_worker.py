@@ -37,6 +37,11 @@ class TestStartRules:
         assert _next_offset(lease(), T, 3, LogRange(4, 9, None)) == 4
         assert _next_offset(lease(labels=5), T, 3, LogRange(4, 9, 0)) == 4
 
+    def test_store_that_went_back_before_a_topics_first_record_starts_at_its_beginning(self) -> None:
+        assert _next_offset(lease(transactions=5), "labels", 3, LogRange(0, 9, 2)) == 0
+        with pytest.raises(HistoryError, match="histories were lost"):
+            _next_offset(lease(transactions=5), "labels", 3, LogRange(1, 9, 2))
+
     def test_commit_without_stored_state_is_refused(self) -> None:
         with pytest.raises(HistoryError, match=r"histories were lost.*TIDEGATE_GROUP"):
             _next_offset(lease(), T, 3, LogRange(0, 9, 2))
@@ -320,10 +325,10 @@ class _Held(Publisher):
         self.go = asyncio.Event()
         self.waiting = 0
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         self.waiting += 1
         await self.go.wait()
-        await super().publish(messages)
+        await super().publish(messages, source)
 
 
 class TestLeasesWhileChunksAreUnderWay:

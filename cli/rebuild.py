@@ -1,0 +1,75 @@
+"""`tidegate rebuild`."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import err, print_json
+from infra.history_reset import HistoryReset
+from infra.log_tail import LogTail
+from infra.topics_admin import TopicsAdmin
+from schemas.errors import ConfigError
+from schemas.topics import TOPICS
+
+_INPUTS = [topic.name for topic in TOPICS if topic.direction == "in"]
+
+
+def rebuild(
+    bootstrap: Annotated[
+        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
+    ] = "127.0.0.1:9092",
+    redis_url: Annotated[
+        str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey, redis://HOST:PORT/DB.")
+    ] = "redis://127.0.0.1:6379/0",
+    namespace: Annotated[
+        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
+    ] = "tg",
+    group: Annotated[str, typer.Option(envvar="TIDEGATE_GROUP", help="Kafka consumer group.")] = "tidegate",
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove the stored histories.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although Kafka still lists workers: they are fenced off.")
+    ] = False,
+) -> None:
+    """Remove all histories; workers build them again from the start of the log.
+
+    For a Redis that was emptied, lost writes that no worker noticed, or holds another format; and for a
+    topic with another number of partitions. Stop the workers before and start them afterwards. What the
+    output topics already hold is not published again. Lookups find nothing of a customer until the
+    workers have come past their events.
+    """
+    if not yes:
+        raise ConfigError(
+            f"this removes every history of namespace {namespace!r} from Redis; stop all workers, then run "
+            "it again with --yes"
+        )
+    print_json(asyncio.run(_rebuild(bootstrap, redis_url, namespace, "" if force else group)))
+
+
+async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -> dict[str, Any]:
+    admin = TopicsAdmin(bootstrap)
+    partitions = await admin.source_partitions()
+    cluster_id = await admin.cluster_id()
+    members = await admin.group_members(group) if group else 0
+    if members:
+        raise ConfigError(
+            f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
+            "those that crashed, and run it again. The embedded broker never drops them: use --force"
+        )
+    tail = LogTail(bootstrap)
+    await tail.start()
+    try:
+        bounds = await tail.bounds([(topic, p) for topic in _INPUTS for p in range(partitions)])
+    finally:
+        await tail.stop()
+    reset = HistoryReset(redis_url, namespace=namespace)
+    try:
+        removed = await reset.run(partitions, cluster_id, {tp: start for tp, (start, _) in bounds.items()})
+    finally:
+        await reset.close()
+    cut = sorted(f"{topic}[{p}]" for (topic, p), (start, _) in bounds.items() if start > 0)
+    if cut:
+        err.print(f"the log no longer has the beginning of {', '.join(cut)}: totals count from what is left")
+    behind = sum(end - start for start, end in bounds.values())
+    err.print(f"start the workers: {behind} messages are to be read again")
+    return {"removed_keys": removed, "partitions": partitions, "messages": behind}

@@ -1,0 +1,128 @@
+"""Puts the stored state back to the start of the log, from which workers build it again.
+
+A worker that still runs is fenced off first. In between there is no next offset, so that a worker
+that starts then refuses, and whoever was interrupted runs it again.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import redis.asyncio as redis
+from redis import exceptions
+
+from features.codec import VERSION
+from schemas.errors import DependencyError, HistoryError
+
+_BATCH = 1000
+
+
+class HistoryReset:
+    """Removes what a namespace holds.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`.
+        namespace: First part of every key.
+        timeout_s: Limit of one call.
+    """
+
+    def __init__(self, url: str, *, namespace: str = "tg", timeout_s: float = 30.0) -> None:
+        self._redis: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        )
+        self._namespace = namespace
+        self._owner = f"reset-{secrets.token_hex(8)}"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+    async def run(self, partitions: int, cluster_id: str, starts: Mapping[tuple[str, int], int]) -> int:
+        """Remove all state; workers go on at `starts`.
+
+        Args:
+            partitions: Number of source partitions of the log.
+            cluster_id: Of the log.
+            starts: First offset by input topic and partition.
+
+        Returns:
+            How many keys were removed.
+
+        Raises:
+            DependencyError: Redis does not answer; run it again.
+            HistoryError: A worker took a partition meanwhile; stop it and run it again.
+        """
+        try:
+            numbers = {int(tag.rsplit(":", 1)[1]) async for tag in self._tags()} | set(range(partitions))
+            epochs = {number: await self._fence(number) for number in sorted(numbers)}
+            removed = await self._remove()
+            for number, epoch in epochs.items():
+                mine = {topic: start for (topic, p), start in starts.items() if p == number}
+                await self._open(number, epoch, mine if number < partitions else {})
+            await self._redis.mset(
+                {f"{self._namespace}:topology": partitions, f"{self._namespace}:cluster": cluster_id}
+            )
+        except (TimeoutError, exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            raise DependencyError(f"Redis does not answer: {error}; run it again") from error
+        except exceptions.ResponseError as error:
+            raise DependencyError(f"Redis takes no writes: {error}; run it again") from error
+        return removed
+
+    def _meta(self, number: int) -> str:
+        return f"{{{self._namespace}:{number}}}:meta"
+
+    async def _keys(self) -> AsyncIterator[str]:
+        # Not a pattern of Redis: a namespace may hold its wildcards.
+        prefix = f"{{{self._namespace}:"
+        async for key in self._redis.scan_iter(match="{*}:*", count=_BATCH):
+            text = key.decode(errors="surrogateescape")
+            if text.startswith(prefix) and text[len(prefix) :].split("}", 1)[0].isdigit():
+                yield text
+
+    async def _tags(self) -> AsyncIterator[str]:
+        async for key in self._keys():
+            if key.endswith("}:meta"):
+                yield key.split("}", 1)[0].removeprefix("{")
+
+    async def _fence(self, number: int) -> int:
+        """Make every lease of a partition void, and the offsets unknown; returns the new epoch."""
+        key = self._meta(number)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            epoch = int(await self._redis.hget(key, "epoch") or 0) + 1
+            pipe.delete(key)
+            pipe.hset(key, mapping={"epoch": epoch, "owner": self._owner, "version": VERSION})
+            await pipe.execute()
+        return epoch
+
+    async def _remove(self) -> int:
+        removed, batch = 0, []
+        async for key in self._keys():
+            if key.endswith("}:meta"):
+                continue
+            batch.append(key.encode(errors="surrogateescape"))
+            if len(batch) == _BATCH:
+                removed += await self._redis.unlink(*batch)
+                batch = []
+        return int(removed + (await self._redis.unlink(*batch) if batch else 0))
+
+    async def _open(self, number: int, epoch: int, starts: Mapping[str, int]) -> None:
+        """Say where a partition goes on, if nobody has it by now."""
+        key = self._meta(number)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            await pipe.watch(key)
+            held = [value.decode() for value in await pipe.hmget(key, "epoch", "owner") if value]
+            taken = held != [str(epoch), self._owner]
+            pipe.multi()
+            if starts:
+                pipe.hset(key, mapping={f"next:{topic}": start for topic, start in starts.items()})
+            else:
+                pipe.delete(key)
+            try:
+                if not taken:
+                    await pipe.execute()
+            except exceptions.WatchError:
+                taken = True
+        if taken:
+            raise HistoryError(
+                f"a worker took partition {number} meanwhile: stop all workers and run it again"
+            )

@@ -1,0 +1,360 @@
+"""Says what was lost, doubled or contradicted, from the topics and Redis alone.
+
+Nothing here is the product's: plain clients, a decoder of the stored format written from its
+description, and sums recomputed from the log. It knows the format of histories (48 bytes, then 56 for each
+record), not how they came about.
+"""
+
+import asyncio
+import json
+import math
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from redis import Redis
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
+
+INPUTS = ("transactions", "labels", "customers")
+OUTPUTS = ("scores.fraud", "scores.churn", "alerts", "transactions.dlq")
+HEADER = struct.Struct("<HBBIqqqqii")
+RECORD = struct.Struct("<qQqIIIffHH8B")
+_CREDITS = {"deposit", "refund", "salary"}
+_LABELS = {"fraud": 1, "genuine": 2, "account_closed": 3}
+_PRESENT = {None: 0, False: 1, True: 2}
+_SHOWN = 5
+_LARGEST = 64 * 1024
+
+Place = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+Log = Mapping[tuple[str, int], list[Record]]
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        events: Transactions in the log.
+        refused: Of them, those that must become dead letters.
+        lost: Without an output, or missing in the state.
+        doubled: More often in the state than in the log.
+        conflicting: Inputs with two different outputs, or with one that is not theirs.
+        repeated: Outputs that are there again, equal but for the time of scoring.
+        repeated_others: Churn scores and alerts that are there again.
+        wrong_states: Customers whose stored records are not those of the log.
+        moved: See `check`.
+        conflicting_churn: Churn scores of one customer and time that differ.
+        examples: A few places of each kind, for whoever looks into it.
+    """
+
+    events: int = 0
+    refused: int = 0
+    lost: int = 0
+    doubled: int = 0
+    conflicting: int = 0
+    repeated: int = 0
+    repeated_others: int = 0
+    wrong_states: int = 0
+    conflicting_churn: int = 0
+    moved: bool = False
+    examples: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.doubled or self.conflicting or self.wrong_states)
+
+    def note(self, kind: str, what: Any) -> None:
+        if len(self.examples[kind]) < _SHOWN:
+            self.examples[kind].append(what)
+
+
+async def read_log(
+    bootstrap: str, topics: Iterable[str] = (*INPUTS, *OUTPUTS), *, committed_only: bool = False
+) -> Log:
+    """Everything that is on these topics now."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    tps = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed" if committed_only else "read_uncommitted",
+        fetch_max_wait_ms=50,
+        max_partition_fetch_bytes=4_000_000,
+    )
+    await consumer.start()
+    try:
+        consumer.assign(tps)
+        await consumer.seek_to_beginning(*tps)
+        ends = await consumer.end_offsets(tps)
+        found: dict[tuple[str, int], list[Record]] = {(tp.topic, tp.partition): [] for tp in tps}
+        async with asyncio.timeout(300):
+            while True:
+                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                    found[tp.topic, tp.partition] += [
+                        Record(r.offset, r.timestamp, r.key, r.value) for r in records
+                    ]
+                left = []
+                for tp in tps:
+                    known_end = consumer.last_stable_offset(tp) if committed_only else consumer.highwater(tp)
+                    if await consumer.position(tp) < max(ends[tp], known_end or 0):
+                        left.append(tp)
+                if not left:
+                    return found
+    finally:
+        await consumer.stop()
+
+
+def check(log: Log, redis: Redis, namespace: str = "tg", *, moved: bool = False) -> Verdict:
+    """Compare outputs and state with the log.
+
+    Args:
+        log: All topics.
+        redis: Where the state is.
+        namespace: First part of every key.
+        moved: The number of partitions was changed: events of customers who belong elsewhere now are there
+            twice, where they were and where they were passed on to, and may have been scored in both.
+    """
+    verdict = Verdict()
+    verdict.moved = moved
+    expected = _Expected()
+    for (topic, partition), records in sorted(log.items()):
+        if topic == "transactions":
+            for record in records:
+                expected.transaction(partition, record)
+    for (topic, partition), records in sorted(log.items()):
+        if topic == "labels":
+            for record in records:
+                expected.label(partition, record)
+    verdict.events = len(expected.kinds)
+    verdict.refused = sum(kind != "score" for kind in expected.kinds.values())
+    _outputs(log, expected, verdict)
+    _churn(log, verdict)
+    _alerts(log, verdict)
+    _state(redis, namespace, expected, verdict)
+    return verdict
+
+
+class _Expected:
+    """What must come out of a log, by its own reading of the messages."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[Place, str] = {}
+        self.messages: dict[Place, dict[str, Any]] = {}
+        self.histories: dict[str, Counter[bytes]] = defaultdict(Counter)
+        self.totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.partitions: dict[str, int] = {}
+        self.newest: dict[str, str] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def transaction(self, partition: int, record: Record) -> None:
+        place = ("transactions", partition, record.offset)
+        message = _accepted(record.value)
+        if message is None:
+            self.kinds[place] = "refused"
+            return
+        customer, identity = message["customer_id"], message["transaction_id"]
+        if (customer, identity) in self._seen:
+            self.kinds[place] = "duplicate"
+            return
+        self._seen.add((customer, identity))
+        self.kinds[place] = "score"
+        self.messages[place] = message
+        self.partitions[customer] = partition
+        self.newest[customer] = identity
+        minor = int(Decimal(str(message["amount"])).scaleb(2))
+        credit = _is_credit(message)
+        mine = self.totals[customer]
+        mine[0] += 1
+        mine[1 + credit] += minor
+        self.histories[customer][_transaction(message, minor, credit)] += 1
+
+    def label(self, partition: int, record: Record) -> None:
+        message = json.loads(record.value or b"{}")
+        customer, identity = message["customer_id"], message.get("transaction_id")
+        if identity is not None and (customer, identity) not in self._seen:
+            return
+        packed = RECORD.pack(
+            _ms(message["label_time"]),
+            xxh3_64_intdigest(identity.encode()) if identity else 0,
+            *(0, 0, 0, 0, math.nan, math.nan, 0, 0),
+            *(0, 0, 0, 0, 0, 1, _LABELS[message["label"]], 0),
+        )
+        # The same finding twice is one record.
+        self.histories[customer][_comparable(packed)] = 1
+
+
+def _outputs(log: Log, expected: _Expected, verdict: Verdict) -> None:
+    found: dict[Place, Counter[str]] = defaultdict(Counter)
+    scored: dict[Place, set[tuple[str, str]]] = defaultdict(set)
+    for (topic, partition), records in log.items():
+        if topic not in ("scores.fraud", "transactions.dlq"):
+            continue
+        for record in records:
+            message = json.loads(record.value or b"{}")
+            source = message["source"]
+            place = (source["topic"], source["partition"], source["offset"])
+            message.pop("scored_at", None)
+            found[place][topic + json.dumps(message, sort_keys=True)] += 1
+            if topic == "scores.fraud":
+                scored[place].add((message["customer_id"], message["transaction_id"]))
+                if partition != source["partition"]:
+                    verdict.conflicting += 1
+                    verdict.note("in another partition than its source", place)
+    for place, kind in expected.kinds.items():
+        outputs = found.get(place, Counter())
+        verdict.repeated += sum(outputs.values()) - len(outputs)
+        wanted = "scores.fraud" if kind == "score" else "transactions.dlq"
+        if verdict.moved and kind == "duplicate":
+            continue
+        if not any(output.startswith(wanted) for output in outputs):
+            verdict.lost += 1
+            verdict.note(f"no {kind}", (place, list(outputs)))
+        if len(outputs) > 1:
+            verdict.conflicting += 1
+            verdict.note("two outputs", (place, list(outputs)))
+        message = expected.messages.get(place)
+        if message and scored[place] - {(message["customer_id"], message["transaction_id"])}:
+            verdict.conflicting += 1
+            verdict.note("another one's score", place)
+    for place in found.keys() - expected.kinds.keys():
+        verdict.conflicting += 1
+        verdict.note("output of no transaction", (place, list(found[place])))
+
+
+def _churn(log: Log, verdict: Verdict) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for (topic, _), records in log.items():
+        if topic != "scores.churn":
+            continue
+        for record in records:
+            message = json.loads(record.value or b"{}")
+            message.pop("scored_at")
+            said = json.dumps(message, sort_keys=True)
+            verdict.repeated_others += (message["customer_id"], message["as_of"]) in seen
+            if seen.setdefault((message["customer_id"], message["as_of"]), said) != said:
+                verdict.conflicting_churn += 1
+                verdict.note("churn", (seen[message["customer_id"], message["as_of"]], said))
+
+
+def _alerts(log: Log, verdict: Verdict) -> None:
+    ids = Counter(
+        json.loads(record.value or b"{}")["alert_id"]
+        for (topic, _), records in log.items()
+        if topic == "alerts"
+        for record in records
+    )
+    verdict.repeated_others += ids.total() - len(ids)
+
+
+def _state(redis: Redis, namespace: str, expected: _Expected, verdict: Verdict) -> None:
+    stored = set()
+    for key in redis.scan_iter(match=f"{{{namespace}:*}}:h:*", count=1000):
+        tag, customer = key.decode().split(":h:", 1)
+        stored.add(customer)
+        raw = redis.get(key)
+        magic, version, width, _, _, count, debit, credit, _, _ = HEADER.unpack_from(raw)
+        assert (magic, version, width) == (0x4754, 1, RECORD.size), f"{key!r}: a format not known here"
+        wanted = expected.totals.get(customer, [0, 0, 0])
+        verdict.lost += max(0, wanted[0] - count)
+        verdict.doubled += max(0, count - wanted[0])
+        body = raw[HEADER.size :]
+        assert len(body) % RECORD.size == 0, f"{key!r}: cut off"
+        records = Counter(_comparable(body[i : i + RECORD.size]) for i in range(0, len(body), RECORD.size))
+        right = [count, debit, credit] == wanted and records == expected.histories[customer]
+        here = int(tag.rsplit(":", 1)[1].rstrip("}"))
+        if not right or not (verdict.moved or here == expected.partitions.get(customer)):
+            verdict.wrong_states += 1
+            verdict.note(
+                "state",
+                (
+                    *(customer, [count, debit, credit], wanted, "missing, too many:"),
+                    sum((expected.histories[customer] - records).values()),
+                    sum((records - expected.histories[customer]).values()),
+                ),
+            )
+        newest = redis.lindex(f"{tag}:s:{customer}", -1)
+        if customer in expected.newest and not verdict.moved:
+            shown = json.loads(newest)["transaction_id"] if newest else None
+            if shown != expected.newest[customer]:
+                verdict.wrong_states += 1
+                verdict.note("newest score", (customer, shown, expected.newest[customer]))
+    for customer in expected.totals.keys() - stored:
+        verdict.lost += expected.totals[customer][0]
+        verdict.note("no state", customer)
+
+
+def _accepted(value: bytes | None) -> dict[str, Any] | None:
+    """A message that must be scored, or `None` for one that must be refused."""
+    try:
+        if len(value or b"") > _LARGEST:
+            return None
+        message = json.loads(value or b"")
+        if not {"transaction_id", "customer_id", "event_time", "amount", "currency"} <= message.keys():
+            return None
+        _ms(message["event_time"])
+        accepted: dict[str, Any] | None = message if Decimal(str(message["amount"])) > 0 else None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return None
+    return accepted
+
+
+def _is_credit(message: Mapping[str, Any]) -> int:
+    direction = message.get("direction")
+    if direction is not None:
+        return int(direction == "credit")
+    return int(message.get("transaction_type") in _CREDITS)
+
+
+def _transaction(message: Mapping[str, Any], minor: int, credit: int) -> bytes:
+    def name(field_name: str) -> int:
+        value = message.get(field_name)
+        return (xxh32_intdigest(value.encode()) or 1) if value else 0
+
+    def letters(value: str | None) -> int:
+        code = 0
+        for letter in value or "":
+            code = code * 27 + ord(letter) - ord("A") + 1
+        return code
+
+    here = message.get("latitude"), message.get("longitude")
+    latitude, longitude = (math.nan, math.nan) if None in here else here
+    packed = RECORD.pack(
+        *(_ms(message["event_time"]), xxh3_64_intdigest(message["transaction_id"].encode()), minor),
+        *(name("merchant_id"), name("device_id"), name("counterparty_id")),
+        *(latitude, longitude, letters(message.get("merchant_country")), letters(message["currency"])),
+        *(0, 0, 0, credit, _PRESENT[message.get("card_present")], 0, 0, 0),
+    )
+    return _comparable(packed)
+
+
+def _comparable(packed: bytes) -> bytes:
+    # Category, type and channel are codes of the product's own tables: left out.
+    return packed[:48] + b"\0\0\0" + packed[51:]
+
+
+def _ms(moment: str | int) -> int:
+    if isinstance(moment, int):
+        return moment
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,70 @@
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from models.registry import ModelRegistry
+from tests.deployment import KAFKA
+from tests.faults.world import Pool, World
+
+HAS_JAVA = bool(shutil.which("java") and shutil.which("mvn"))
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.drop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def short(request: pytest.FixtureRequest) -> bool:
+    """Whether only the short matrix runs: fewer faults of each kind."""
+    return "short" in request.config.getoption("-m")
+
+
+@pytest.fixture
+def world(
+    request: pytest.FixtureRequest,
+    pool: Pool,
+    registry: ModelRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """A world as it was left by the test before, which found it right."""
+    if KAFKA and not HAS_JAVA:
+        pytest.skip("needs Java 17 and Maven")
+    yield pool.take(tmp_path_factory.mktemp("world"), registry._root, kafka=KAFKA)
+    if request.node.stash.get(_FAILED, True):
+        pool.drop()
+
+
+@pytest.fixture
+def new_world(
+    registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, pool: Pool
+) -> Iterator[Callable[..., World]]:
+    """Worlds of one test, each ended behind it. The shared one is ended before: the machine is small."""
+    if not HAS_JAVA:
+        pytest.skip("needs Java 17 and Maven")
+    pool.drop()
+    made: list[World] = []
+
+    def make(**options: Any) -> World:
+        made.append(World(tmp_path_factory.mktemp("world"), registry._root, **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()

@@ -1,0 +1,171 @@
+"""Removes each guard of the delivery protocol in a copy of the source and names the test that notices.
+
+python -m tests.faults.mutations
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_ROOMS = "schemas features models generator infra stream_app api harness cli tests pyproject.toml".split()
+_TIMEOUT_S = 900
+_STORES = "tests/integration/test_history_stores.py"
+_PROCESSOR = "tests/unit/stream_app/test_processor.py"
+_WORKER = "tests/unit/stream_app/test_worker.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A guard, how to remove it, and the test that must fail without it."""
+
+    guard: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation(
+        "fence: epoch and owner in the Function",
+        "infra/functions.lua",
+        "if held[1] ~= epoch or held[2] ~= owner then",
+        "if false then",
+        f"{_STORES}::test_an_earlier_lease_is_fenced_off_and_writes_nothing",
+    ),
+    Mutation(
+        "owner token: the same epoch given out twice",
+        "infra/functions.lua",
+        "if held[1] ~= epoch or held[2] ~= owner then",
+        "if held[1] ~= epoch then",
+        "tests/integration/test_history_store_machine.py::test_protocol_holds_in_any_order",
+    ),
+    Mutation(
+        "offset check in the Function",
+        "infra/functions.lua",
+        "if stored_next ~= args[4] then return 'ROLLED_BACK' end",
+        "",
+        f"{_STORES}::test_an_offset_that_the_store_is_not_at_is_a_rollback",
+    ),
+    Mutation(
+        "a lost reply is taken for applied",
+        "infra/functions.lua",
+        "if stored_next == args[5] and stored_next ~= args[4] then return 'ALREADY_APPLIED' end",
+        "",
+        f"{_STORES}::test_the_same_commit_again_is_already_applied",
+    ),
+    Mutation(
+        "length check of histories",
+        "infra/functions.lua",
+        "if stored ~= tonumber(args[i + 2]) and not again then",
+        "if false then",
+        f"{_STORES}::test_a_history_of_another_length_is_an_error_and_nothing_is_written",
+    ),
+    Mutation(
+        "read fence: histories are read under the lease",
+        "infra/history_store.py",
+        "_require_same(lease, _text(meta[0]))",
+        "pass",
+        f"{_STORES}::test_histories_are_not_given_to_an_earlier_lease",
+    ),
+    Mutation(
+        "publish before append",
+        "stream_app/processor.py",
+        "        await delivery.publish(partition, [*part.outgoing, *outgoing])\n",
+        "        later = [*part.outgoing, *outgoing]\n",
+        f"{_PROCESSOR}::test_publishing_comes_before_the_commit",
+    ),
+    Mutation(
+        "duplicate check by transaction id",
+        "features/engine.py",
+        "status[e] = DUPLICATE",
+        "status[e] = ACCEPTED",
+        f"{_PROCESSOR}::test_duplicate_is_a_dead_letter_and_counts_once",
+    ),
+    Mutation(
+        "tail of the output partition: not published again",
+        "stream_app/partition.py",
+        "return offset < self.published_upto.get(TRANSACTIONS.name, 0)",
+        "return False",
+        f"{_PROCESSOR}::test_scores_already_published_are_not_published_again",
+    ),
+    Mutation(
+        "start rule: a commit without stored state",
+        "stream_app/worker.py",
+        "if log.committed and not went_back:",
+        "if False:",
+        f"{_WORKER}::TestStartRules::test_commit_without_stored_state_is_refused",
+    ),
+    Mutation(
+        "a chunk that does not join the last one is sought for",
+        "stream_app/worker.py",
+        "        if chunk.after > cursor:\n",
+        "        if False:\n",
+        f"{_WORKER}::TestWhatIsLeftOfAChunk::test_chunk_that_jumps_is_sought_back_for",
+    ),
+)
+
+
+def main() -> int:
+    """Try every mutation and print a table; 0 where each was noticed."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-mutations-") as folder:
+        copy = Path(folder)
+        for room in _ROOMS:
+            if (ROOT / room).is_dir():
+                shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / room, copy / room)
+        whole = _run(copy, sorted({mutation.test for mutation in MUTATIONS}))
+        if whole != 0:
+            print(f"the tests fail without a mutation (pytest's exit code {whole})", file=sys.stderr)
+            return 2
+        print("| guard removed | test that fails |\n| --- | --- |", flush=True)
+        unnoticed = 0
+        for mutation in MUTATIONS:
+            unnoticed += not _is_noticed(copy, mutation)
+        return int(unnoticed > 0)
+
+
+def _is_noticed(copy: Path, mutation: Mutation) -> bool:
+    path = copy / mutation.file
+    before = path.read_text()
+    if before.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.guard}: {mutation.file} has its text {before.count(mutation.old)} times")
+    path.write_text(before.replace(mutation.old, mutation.new))
+    if "later = " in mutation.new:
+        # The publishing comes behind the commit instead.
+        text = path.read_text()
+        behind = "        partition.advance(TRANSACTIONS.name, part.next_offset, watermark)\n"
+        path.write_text(text.replace(behind, f"        await delivery.publish(partition, later)\n{behind}"))
+    try:
+        # 1: tests ran and some failed. Anything else is not what was asked.
+        noticed = _run(copy, [mutation.test]) == 1
+    finally:
+        path.write_text(before)
+    print(f"| {mutation.guard} | {mutation.test if noticed else 'NONE'} |", flush=True)
+    return noticed
+
+
+def _run(copy: Path, tests: list[str]) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(copy), "NUMBA_CACHE_DIR": str(copy / ".numba")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-m", "", "-p", "no:cacheprovider", *tests],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        print(done.stdout[-2000:], file=sys.stderr)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

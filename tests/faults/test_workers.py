@@ -1,0 +1,81 @@
+"""Workers are killed, paused, stopped and added under load."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.faults.world import POINTS, SESSION_S
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.short
+async def test_workers_killed_at_random(world, short):
+    kills = 4 if short else 20
+    async with world.load() as faults:
+        await world.kill_at_random(kills, faults)
+    assert max(faults.resumed_s) <= SESSION_S + 20
+    await world.finish("worker killed at random", faults)
+
+
+@pytest.mark.short
+async def test_workers_that_die_at_a_named_point(world, short):
+    rounds = 1 if short else 3
+    async with world.load(workers=2) as faults:
+        for _ in range(rounds):
+            for points in (POINTS[:2], POINTS[2:]):
+                await world.die_at(points, faults)
+    await world.finish("worker killed at each named point", faults)
+
+
+@pytest.mark.short
+async def test_paused_worker_that_comes_back(world):
+    async with world.load() as faults:
+        zombie = world.workers[0]
+        for _ in range(2):
+            zombie.pause()
+            faults.injected += 1
+            await world.resumed(faults)
+            # Longer than the group waits for it: others have its partitions and go on.
+            await asyncio.sleep(2 * SESSION_S)
+            zombie.resume()
+            await world.resumed(faults)
+    faults.note = f"paused for {2 * SESSION_S} s and more; said that it lost a partition: " + str(
+        len(zombie.said("partition lost"))
+    )
+    await world.finish("worker paused, then back (zombie)", faults)
+
+
+@pytest.mark.short
+async def test_rolling_restart(world):
+    exits = []
+    async with world.load() as faults:
+        for worker in list(world.workers):
+            before = time.monotonic()
+            process = worker._process
+            await asyncio.to_thread(worker.stop, 30)
+            exits.append(time.monotonic() - before)
+            assert process.returncode == 0
+            faults.injected += 1
+            await asyncio.gather(world.resumed(faults), world.again(worker))
+    assert max(exits) <= 10
+    faults.note = f"SIGTERM to exit at most {max(exits):.1f} s"
+    before = await world.verdict()
+    verdict = await world.finish("rolling restart", faults)
+    assert verdict.repeated >= before.repeated
+
+
+@pytest.mark.short
+async def test_rebalance_storm(world, short):
+    seconds = 20 if short else 120
+    async with world.load(workers=2) as faults:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            extra = await world.run_worker()
+            faults.injected += 1
+            await asyncio.sleep(2.5)
+            await asyncio.to_thread(extra.stop, 30)
+            faults.injected += 1
+            await world.resumed(faults)
+    await world.finish("rebalance storm", faults)

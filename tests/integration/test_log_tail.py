@@ -1,0 +1,69 @@
+"""The end of an output partition, read from a real broker."""
+
+import asyncio
+import json
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from infra.embedded import EmbeddedBroker
+from infra.log_tail import LogTail
+from infra.topics_admin import TopicsAdmin
+
+pytestmark = pytest.mark.integration
+TOPIC = "scores.fraud"
+
+
+@pytest.fixture
+async def producer(tmp_path):
+    with EmbeddedBroker(tmp_path) as broker:
+        await TopicsAdmin(broker.address).create(2)
+        producer = AIOKafkaProducer(bootstrap_servers=broker.address)
+        await producer.start()
+        producer.address = broker.address
+        yield producer
+        await producer.stop()
+
+
+@pytest.fixture
+async def tail(producer):
+    tail = LogTail(producer.address, timeout_s=10)
+    await tail.start()
+    yield tail
+    await tail.stop()
+
+
+async def publish(producer, offsets, topic="transactions"):
+    for offset in offsets:
+        score = {"source": {"topic": topic, "offset": offset}}
+        await producer.send_and_wait(TOPIC, json.dumps(score).encode(), partition=1)
+
+
+@pytest.mark.parametrize("scores", [1, 2, 19, 20, 21])
+async def test_newest_scored_offset_is_found(producer, tail, scores):
+    await publish(producer, range(scores))
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == scores
+    assert await tail.scored_upto(TOPIC, 0, "transactions") == 0
+
+
+async def test_it_looks_further_back_past_what_is_no_score(producer, tail):
+    await publish(producer, range(3))
+    await publish(producer, range(200), topic="somebody else's")
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == 3
+
+
+async def test_many_looks_at_different_partitions_one_after_the_other(producer, tail):
+    # Taking the subscription away between looks ended aiokafka's fetcher, now and then for good.
+    await publish(producer, range(5))
+    looks = [tail.scored_upto(TOPIC, i % 2, "transactions") for i in range(100)]
+    assert await asyncio.gather(*looks) == [0, 5] * 50
+    assert await tail.bounds([(TOPIC, 1)]) == {(TOPIC, 1): (0, 5)}
+
+
+async def test_consumer_whose_tasks_have_ended_is_replaced(producer, tail):
+    await publish(producer, range(5))
+    tail._timeout_s = 1.0
+    tail._consumer._fetcher._fetch_task.cancel()
+    with pytest.raises(Exception, match="does not show the end"):
+        await tail.scored_upto(TOPIC, 1, "transactions")
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == 5
