@@ -37,6 +37,9 @@ _SOURCE = (Path(__file__).parent / "functions.lua").read_text()
 _DIGEST = f"_{sha256(_SOURCE.encode()).hexdigest()[:12]}"
 _FUNCTIONS = _SOURCE.replace("_VERSION", _DIGEST)
 
+UNDECIDED = "*"
+"""Entities of a store in which nothing is counted yet."""
+
 
 class RedisHistoryStore:
     """A `HistoryStore` in Redis 7+ or Valkey 8+.
@@ -240,14 +243,17 @@ class RedisHistoryStore:
         key, wanted = f"{self._namespace}:entities", ",".join(sorted(names))
         if await self._call(lambda: self._redis.exists(f"{self._namespace}:topology")):
             stored = (await self._call(lambda: self._redis.get(key)) or b"").decode()
+            if stored == UNDECIDED:
+                await self._call(lambda: self._redis.set(key, wanted))
+                stored = wanted
         else:
             await self._call(lambda: self._redis.set(key, wanted, nx=True))
             stored = (await self._call(lambda: self._redis.get(key))).decode()
         if stored != wanted:
             raise HistoryError(
                 f"the state counts entities {stored or 'none'!r}, TIDEGATE_ENTITIES says "
-                f"{wanted or 'none'!r}: set it back, or use another TIDEGATE_NAMESPACE and TIDEGATE_GROUP to "
-                "build all state from the log"
+                f"{wanted or 'none'!r}: set it back, or build all state from the log with "
+                "'tidegate rebuild'"
             )
 
     async def read(self, customer_id: str) -> CustomerState | None:

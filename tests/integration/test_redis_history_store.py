@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from features.ports import Commit, Outcome
 from infra.embedded import EmbeddedRedis
+from infra.history_reset import HistoryReset
 from infra.history_store import RedisHistoryStore
 from schemas.errors import DependencyError, HistoryError
 from tests.histories import HERE, PARTITIONS, A, change, commit, header
@@ -265,3 +266,14 @@ async def test_state_from_before_entities_were_counted_is_refused(redis_store):
     await redis_store.claim_entities([])
     with pytest.raises(HistoryError, match="counts entities 'none', TIDEGATE_ENTITIES says 'device'"):
         await redis_store.claim_entities(["device"])
+
+
+async def test_rebuilt_state_counts_what_the_next_worker_says(valkey, redis_store, direct):
+    await redis_store.claim_entities([])
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    reset = HistoryReset(valkey.url)
+    await reset.run(PARTITIONS, "kafka-1", {})
+    await reset.close()
+    await redis_store.claim_entities(["device"])
+    with pytest.raises(HistoryError, match="counts entities 'device'"):
+        await redis_store.claim_entities([])
