@@ -31,7 +31,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the bank.")] = 2026,
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
-    ] = Path(".tidegate/models"),
+    ] = Path(".tidegate/demo-models"),
     json: Annotated[bool, typer.Option("--json", help="Print the summary for machines.")] = False,
 ) -> None:
     """Run everything here: a bank with fraud in it, broker, Redis, worker and API.

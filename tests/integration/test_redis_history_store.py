@@ -102,7 +102,7 @@ async def test_namespaces_do_not_see_each_other(valkey, redis_store, direct):
 async def test_the_first_claim_of_a_topology_holds(valkey, redis_store, direct):
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
-    with pytest.raises(HistoryError, match="from 4 partitions, the topic now has 8: use another"):
+    with pytest.raises(HistoryError, match="from 4 partitions, the topic now has 8: build histories"):
         await redis_store.claim_topology(8, "kafka-1")
     with pytest.raises(HistoryError, match="from the log of Kafka cluster kafka-1, this is kafka-2"):
         await redis_store.claim_topology(PARTITIONS, "kafka-2")
