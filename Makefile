@@ -55,6 +55,15 @@ mutations: $(READY) ## Remove each guard of the protocol in a copy and name the 
 soak: $(READY) ## Run under load for long and watch memory and lag; ARGS="--minutes 60".
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
+secrets: ## Make passwords for docker compose in ./secrets.
+	@./infra/docker/secrets.sh secrets
+
+tools: ## Unpack Prometheus and build Helm into .tidegate/tools, for make ops.
+	@./.ci/tools
+
+ops: $(READY) ## Run Prometheus, Helm and the like on what operators get; some minutes.
+	@$(BIN)/python -m pytest -m ops tests/ops $(ARGS)
+
 audit: $(READY) ## Look for known vulnerabilities in the pinned packages.
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
 
@@ -62,6 +71,8 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(TIDEGATE) schemas export schemas/json
 	@$(TIDEGATE) features list --markdown > docs/features.md
 	@$(TIDEGATE) settings --markdown > docs/settings.md
+	@$(TIDEGATE) metrics --markdown > docs/metrics.md
+	@$(BIN)/python -m infra.dashboards infra/grafana/dashboards
 
 lock: $(READY) ## Pin current versions with hashes.
 	@for extra in stream api train; do \
@@ -74,4 +85,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check kafka faults faults-short mutations soak audit generated lock clean
+.PHONY: help setup demo test lint check kafka faults faults-short mutations soak secrets tools ops audit generated lock clean

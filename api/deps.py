@@ -1,15 +1,19 @@
 """What routes are given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from pydantic import AfterValidator
 
+from api.audit import about
 from api.errors import UnknownCustomer
 from api.failure_policy import FailurePolicy
+from api.gate import PRINCIPAL
+from api.tokens import Principal
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from features.record import Records
@@ -36,10 +40,16 @@ class Services:
     policy: FailurePolicy = field(default_factory=FailurePolicy)
 
 
-def services(request: Request) -> Services:
-    """The services of this application."""
-    found: Services = request.app.state.services
-    return found
+def services(connection: HTTPConnection) -> Services:
+    """The services of the tenant that asks: no other's customers can be found through them.
+
+    Health and metrics are asked for by nobody in particular; they see the first tenant's.
+    """
+    tenants: Mapping[str, Services] = connection.app.state.tenants
+    principal: Principal | None = connection.scope.get(PRINCIPAL)
+    if principal is not None and principal.tenant in tenants:
+        return tenants[principal.tenant]
+    return next(iter(tenants.values()))
 
 
 Given = Annotated[Services, Depends(services)]
@@ -60,6 +70,7 @@ async def known_state(given: Services, customer_id: str) -> CustomerState:
     Raises:
         UnknownCustomer: There is none.
     """
+    about(customer_id)
     state = await given.store.read(customer_id)
     if state is None:
         raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
@@ -68,6 +79,7 @@ async def known_state(given: Services, customer_id: str) -> CustomerState:
 
 async def history_of(given: Services, customer_id: str) -> History:
     """History of a customer; empty for one never seen."""
+    about(customer_id)
     state = await given.store.read(customer_id)
     return decode(state.history if state else None)
 

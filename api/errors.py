@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_problem.error import Problem, ServerProblem
 from fastapi_problem.handler import new_exception_handler
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
 from schemas.errors import DependencyError, EventError, HistoryError, ModelError, TidegateError
+
+_log = structlog.get_logger()
 
 
 class UnknownCustomer(TidegateError):
@@ -35,7 +39,15 @@ _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
 }
 
 
-_STATUS: Final = {"unknown_customer": 404, "too_long": 413, "refused": 422, "away": 503}
+AWAY_WORDS: Final = "what this answer is made from does not respond; try again in a moment"
+_STATUS: Final = {
+    "unknown_customer": 404,
+    "not_here": 404,
+    "too_long": 413,
+    "refused": 422,
+    "too_many": 429,
+    "away": 503,
+}
 _SCHEMA: Final = {
     "title": "Problem",
     "description": "RFC 9457.",
@@ -76,6 +88,47 @@ def problems(**described: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def unauthorised(error: str | None) -> Problem:
+    """401: there is no token, or (`invalid_token`) it proves nothing."""
+    told = 'Bearer realm="tidegate"' + (f', error="{error}"' if error else "")
+    return Problem(
+        title="Who asks is not known",
+        type_="unauthorised",
+        status=401,
+        detail="send 'Authorization: Bearer TOKEN' with a valid access token",
+        headers={"WWW-Authenticate": told},
+    )
+
+
+def forbidden(why: str, scope: str | None) -> Problem:
+    """403: known, but not allowed."""
+    told = 'Bearer realm="tidegate", error="insufficient_scope"' + (f', scope="{scope}"' if scope else "")
+    return Problem(
+        title="This is not allowed",
+        type_="forbidden",
+        status=403,
+        detail=why,
+        headers={"WWW-Authenticate": told},
+    )
+
+
+def too_many(retry_s: int) -> Problem:
+    """429: the client's allowance on this route is used up."""
+    return Problem(
+        title="Too many requests",
+        type_="too-many-requests",
+        status=429,
+        detail=f"the allowance of this client is used up; try again in {retry_s} s",
+        headers={"Retry-After": str(retry_s)},
+    )
+
+
+def problem_response(problem: Problem) -> Response:
+    """A problem as an answer, for where no exception handler is."""
+    headers = {"content-type": "application/problem+json", **(problem.headers or {})}
+    return JSONResponse(problem.marshal(uri=""), problem.status, headers)
+
+
 def _problem_of(
     status: int, kind: str, title: str
 ) -> Callable[[ExceptionHandler, Request, Exception], Problem]:
@@ -83,7 +136,12 @@ def _problem_of(
         # Sentences of `TidegateError` never repeat a value that was sent.
         extra = {"reason": error.reason} if isinstance(error, EventError) else {}
         headers = {"Retry-After": "1"} if status == 503 else None
-        return Problem(title=title, type_=kind, status=status, detail=str(error), headers=headers, **extra)
+        detail = str(error)
+        if isinstance(error, DependencyError):
+            # They name hosts and ports, which are not for everybody.
+            _log.warning("a request failed for a dependency", error=detail)
+            detail = AWAY_WORDS
+        return Problem(title=title, type_=kind, status=status, detail=detail, headers=headers, **extra)
 
     return answer
 

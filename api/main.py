@@ -1,71 +1,267 @@
 """Where the API is put together and run."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from fastapi import Depends, FastAPI
+from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from starlette.middleware.cors import CORSMiddleware
 
+from api.audit import Auditor
 from api.deps import Services
+from api.document import add_document
 from api.errors import add_error_handlers
 from api.failure_policy import FailurePolicy
+from api.gate import Gate, Security, authorise
+from api.headers import SecurityHeaders
+from api.limits import Kind, Limits, LocalLimiter, Quota
 from api.middleware import BodyLimit, Measured
-from api.routes import customers, health, inference
+from api.personal import Personal
+from api.production import check
+from api.routes import auth, customers, health, inference
+from api.routes import personal as personal_routes
+from api.routes.docs import add_docs
 from api.settings import ApiSettings
+from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
 from features.entities import entity_features
+from infra.access import KafkaAccess, RedisAccess, expires, from_environment
+from infra.audit_log import AuditLog
+from infra.client_store import ClientStore
+from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.dependency_metrics import DependencyMetrics, ModelMetrics
+from infra.erasure_requests import ErasureRequests
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import KeyRing, data_keys
+from infra.measured import MeasuredHistoryStore
+from infra.private_files import is_exposed
+from infra.rate_limits import RedisLimiter
+from infra.remote_keys import RemoteKeys
+from infra.signing_keys import SigningKeys
+from infra.spans import trace_requests
 from models.registry import ModelRegistry
+from schemas.errors import ConfigError
 
 _DESCRIPTION = """
-Lookups and synchronous scores from the state that the stream keeps. There is no login yet: keep it on
-a loopback or private address.
+Lookups and synchronous scores from the state that the stream keeps. Where login is on, programs get an
+access token from `/auth/token`, or from the bank's own issuer, and send it with every request.
 """
 
 
-def create_app(services: Services, close: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
+def create_app(
+    services: Services | Mapping[str, Services],
+    close: Callable[[], Awaitable[None]] | None = None,
+    security: Security | None = None,
+    settings: ApiSettings | None = None,
+    registry: CollectorRegistry | None = None,
+    personal: Mapping[str, Personal] | None = None,
+) -> FastAPI:
     """The application over given services.
 
     Args:
-        services: What routes use.
+        services: What routes use, by tenant; or for the one tenant `default`.
         close: Called when the application ends.
+        security: How it is closed; open if left out.
+        settings: For documentation pages, browsers and HTTPS.
+        registry: Of metrics.
+        personal: Customers' own data, by tenant.
     """
+    tenants = {"default": services} if isinstance(services, Services) else dict(services)
+    security = security or Security()
+    settings = settings or ApiSettings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services.models.engine.warm_up()
-        yield
+        next(iter(tenants.values())).models.engine.warm_up()
+        async with security.auditor.running() if security.auditor else contextlib.nullcontext():
+            yield
         if close is not None:
             await close()
 
-    app = FastAPI(title="Tidegate", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
-    app.state.services = services
-    app.state.registry = CollectorRegistry()
-    services.policy.register(app.state.registry)
+    app = FastAPI(
+        title="Tidegate",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # Every route, also one that is added later, asks who comes in.
+        dependencies=[Depends(authorise)],
+        # Our own pages, which load nothing from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.http_docs else None,
+        # FastAPI's spans and logs would carry paths, which name customers, and errors' own words.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.tenants = tenants
+    app.state.security = security
+    app.state.personal = personal or {}
+    app.state.registry = registry or CollectorRegistry()
+    # One for all tenants, where there are several.
+    next(iter(tenants.values())).policy.register(app.state.registry)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Gate, security=security, registry=app.state.registry)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
+            expose_headers=["ETag", "RateLimit", "RateLimit-Policy", "Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders, https=settings.tls_cert is not None or bool(settings.trusted_proxies))
     app.add_middleware(Measured, registry=app.state.registry)
     add_error_handlers(app)
-    for module in (health, customers, inference):
+    for module in (health, auth, customers, personal_routes, inference):
         app.include_router(module.router)
+    add_document(app)
+    if settings.http_docs:
+        add_docs(app)
     return app
+
+
+def new_registry() -> tuple[CollectorRegistry, DependencyMetrics, ModelMetrics]:
+    """A registry with what an API process shows besides its requests."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry, DependencyMetrics(registry), ModelMetrics(registry)
 
 
 def build(settings: ApiSettings) -> FastAPI:
     """The application against Redis.
 
     Raises:
+        ConfigError: Settings are for development only, or do not fit.
         ModelError: A model is missing or does not fit.
     """
+    check(settings)
+    registry, calls, shown = new_registry()
+    kafka, redis = from_environment()
+    security, closing = _security(settings, registry, redis)
     engine = Engine(entities=entity_features(settings.entities))
-    store = RedisHistoryStore(
-        settings.redis_url, namespace=settings.namespace, timeout_s=settings.http_redis_timeout_s
-    )
+    for use, path in (*kafka.certificates(), *redis.certificates()):
+        calls.certificate(use, expires(path))
     models = ModelRegistry(settings.models).load_champions(engine)
+    shown.show(models)
+    stores = {
+        tenant: MeasuredHistoryStore(
+            settings.redis_url,
+            calls,
+            namespace=namespace,
+            timeout_s=settings.http_redis_timeout_s,
+            options=redis.options(settings.redis_url),
+        )
+        for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items()
+    }
+
+    personal = _personal(settings, stores, closing, kafka)
+
+    async def close() -> None:
+        for store in stores.values():
+            await store.close()
+        for part in closing:
+            await part()
+
     policy = FailurePolicy(settings.on_redis_away, settings.on_history_unreadable)
-    services = Services(store, models, store.ping, lambda: datetime.now(UTC), policy)
-    return create_app(services, store.close)
+    services = {tenant: Services(store, models, store.ping, _now, policy) for tenant, store in stores.items()}
+    app = create_app(services, close, security, settings, registry, personal)
+    if settings.tracing:
+        trace_requests(app, "tidegate-api")
+    return app
+
+
+def _security(
+    settings: ApiSettings, registry: CollectorRegistry, redis: RedisAccess
+) -> tuple[Security, list[Callable[[], Awaitable[None]]]]:
+    """How settings close the API, and what is to be closed at the end."""
+    if settings.api_mode == "production" and settings.security_dir.is_dir():
+        for path in settings.security_dir.glob("*.json"):
+            if is_exposed(path):
+                raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
+    limiter = None
+    closing: list[Callable[[], Awaitable[None]]] = []
+    if settings.rate_limits == "on" or (settings.rate_limits == "auto" and settings.auth != "off"):
+        url = settings.rate_limits_redis_url or settings.redis_url
+        counter = RedisLimiter(
+            url, prefix=f"{settings.namespace}:limit", options=redis.options(settings.redis_url)
+        )
+        closing.append(counter.close)
+        noted = Counter(
+            "tidegate_rate_limit_total",
+            "Requests limited or not counted together.",
+            ["event"],
+            registry=registry,
+        )
+        limiter = Limits(_quotas(settings), counter, LocalLimiter(), lambda event: noted.labels(event).inc())
+    auditor = None
+    if settings.audit == "on" or (settings.audit == "auto" and settings.auth != "off"):
+        told = settings.audit_keys.get_secret_value()
+        ring = KeyRing.of_text(told) if told else KeyRing.of_file(settings.security_dir, "audit")
+        trail = AuditLog(settings.audit_dir, ring, anchor=settings.audit_anchor)
+        audited = Counter("tidegate_audit_total", "Audit records.", ["event"], registry=registry)
+        auditor = Auditor(trail, lambda event: audited.labels(event).inc())
+    if settings.auth == "off":
+        return Security(limits=limiter, auditor=auditor), closing
+    said = {
+        "issuer": settings.auth_issuer,
+        "audience": settings.auth_audience,
+        "tenant_claim": settings.auth_tenant_claim,
+    }
+    if settings.auth == "issuer":
+        fetched = Counter("tidegate_key_fetches_total", "Key sets asked for.", ["outcome"], registry=registry)
+        remote = RemoteKeys(
+            settings.auth_jwks_url,
+            refresh_s=settings.auth_keys_refresh_s,
+            interval_s=settings.auth_keys_interval_s,
+            stale_s=settings.auth_keys_stale_s,
+            count=lambda outcome: fetched.labels(outcome).inc(),
+        )
+        closing.append(remote.close)
+        verifier = TokenVerifier(remote, **said, now=_now)
+        return Security(verifier, limits=limiter, auditor=auditor), closing
+    keys = SigningKeys(settings.security_dir)
+    clients = ClientStore(settings.security_dir)
+    keys.current()
+    issuer = TokenIssuer(lambda: keys.current().key, **said, ttl_s=settings.auth_token_ttl_s, now=_now)
+    verifier = TokenVerifier(keys, **said, now=_now)
+    return Security(verifier, clients, issuer, keys.public, limiter, auditor), closing
+
+
+def _personal(
+    settings: ApiSettings,
+    stores: Mapping[str, RedisHistoryStore],
+    closing: list[Callable[[], Awaitable[None]]],
+    kafka: KafkaAccess,
+) -> dict[str, Personal]:
+    """How customers' own data is opened and erased, by tenant."""
+    ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+    brokers = settings.tenant_bootstrap
+    if not brokers and len(stores) == 1:
+        brokers = dict.fromkeys(stores, settings.bootstrap)
+    found = {}
+    for tenant, store in stores.items():
+        vault = ContactVault(LocalMasterKeys(ring), store.namespace) if ring else None
+        requests = None
+        if tenant in brokers:
+            requests = ErasureRequests(brokers[tenant], store, options=kafka.options())
+            closing.append(requests.close)
+        found[tenant] = Personal(vault.open if vault else None, requests.send if requests else None)
+    return found
+
+
+def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:
+    return {
+        "auth": Quota.of(settings.rate_auth),
+        "read": Quota.of(settings.rate_read),
+        "score": Quota.of(settings.rate_score),
+        "bulk": Quota.of(settings.rate_bulk),
+        "change": Quota.of(settings.rate_change),
+    }
 
 
 def serve(settings: ApiSettings) -> None:
@@ -77,4 +273,27 @@ def serve(settings: ApiSettings) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=5,
+        server_header=False,
+        # Only a proxy that is named may say who its clients are.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+        **tls_options(settings),
     )
+
+
+def tls_options(settings: ApiSettings) -> dict[str, Any]:
+    """What uvicorn is told about TLS; nothing where there is none."""
+    if settings.tls_cert is None:
+        return {}
+    given: dict[str, Any] = {
+        "ssl_certfile": settings.tls_cert,
+        "ssl_keyfile": settings.tls_key,
+        "ssl_ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
+    }
+    if settings.tls_client_ca is not None:
+        given |= {"ssl_ca_certs": str(settings.tls_client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return given
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

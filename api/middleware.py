@@ -6,7 +6,7 @@ Plain ASGI: Starlette's own base class costs more than a lookup does.
 import time
 
 from fastapi import HTTPException
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1 << 20
@@ -53,14 +53,20 @@ class Measured:
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
         self._requests = Counter(
-            "tidegate_http_requests_total", "Requests.", ["method", "route", "status"], registry=registry
+            "tidegate_http_requests_total",
+            "Requests by route and status.",
+            ["method", "route", "status"],
+            registry=registry,
         )
         self._seconds = Histogram(
             "tidegate_http_request_seconds",
-            "Time to answer.",
+            "Time to answer a request.",
             ["route"],
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
             registry=registry,
+        )
+        self._under_way = Gauge(
+            "tidegate_http_requests_in_progress", "Requests that are being answered.", registry=registry
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,9 +83,11 @@ class Measured:
                 status = message["status"]
             await send(message)
 
+        self._under_way.inc()
         try:
             await self._app(scope, receive, noted)
         finally:
+            self._under_way.dec()
             # The route's pattern, never the path: paths name customers. Methods are the sender's words too.
             route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"

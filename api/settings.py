@@ -1,10 +1,20 @@
 """The API's settings, from the environment: prefix `TIDEGATE_`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api.limits import Quota
+
+
+def _rate(text: str) -> str:
+    Quota.of(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
 
 
 class ApiSettings(BaseSettings):
@@ -28,8 +38,79 @@ class ApiSettings(BaseSettings):
     on_history_unreadable: Literal["hold", "open"] = Field(
         default="hold", description="The same for a stored history that cannot be read."
     )
-    http_host: str = Field(default="127.0.0.1", description="Address to listen on. There is no login yet.")
+    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
+    )
+    http_docs: bool = Field(default=True, description="Serve /docs, /redoc and /openapi.json.")
+    api_mode: Literal["development", "production"] = Field(
+        default="development", description="production: refuse to start with development defaults."
+    )
+    auth: Literal["off", "own", "issuer"] = Field(
+        default="off", description="own: /auth/token gives out tokens; issuer: another server does."
+    )
+    auth_issuer: str = Field(default="tidegate", description="Exactly the iss of access tokens.")
+    auth_audience: str = Field(default="tidegate", description="The aud of access tokens for this API.")
+    auth_jwks_url: str = Field(default="", description="Key set of the other issuer.")
+    auth_tenant_claim: str = Field(
+        default="tenant", description="Claim that names the tenant; empty: every token is of `default`."
+    )
+    auth_token_ttl_s: int = Field(default=600, ge=60, le=3600, description="Life of a token of /auth/token.")
+    auth_keys_refresh_s: float = Field(
+        default=300.0, gt=0, description="Age at which the other issuer's keys are fetched again."
+    )
+    auth_keys_interval_s: float = Field(
+        default=10.0, gt=0, description="Least time between two fetches, whatever tokens name."
+    )
+    auth_keys_stale_s: float = Field(
+        default=3600.0, gt=0, description="How long keys are used while the other issuer is away."
+    )
+    security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
+    tenants: dict[str, str] = Field(
+        default_factory=dict,
+        description='JSON, tenant to namespace of its histories; empty: {"default": TIDEGATE_NAMESPACE}.',
+    )
+    rate_limits: Literal["auto", "on", "off"] = Field(default="auto", description="auto: on with auth.")
+    rate_limits_redis_url: str = Field(
+        default="", description="Redis that counts requests; empty: TIDEGATE_REDIS_URL."
+    )
+    rate_auth: Rate = Field(default="30/60s", description="Tokens, per client and address.")
+    rate_read: Rate = Field(default="2000/1s", description="Lookups, per client and route.")
+    rate_score: Rate = Field(default="1000/1s", description="Synchronous scores, per client and route.")
+    rate_bulk: Rate = Field(default="60/60s", description="Lists, batches, figures, per client and route.")
+    rate_change: Rate = Field(
+        default="60/60s", description="Exports, erasures, reloads, per client and route."
+    )
+    bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka brokers, HOST:PORT[,HOST:PORT].")
+    tenant_bootstrap: dict[str, str] = Field(
+        default_factory=dict,
+        description="JSON, tenant to Kafka brokers for erasures; empty: TIDEGATE_BOOTSTRAP, for one tenant.",
+    )
+    data_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: data-keys.json in TIDEGATE_SECURITY_DIR."
+    )
+    audit: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Audit trail; auto: on with auth."
+    )
+    audit_dir: Path = Field(default=Path(".tidegate/audit"), description="Folder of the audit trail.")
+    audit_anchor: Path | None = Field(
+        default=None, description="File for its anchors, on another disk or machine."
+    )
+    audit_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: audit-keys.json in TIDEGATE_SECURITY_DIR."
+    )
+    cors_origins: list[str] = Field(
+        default_factory=list, description="JSON list of web origins that may read answers; empty: none."
+    )
+    tls_cert: Path | None = Field(default=None, description="Certificate chain to answer HTTPS with, PEM.")
+    tls_key: Path | None = Field(default=None, description="Its private key, PEM.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Ask clients for a certificate of this authority, PEM."
+    )
+    trusted_proxies: str = Field(
+        default="", description="Addresses of proxies that end TLS and whose X-Forwarded-* count."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines shown."
     )

@@ -7,9 +7,10 @@ import typer
 from pydantic import ValidationError
 
 from api.main import serve
+from api.production import check
 from api.settings import ApiSettings
 from cli.console import err
-from infra.logs import configure
+from infra.logs import configure, level_by_signal
 from schemas.errors import ConfigError
 
 
@@ -17,7 +18,7 @@ def api(
     redis_url: Annotated[str | None, typer.Option(help="Redis or Valkey, redis://HOST:PORT/DB.")] = None,
     models: Annotated[Path | None, typer.Option(help="Folder of the model registry.")] = None,
     namespace: Annotated[str | None, typer.Option(help="First part of every Redis key.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. There is no login yet.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
     """Answer lookups and synchronous scores over HTTP; documentation at /docs."""
@@ -34,5 +35,8 @@ def api(
         problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
         raise ConfigError("; ".join(problems)) from None
     configure(settings.log_level, settings.log_format)
-    err.print(f"API on http://{settings.http_host}:{settings.http_port}/docs", highlight=False)
+    check(settings)
+    level_by_signal(settings.log_level, settings.log_format)
+    scheme = "https" if settings.tls_cert else "http"
+    err.print(f"API on {scheme}://{settings.http_host}:{settings.http_port}/docs", highlight=False)
     serve(settings)

@@ -26,7 +26,12 @@ COMMANDS = {
     "state": "What Redis holds.",
     "rebuild": "Remove all histories; workers build them again from the start of the log.",
     "schemas": "Message schemas.",
+    "doctor": "Check a deployment and say what to change; nothing is changed.",
+    "clients": "Programs that may use the API.",
+    "keys": "Keys for tokens, audit and data.",
+    "audit": "The audit trail.",
     "settings": "Print every setting with its variable and default.",
+    "metrics": "Print every metric with its labels and meaning.",
     "bench": "Measurements.",
 }
 

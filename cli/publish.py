@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from infra.access import from_environment
 from infra.cells import moment
 from infra.intake import Event, Intake, bad_rows_file
 from infra.mapping import Mapping
@@ -129,7 +130,8 @@ async def _publish(
         err.print(f"waiting for Kafka at {bootstrap}: {escape(error)}", highlight=False, soft_wrap=True)
 
     topics = [topic] if labels_topic is None else [topic, labels_topic]
-    publisher = Publisher(bootstrap, topics=topics, on_wait=waiting)
+    kafka, _ = from_environment()
+    publisher = Publisher(bootstrap, topics=topics, on_wait=waiting, connection=kafka.options())
     try:
         async with publisher:
             replay = Replay(publisher, pacer, topic=topic, labels_topic=labels_topic)

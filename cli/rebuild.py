@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import err, print_json
+from infra.access import from_environment
 from infra.history_reset import HistoryReset
 from infra.log_tail import LogTail
 from infra.topics_admin import TopicsAdmin
@@ -47,7 +48,8 @@ def rebuild(
 
 
 async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -> dict[str, Any]:
-    admin = TopicsAdmin(bootstrap)
+    kafka, redis = from_environment()
+    admin = TopicsAdmin(bootstrap, options=kafka.options())
     partitions = await admin.source_partitions()
     cluster_id = await admin.cluster_id()
     members = await admin.group_members(group) if group else 0
@@ -56,13 +58,13 @@ async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -
             f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
             "those that crashed, and run it again. The embedded broker never drops them: use --force"
         )
-    tail = LogTail(bootstrap)
+    tail = LogTail(bootstrap, options=kafka.options())
     await tail.start()
     try:
         bounds = await tail.bounds([(topic, p) for topic in _INPUTS for p in range(partitions)])
     finally:
         await tail.stop()
-    reset = HistoryReset(redis_url, namespace=namespace)
+    reset = HistoryReset(redis_url, namespace=namespace, options=redis.options(redis_url))
     try:
         removed = await reset.run(partitions, cluster_id, {tp: start for tp, (start, _) in bounds.items()})
     finally:

@@ -8,8 +8,21 @@ from rich.table import Table
 
 from api.settings import ApiSettings
 from cli.console import out, print_json
-from infra.settings_table import markdown, settings_of
+from infra.access import KafkaAccess, RedisAccess
+from infra.settings_table import Setting, markdown, settings_of
 from stream_app.settings import WorkerSettings
+
+
+def all_settings() -> list[Setting]:
+    """Every setting of worker, API and their clients."""
+    return settings_of(
+        [
+            ("worker", WorkerSettings),
+            ("API", ApiSettings),
+            ("worker, topics, publish, doctor", KafkaAccess),
+            ("worker, API, state, doctor", RedisAccess),
+        ]
+    )
 
 
 def settings(
@@ -17,7 +30,7 @@ def settings(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/settings.md.")] = False,
 ) -> None:
     """Print every setting with its variable and default."""
-    found = settings_of([("worker", WorkerSettings), ("API", ApiSettings)])
+    found = all_settings()
     if as_markdown:
         print(markdown(found), end="")
     elif json:

@@ -9,6 +9,7 @@ import typer
 
 from cli.console import print_json
 from features.codec import decode
+from infra.access import from_environment
 from infra.history_store import RedisHistoryStore
 
 app = typer.Typer(no_args_is_help=True, help="What Redis holds.")
@@ -35,7 +36,8 @@ def totals(
     """
 
     async def run() -> None:
-        store = RedisHistoryStore(redis_url, namespace=namespace)
+        _, redis = from_environment()
+        store = RedisHistoryStore(redis_url, namespace=namespace, options=redis.options(redis_url))
         try:
             async for row in _totals(store):
                 print_json(row)

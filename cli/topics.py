@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from cli.console import out, print_json
+from infra.access import from_environment
 from infra.topics_admin import TopicsAdmin
 from schemas.topics import TOPICS
 
@@ -24,7 +25,8 @@ def create(
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Create the topics that are missing, as declared."""
-    states = asyncio.run(TopicsAdmin(bootstrap).create(partitions, replication))
+    kafka, _ = from_environment()
+    states = asyncio.run(TopicsAdmin(bootstrap, options=kafka.options()).create(partitions, replication))
     rows = [{"topic": s.topic.name, "partitions": s.partitions, "created": s.created} for s in states]
     if json:
         print_json(rows)

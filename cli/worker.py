@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from infra.logs import configure
+from infra.logs import configure, level_by_signal
 from schemas.errors import ConfigError
 from stream_app.app import run_worker
 from stream_app.settings import WorkerSettings
@@ -43,4 +43,5 @@ def worker(
         problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
         raise ConfigError("; ".join(problems)) from None
     configure(settings.log_level, settings.log_format)
+    level_by_signal(settings.log_level, settings.log_format)
     raise typer.Exit(asyncio.run(run_worker(settings)))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from schemas.erasure import erased_name
+
 
 class Outcome(StrEnum):
     """What became of a commit."""
@@ -38,6 +40,8 @@ class Lease:
         next_offsets: For each source topic the next offset to process; absent before the first.
         watermark_ms: Largest event time accepted in this partition; 0 before the first.
         swept_day: Day (since 1970) up to which silent customers were rescored; -1 before the first.
+        erased: Until when (ms since 1970) what comes of an erased customer is not taken, by
+            `erased_name`.
     """
 
     partition: int
@@ -46,6 +50,11 @@ class Lease:
     next_offsets: dict[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+    erased: dict[str, int] = field(default_factory=dict)
+
+    def is_erased(self, customer_id: str, time_ms: int) -> bool:
+        """Whether what a customer did at a time belongs to what was erased."""
+        return bool(self.erased) and time_ms <= self.erased.get(erased_name(customer_id), -1)
 
     def require_same(self, epoch: int, owner: str, next_offsets: Mapping[str, int]) -> None:
         """Compare with what the store says of the partition.
@@ -112,6 +121,8 @@ class Commit:
         scores: Newest fraud scores by customer, oldest first, as JSON.
         churn: Newest churn score by customer, as JSON.
         profiles: Profiles by customer, as JSON; `None` removes one.
+        erased: Customers of whom nothing is kept from now on, with the time until which nothing of
+            them is taken again.
     """
 
     source: str
@@ -121,6 +132,7 @@ class Commit:
     scores: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     churn: Mapping[str, bytes] = field(default_factory=dict)
     profiles: Mapping[str, bytes | None] = field(default_factory=dict)
+    erased: Mapping[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
     entities: Sequence[EntityChange] = ()

@@ -104,7 +104,7 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
         steps = {
             labels["step"]: round(seconds / events * 1e6, 2)
             for name, labels, seconds in metrics
-            if name == "tidegate_step_seconds_total"
+            if name == "tidegate_step_seconds_sum"
         }
         chunks = next(
             v

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -24,6 +24,8 @@ class Message(Protocol):
     def key(self) -> bytes | None: ...  # noqa: D102
     @property
     def value(self) -> bytes: ...  # noqa: D102
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]: ...  # noqa: D102
 
 
 class BatchProducer:
@@ -33,12 +35,21 @@ class BatchProducer:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one `publish`.
         last_topic: Messages for it are published when all others of a call are.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0, last_topic: str = "") -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        timeout_s: float = 30.0,
+        last_topic: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
         self._last_topic = last_topic
+        self._options = dict(options or {})
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -53,6 +64,7 @@ class BatchProducer:
             max_batch_size=BATCH_BYTES,
             max_request_size=4 * BATCH_BYTES,
             request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
         )
         try:
             await producer.start()
@@ -106,10 +118,10 @@ async def _send_partition(
     # One batch after the other: two in flight could change places after a retry.
     batch = producer.create_batch()
     for message in messages:
-        if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+        if _append(batch, message) is None:
             await _send(producer, batch, topic, partition)
             batch = producer.create_batch()
-            if batch.append(key=message.key, value=message.value, timestamp=None) is None:
+            if _append(batch, message) is None:
                 raise ValueError(f"a message of {len(message.value)} bytes for {topic} is too large")
     await _send(producer, batch, topic, partition)
 
@@ -118,3 +130,8 @@ async def _send(producer: AIOKafkaProducer, batch: object, topic: str, partition
     if batch.record_count():  # type: ignore[attr-defined]
         batch.close()  # type: ignore[attr-defined]
         await (await producer.send_batch(batch, topic, partition=partition))
+
+
+def _append(batch: Any, message: Message) -> Any:
+    """Append a message; `None` where it does not fit."""
+    return batch.append(key=message.key, value=message.value, timestamp=None, headers=message.headers)

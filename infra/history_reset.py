@@ -25,11 +25,19 @@ class HistoryReset:
         url: `redis://`, `rediss://` (TLS) or `unix://`.
         namespace: First part of every key.
         timeout_s: Limit of one call.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, url: str, *, namespace: str = "tg", timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "tg",
+        timeout_s: float = 30.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **(options or {})
         )
         self._namespace = namespace
         self._owner = f"reset-{secrets.token_hex(8)}"

@@ -7,8 +7,9 @@
 | `{tg:3}:h:<customer>` | history (`features.codec`) |
 | `{tg:3}:s:<customer>` | newest fraud scores |
 | `{tg:3}:c:<customer>` | newest churn score |
-| `{tg:3}:p:<customer>` | profile, without contact data |
+| `{tg:3}:p:<customer>` | profile, contact data sealed |
 | `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant or device (`features.tile_codec`) |
+| `{tg:3}:erased` | digests of erased customers, and until when nothing of them is taken |
 | `tg:topology` | number of source partitions |
 | `tg:cluster` | Kafka cluster that the offsets belong to |
 | `tg:entities` | entities that are counted since the first event |
@@ -29,6 +30,7 @@ from redis.backoff import NoBackoff
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.partitioning import partition_for
+from schemas.erasure import erased_name
 from schemas.errors import DependencyError, HistoryError
 
 _SOURCE = (Path(__file__).parent / "functions.lua").read_text()
@@ -50,6 +52,7 @@ class RedisHistoryStore:
         namespace: First part of every key.
         timeout_s: Limit of one call.
         recent_scores: Fraud scores kept per customer for lookups.
+        options: Encryption and login, from `infra.access`.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RedisHistoryStore:
         namespace: str = "tg",
         timeout_s: float = 5.0,
         recent_scores: int = 10,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         # A pooled connection that a restarted server has closed says so at its next use: once more, at
         # once, on a new one. What ran into the time limit is not tried again here.
@@ -70,11 +74,12 @@ class RedisHistoryStore:
             socket_connect_timeout=timeout_s,
             health_check_interval=15,
             retry=retry,
+            **(options or {}),
         )
         # Neither password: one may stand before the host, one among the options.
         self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://").split("?")[0]
         self._partitions = partitions
-        self._namespace = namespace
+        self._namespace = self.namespace = namespace
         self._recent_scores = recent_scores
         self._loading = asyncio.Lock()
 
@@ -140,6 +145,8 @@ class RedisHistoryStore:
         owner = secrets.token_hex(8)
         flat = await self._fcall("tidegate_acquire", [self._key(partition, "meta")], [owner, VERSION])
         meta = _text(dict(zip(flat[::2], flat[1::2], strict=True)))
+        # Behind the lease: nobody else adds to it any more.
+        erased = _text(await self._call(lambda: self._redis.hgetall(self._key(partition, "erased"))))
         return Lease(
             partition=partition,
             epoch=int(meta["epoch"]),
@@ -147,6 +154,7 @@ class RedisHistoryStore:
             next_offsets=_next_offsets(meta),
             watermark_ms=int(meta.get("watermark", 0)),
             swept_day=int(meta.get("swept", -1)),
+            erased={name: int(until) for name, until in erased.items()},
         )
 
     async def load(
@@ -201,6 +209,11 @@ class RedisHistoryStore:
         for entity in commit.entities:
             keys.append(self._entity_key(p, (entity.entity, entity.code)))
             args += ["S" if entity.replaced else "P", len(keys), entity.value]
+        for customer_id, until_ms in commit.erased.items():
+            for kind in ("h", "s", "c", "p"):
+                args += ["D", key(kind, customer_id)]
+            keys.append(self._key(p, "erased"))
+            args += ["E", len(keys), customer_id, erased_name(customer_id), until_ms]
         answer: bytes = await self._fcall("tidegate_apply", keys, args)
         return Outcome(answer.decode().lower())
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,12 +22,21 @@ class LogTail:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one look.
         committed_only: Pass over what was published in a transaction that was not committed.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 30.0, committed_only: bool = False) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        timeout_s: float = 30.0,
+        committed_only: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._committed_only = committed_only
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._options = dict(options or {})
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
         self._closing: asyncio.Future[None] | None = None
@@ -46,6 +56,7 @@ class LogTail:
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
             isolation_level="read_committed" if self._committed_only else "read_uncommitted",
+            **self._options,
         )
         try:
             await consumer.start()

@@ -1,9 +1,21 @@
 """Logs: structured, JSON unless a person is watching."""
 
 import logging
+import signal
 import sys
 
 import structlog
+
+
+def level_by_signal(level: str, style: str) -> None:
+    """SIGUSR1 shows everything, SIGUSR2 as much as configured: in a running process, from outside."""
+    for number, chosen in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, level)):
+        signal.signal(number, lambda *_, chosen=chosen: _change(chosen, style))
+
+
+def _change(level: str, style: str) -> None:
+    configure(level, style)
+    structlog.get_logger().warning("log level changed", to=level)
 
 
 def configure(level: str = "info", style: str = "auto") -> None:

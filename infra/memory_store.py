@@ -5,9 +5,11 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from features.codec import HEADER
 from features.ports import Commit, CustomerState, Lease, Outcome
+from schemas.erasure import erased_name
 from schemas.errors import HistoryError
 
 
@@ -24,6 +26,7 @@ class _Partition:
     churn: dict[str, bytes] = field(default_factory=dict)
     profiles: dict[str, bytes] = field(default_factory=dict)
     entities: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    erased: dict[str, int] = field(default_factory=dict)
 
 
 class MemoryHistoryStore:
@@ -39,7 +42,13 @@ class MemoryHistoryStore:
         state.epoch += 1
         state.owner = secrets.token_hex(8)
         return Lease(
-            partition, state.epoch, state.owner, dict(state.next_offsets), state.watermark_ms, state.swept_day
+            partition,
+            state.epoch,
+            state.owner,
+            dict(state.next_offsets),
+            state.watermark_ms,
+            state.swept_day,
+            dict(state.erased),
         )
 
     async def load(
@@ -85,6 +94,18 @@ class MemoryHistoryStore:
             key = (entity.entity, entity.code)
             kept = b"" if entity.replaced else state.entities.get(key, b"")
             state.entities[key] = kept + entity.value
+        for customer_id, until_ms in commit.erased.items():
+            parts: tuple[dict[str, Any], ...] = (
+                state.histories,
+                state.last_event_ms,
+                state.scores,
+                state.churn,
+                state.profiles,
+            )
+            for part in parts:
+                part.pop(customer_id, None)
+            name = erased_name(customer_id)
+            state.erased[name] = max(until_ms, state.erased.get(name, -1))
         state.next_offsets[commit.source] = commit.next_offset
         state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
         state.swept_day = max(state.swept_day, commit.swept_day)

@@ -1,42 +1,203 @@
 """Prometheus metrics of the worker. No label ever names a customer."""
 
 import time
-from collections.abc import Iterator
+from collections import Counter as Count
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import permutations, product
+from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
+from infra.bulk_histogram import BulkCounter, BulkHistogram
+from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
+from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
+from schemas.dead_letter import ReasonCode
+
+_STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
+_PROBA = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+# Shown as zeros from the first scrape on: a rate does not see what a series begins with.
+_KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
+_KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
 
 class WorkerMetrics:
     """An observer of the stream that Prometheus can read."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
-        self._step = Counter("tidegate_step_seconds_total", "Time spent by step.", ["step"], registry=r)
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+        GCCollector(registry=r)
+        self.dependencies = DependencyMetrics(r)
+        self.redis = RedisMetrics(r)
+        self.models = ModelMetrics(r)
+        self._step = Histogram(
+            "tidegate_step_seconds",
+            "Time of one step of a chunk: parse, load, score, encode, publish, pack, commit.",
+            ["step"],
+            buckets=_STEP_S,
+            registry=r,
+        )
+        self._latency = BulkHistogram(
+            "tidegate_event_latency_seconds",
+            "From the broker's timestamp of a transaction to its score being published and its state kept.",
+            _LATENCY_S,
+            r,
+        )
         self._records = Counter(
             "tidegate_records_total", "Records of committed chunks.", ["topic"], registry=r
         )
         self._size = Histogram(
-            "tidegate_chunk_records",
-            "Records of one chunk.",
-            ["topic"],
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000),
-            registry=r,
+            "tidegate_chunk_records", "Records of one chunk.", ["topic"], buckets=_CHUNK, registry=r
         )
         self._outcomes = Counter(
-            "tidegate_events_total", "Events by what became of them.", ["outcome"], registry=r
+            "tidegate_events_total",
+            "Events by what became of them: transactions scored, late, duplicate, forwarded; "
+            "labels labelled; customers swept, profiled. A late one is a scored one too.",
+            ["outcome"],
+            registry=r,
         )
-        self._refused = Counter("tidegate_dead_letters_total", "Refused messages.", ["reason"], registry=r)
+        self._refused = Counter(
+            "tidegate_dead_letters_total", "Messages refused, by reason.", ["reason"], registry=r
+        )
         self._retries = Counter("tidegate_retries_total", "Calls tried again.", ["dependency"], registry=r)
-        self._leases = Counter("tidegate_lease_changes_total", "Changes of leases.", ["change"], registry=r)
+        self._leases = Counter(
+            "tidegate_lease_changes_total",
+            "Changes of leases: acquired, fenced, rolled_back, already_applied.",
+            ["change"],
+            registry=r,
+        )
+        self._cache = Counter(
+            "tidegate_cache_lookups_total",
+            "Customers looked up in the cached histories, by result: hit, miss.",
+            ["result"],
+            registry=r,
+        )
+        self._labels = Counter(
+            "tidegate_labels_total",
+            "Labels put into histories, with what the model in use decides of the labelled transaction: "
+            "allow, review, block; none where a label names no transaction.",
+            ["label", "decision"],
+            registry=r,
+        )
+        self._decisions = Counter(
+            "tidegate_fraud_decisions_total", "Fraud scores by decision.", ["decision"], registry=r
+        )
+        self._amount = Counter(
+            "tidegate_fraud_alerted_amount_total",
+            "Sum of the amounts of transactions to review or block, in units of the currency.",
+            ["decision", "currency"],
+            registry=r,
+        )
+        self._reasons = Counter(
+            "tidegate_fraud_reasons_total",
+            "Fraud alerts by the feature of their first reason.",
+            ["feature"],
+            registry=r,
+        )
+        self._alerts = Counter("tidegate_alerts_total", "Alerts.", ["kind", "severity"], registry=r)
+        self._fraud = BulkHistogram("tidegate_fraud_score", "Fraud scores.", _PROBA, r)
+        self._churn = BulkHistogram("tidegate_churn_probability", "Churn probabilities.", _PROBA, r)
+        self._bands = Counter(
+            "tidegate_churn_scores_total",
+            "Churn scores by band and by what made them: event, sweep.",
+            ["band", "trigger"],
+            registry=r,
+        )
+        self._moves = Counter(
+            "tidegate_churn_moves_total", "Customers who changed band.", ["before", "after"], registry=r
+        )
+        self._at_risk = Counter(
+            "tidegate_churn_value_at_risk_total",
+            "Sum of value at risk over churn scores, by band: a customer counts once a day.",
+            ["band"],
+            registry=r,
+        )
+        self._vectors = Counter("tidegate_feature_vectors_total", "Feature vectors scored.", registry=r)
+        self._unknown = BulkCounter(
+            "tidegate_feature_unknown", "Vectors in which a feature is unknown.", "feature", r
+        )
         self._next = Gauge(
             "tidegate_next_offset", "Next offset to process.", ["topic", "partition"], registry=r
         )
+        self._lag = Gauge(
+            "tidegate_lag_records",
+            "Records in the log that are not processed yet.",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self._age = Gauge(
+            "tidegate_oldest_unprocessed_age_seconds",
+            "Age of the oldest record that is not processed, by the broker's timestamp; 0 for none.",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self._watermark = Gauge(
+            "tidegate_watermark_timestamp_seconds",
+            "Newest event time accepted in a partition.",
+            ["partition"],
+            registry=r,
+        )
+        self._partitions = Gauge("tidegate_partitions", "Partitions of the transactions topic.", registry=r)
+        self._owned = Gauge(
+            "tidegate_partitions_owned", "Partitions whose lease this worker has.", registry=r
+        )
+        self._loop = Histogram(
+            "tidegate_loop_delay_seconds",
+            "How late the event loop wakes up what is due.",
+            buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+            registry=r,
+        )
+        self._shown: set[tuple[str, int]] = set()
+        for change in _KNOWN_LEASE_CHANGES:
+            self._leases.labels(change)
+        for outcome in _KNOWN_OUTCOMES:
+            self._outcomes.labels(outcome)
+        for decision in DECISIONS:
+            self._decisions.labels(decision)
+        for band in BANDS:
+            self._at_risk.labels(band)
+        for dependency in ("kafka", "redis"):
+            self._retries.labels(dependency)
+        for result in ("hit", "miss"):
+            self._cache.labels(result)
+        for reason in get_args(ReasonCode):
+            self._refused.labels(reason)
+        for label, decision in product(("fraud", "genuine"), DECISIONS):
+            self._labels.labels(label, decision)
+        for decision in DECISIONS[1:]:
+            self._alerts.labels("fraud", decision)
+        for before, after in permutations(BANDS, 2):
+            self._moves.labels(before, after)
+        for band, trigger in product(BANDS, ("event", "sweep")):
+            self._bands.labels(band, trigger)
+        for band in BANDS[1:]:
+            self._alerts.labels("churn", band)
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
         start_http_server(port, addr=host, registry=self.registry)
+
+    def use(self, models: Models, partitions: int) -> None:
+        """Show what this worker scores with, and of how many partitions."""
+        self.models.show(models)
+        self._unknown.use(models.engine.names)
+        self._partitions.set(partitions)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -45,7 +206,7 @@ class WorkerMetrics:
         try:
             yield
         finally:
-            self._step.labels(name).inc(time.perf_counter() - started)
+            self._step.labels(name).observe(time.perf_counter() - started)
 
     def chunk(self, topic: str, records: int) -> None:
         """A chunk was committed."""
@@ -72,3 +233,84 @@ class WorkerMetrics:
     def progress(self, topic: str, partition: int, next_offset: int) -> None:
         """How far a partition is."""
         self._next.labels(topic, str(partition)).set(next_offset)
+
+    def cache(self, lookups: int, misses: int) -> None:
+        """Histories were looked up."""
+        self._cache.labels("hit").inc(lookups - misses)
+        self._cache.labels("miss").inc(misses)
+
+    def label(self, name: str, decision: str) -> None:
+        """A label was put into a history; `decision` is what the model in use says of its transaction."""
+        self._labels.labels(name, decision).inc()
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        """Transactions were scored and are part of the state."""
+        status, X = chunk.features.status, chunk.features.X
+        accepted = status == ACCEPTED
+        count = int(np.count_nonzero(accepted))
+        if count < len(status):
+            X = X[accepted]
+        self.outcome("scored", count)
+        self.outcome("late", int(np.count_nonzero(chunk.features.flags & FLAG_LATE)))
+        self.outcome("duplicate", int(np.count_nonzero(status == DUPLICATE)))
+        published_s = np.array(published_ms, dtype=np.float64)[accepted] / 1000
+        self._latency.observe(time.time() - published_s[published_s > 0])
+        self._fraud.observe(chunk.fraud)
+        self._vectors.inc(count)
+        # A product of matrices: summing booleans along an axis takes ten times as long.
+        unknown = np.ones(len(X), dtype=np.float32) @ np.isnan(X)
+        self._unknown.inc(unknown.astype(np.int64))
+        for decision, times in enumerate(np.bincount(chunk.decisions[accepted], minlength=len(DECISIONS))):
+            if times:
+                self._decisions.labels(DECISIONS[decision]).inc(int(times))
+            if times and decision:
+                self._alerts.labels("fraud", DECISIONS[decision]).inc(int(times))
+        amounts: defaultdict[tuple[int, str], float] = defaultdict(float)
+        for row in chunk.reasons:
+            transaction = events.transactions[row]
+            amounts[int(chunk.decisions[row]), transaction.currency] += float(transaction.amount)
+        for (decision, currency), amount in amounts.items():
+            self._amount.labels(DECISIONS[decision], currency).inc(amount)
+        for feature, times in Count(r[0]["feature"] for r in chunk.reasons.values() if r).items():
+            self._reasons.labels(feature).inc(times)
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        """Customers were rescored for churn."""
+        if not results:
+            return
+        self._churn.observe(np.array([result.proba for result in results]))
+        at_risk = [0.0] * len(BANDS)
+        for result in results:
+            at_risk[result.band] += max(0.0, result.value_at_risk)
+        for band, value in enumerate(at_risk):
+            self._at_risk.labels(BANDS[band]).inc(value)
+        for (after, before), count in Count((r.band, max(0, r.band_before)) for r in results).items():
+            band_name = BANDS[after]
+            self._bands.labels(band_name, trigger).inc(count)
+            if after != before:
+                self._moves.labels(BANDS[before], band_name).inc(count)
+            if after > before:
+                self._alerts.labels("churn", band_name).inc(count)
+
+    def backlog(self, behind: Mapping[tuple[str, int], tuple[int, float]]) -> None:
+        """Records not processed and the age of the oldest in seconds, of all partitions of this worker."""
+        for topic, partition in self._shown - behind.keys():
+            for gauge in (self._lag, self._age, self._next):
+                # A partition that moved to another worker is that one's to show.
+                gauge.remove(topic, str(partition))
+        for (topic, partition), (records, age_s) in behind.items():
+            self._lag.labels(topic, str(partition)).set(records)
+            self._age.labels(topic, str(partition)).set(age_s)
+        self._shown = set(behind)
+
+    def owned(self, watermarks_ms: Mapping[int, int]) -> None:
+        """Partitions whose lease this worker has, with the newest event time of each; 0 for none."""
+        self._owned.set(len(watermarks_ms))
+        self._watermark.clear()
+        for partition, watermark_ms in watermarks_ms.items():
+            if watermark_ms:
+                self._watermark.labels(str(partition)).set(watermark_ms / 1000)
+
+    def loop_delay(self, seconds: float) -> None:
+        """The event loop was late."""
+        self._loop.observe(seconds)

@@ -24,7 +24,8 @@ def settings_of(classes: Iterable[tuple[str, type[BaseSettings]]]) -> list[Setti
             variable = f"TIDEGATE_{name.upper()}"
             used_by = f"{found[variable].used_by}, {program}" if variable in found else program
             meaning = found[variable].meaning if variable in found else field.description or ""
-            found[variable] = Setting(variable, str(field.default), meaning, used_by)
+            default = field.get_default(call_default_factory=True)
+            found[variable] = Setting(variable, "" if default is None else str(default), meaning, used_by)
     return list(found.values())
 
 

@@ -1,6 +1,8 @@
 """Topics on the broker, made as `schemas.topics` says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -24,11 +26,15 @@ class TopicsAdmin:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of one request.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, bootstrap: str, *, timeout_s: float = 10.0, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
+        self._options = dict(options or {})
 
     async def create(self, partitions: int, replication: int = 1) -> list[TopicState]:
         """Create the topics that are missing.
@@ -129,7 +135,9 @@ class TopicsAdmin:
 
     async def _client(self) -> AIOKafkaAdminClient:
         client = AIOKafkaAdminClient(
-            bootstrap_servers=self._bootstrap, request_timeout_ms=int(self._timeout_s * 1000)
+            bootstrap_servers=self._bootstrap,
+            request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
         )
         try:
             await client.start()

@@ -6,7 +6,8 @@ fences that owner off in Kafka, as its lease is fenced off in the store. Needs A
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
@@ -27,10 +28,19 @@ class TransactionalProducer(BatchProducer):
         prefix: Of the transactional ids; one for each group and namespace.
         timeout_s: Limit of one `publish`.
         last_topic: See `BatchProducer`.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, *, prefix: str, timeout_s: float = 30.0, last_topic: str = "") -> None:
-        super().__init__(bootstrap, timeout_s=timeout_s, last_topic=last_topic)
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        prefix: str,
+        timeout_s: float = 30.0,
+        last_topic: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(bootstrap, timeout_s=timeout_s, last_topic=last_topic, options=options)
         self._prefix = prefix
         self._producers: dict[int, AIOKafkaProducer] = {}
 
@@ -54,6 +64,7 @@ class TransactionalProducer(BatchProducer):
             max_batch_size=BATCH_BYTES,
             max_request_size=4 * BATCH_BYTES,
             request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
         )
         try:
             async with asyncio.timeout(self._timeout_s):

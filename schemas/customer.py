@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from schemas.fields import CountryCode, Identifier, Message, Moment
+from schemas.fields import CountryCode, Identifier, Message, Moment, Part
 
 Contact = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Customer(Message):
-    """A profile. Contact data is personal data: accepted, and not kept by the worker."""
+    """A profile. Contact data is personal data: kept encrypted, or not at all where there is no key."""
 
     customer_id: Identifier
     updated_at: Moment | None = None
@@ -31,8 +31,16 @@ class Customer(Message):
 CONTACT_FIELDS = frozenset({"name", "email", "phone", "address"})
 
 
+class SealedContact(Part):
+    """Contact data under a key of its own, which is wrapped by a master key."""
+
+    key: str = Field(description="Name of the master key.")
+    wrapped: str
+    fields: dict[str, str]
+
+
 class Profile(Message):
-    """What the worker keeps of a `Customer`: no contact data."""
+    """What the worker keeps of a `Customer`: contact data only sealed."""
 
     customer_id: Identifier
     updated_at: Moment | None = None
@@ -41,3 +49,4 @@ class Profile(Message):
     country: CountryCode | None = None
     segment: str | None = None
     income: Decimal | None = None
+    contact: SealedContact | None = None

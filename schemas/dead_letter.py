@@ -40,7 +40,7 @@ class DeadLetter(Message):
     published_at: Moment | None = Field(default=None, description="The broker's time of the refused message.")
     key: str | None = None
     payload: str | None = Field(
-        description="The message's bytes, card numbers masked; null for a null value."
+        description="The message's bytes, card numbers masked; null for a null value and for profiles."
     )
     payload_encoding: Literal["utf-8", "base64"] = "utf-8"
     payload_bytes: int = Field(ge=0, description="Length before cutting.")

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
+from schemas.erasure import Erasure
 from schemas.fields import Message
 from schemas.label import Label
 from schemas.score import Alert, ChurnScore, FraudScore
@@ -45,6 +46,8 @@ LABELS = Topic("labels", Label, "in", "Fraud labels and churn outcomes, when kno
 CUSTOMERS = Topic(
     "customers", Customer, "in", "Customer profiles.", config=MappingProxyType({"cleanup.policy": "compact"})
 )
+# Longer than every log it erases from: a replay must know of it.
+ERASURES = Topic("erasures", Erasure, "in", "Requests to erase a customer.", config=_kept(400))
 FRAUD_SCORES = Topic("scores.fraud", FraudScore, "out", "One score per transaction.", config=_kept(90))
 CHURN_SCORES = Topic("scores.churn", ChurnScore, "out", "Recomputed churn probabilities.", config=_kept(90))
 ALERTS = Topic("alerts", Alert, "out", "What a person should look at.", config=_kept(90))
@@ -52,4 +55,4 @@ DEAD_LETTERS = Topic(
     "transactions.dlq", DeadLetter, "out", "What could not be accepted, with the reason.", config=_kept(90)
 )
 
-TOPICS = (TRANSACTIONS, LABELS, CUSTOMERS, FRAUD_SCORES, CHURN_SCORES, ALERTS, DEAD_LETTERS)
+TOPICS = (TRANSACTIONS, LABELS, CUSTOMERS, ERASURES, FRAUD_SCORES, CHURN_SCORES, ALERTS, DEAD_LETTERS)

@@ -5,11 +5,11 @@ from typing import Any
 
 import faust
 
-from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
+from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
 from stream_app.transport import Chunk
 from stream_app.worker import Worker
 
-INPUTS = (TRANSACTIONS, LABELS, CUSTOMERS)
+INPUTS = (TRANSACTIONS, LABELS, CUSTOMERS, ERASURES)
 
 
 def add_agents(app: faust.App, worker: Callable[[], Worker]) -> None:

@@ -19,11 +19,16 @@ from faust.types import TP
 import stream_app.transport as transport
 from features.engine import Engine
 from features.entities import entity_features
+from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
+from infra.contact_vault import ContactVault, LocalMasterKeys
 from infra.history_store import RedisHistoryStore
+from infra.key_ring import data_keys
 from infra.log_tail import LogTail
+from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
 from infra.partitioning import partition_for
+from infra.spans import score_span
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
 from models.pipeline import Models
@@ -36,6 +41,8 @@ from stream_app.liveness import Liveness
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
+from stream_app.side_inputs import Seal
+from stream_app.vitals import Vitals
 from stream_app.worker import LogRange, Worker
 
 _log = structlog.get_logger()
@@ -87,15 +94,17 @@ class _FaustLog:
         offset: int | None = self._app.consumer.delivered(topic, partition)
         return offset
 
-    def at_end(self, topic: str, partition: int) -> bool:
-        return bool(self._app.consumer.at_end(topic, partition))
+    def end(self, topic: str, partition: int) -> int | None:
+        offset: int | None = self._app.consumer.end(topic, partition)
+        return offset
 
 
-def create_faust_app(settings: WorkerSettings) -> faust.App:
+def create_faust_app(settings: WorkerSettings, kafka: KafkaAccess | None = None) -> faust.App:
     """The Faust application, without its worker."""
     return faust.App(
         settings.group,
         broker=";".join(f"{transport.SCHEME}://{host.strip()}" for host in settings.bootstrap.split(",")),
+        broker_credentials=_credentials(kafka or KafkaAccess()),
         store="memory://",
         datadir=os.path.join(tempfile.gettempdir(), "tidegate-faust"),
         autodiscover=False,
@@ -111,6 +120,19 @@ def create_faust_app(settings: WorkerSettings) -> faust.App:
         broker_request_timeout=max(60.0, settings.session_timeout_s),
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.instance_id or None,
+    )
+
+
+def _credentials(kafka: KafkaAccess) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    context, login = kafka.context(), kafka.login()
+    if login is None:
+        return None if context is None else faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=login[0],
+        password=login[1],
+        ssl_context=context,
+        mechanism=kafka.kafka_sasl_mechanism,
     )
 
 
@@ -124,24 +146,36 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kafka, redis = from_environment()
+    for use, path in (*kafka.certificates(), *redis.certificates()):
+        metrics.dependencies.certificate(use, expires(path))
     retry = Retry(settings.retry_first_s, settings.retry_most_s, settings.give_up_s, metrics.retry)
-    store = RedisHistoryStore(
+    store = MeasuredHistoryStore(
         settings.redis_url,
+        metrics.dependencies,
         namespace=settings.namespace,
         timeout_s=settings.redis_timeout_s,
         recent_scores=settings.recent_scores,
+        options=redis.options(settings.redis_url),
     )
-    producer = _producer(settings)
+    producer = MeasuredProducer(_producer(settings, kafka), metrics.dependencies)
     tail = LogTail(
-        settings.bootstrap, timeout_s=settings.publish_timeout_s, committed_only=settings.transactions
+        settings.bootstrap,
+        timeout_s=settings.publish_timeout_s,
+        committed_only=settings.transactions,
+        options=kafka.options(),
     )
+    admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
         engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
+        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
-        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail)
+        partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
+        metrics.use(models, partitions)
         delivery = Delivery(
             store,
             producer,
@@ -150,9 +184,14 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             Placement(partitions, partition_for),
             lambda: to_rfc3339(datetime.now(UTC)),
             _crash_at(settings.crash_point),
+            score_span("tidegate-worker") if settings.tracing else lambda headers: headers,
         )
-        check_log = _log_check(store, TopicsAdmin(settings.bootstrap))
-        return await _run(settings, delivery, models, producer, tail, check_log, stop)
+        check_log = _log_check(store, admin)
+
+        async def vitals(worker: Worker) -> None:
+            await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
+
+        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop, seal)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -162,7 +201,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         await _close(tail.stop(), producer.stop(), store.close())
 
 
-def _producer(settings: WorkerSettings) -> BatchProducer:
+def _producer(settings: WorkerSettings, kafka: KafkaAccess) -> BatchProducer:
     # Fraud scores last: where an output partition holds one, it holds all that came with it.
     if settings.transactions:
         return TransactionalProducer(
@@ -170,9 +209,13 @@ def _producer(settings: WorkerSettings) -> BatchProducer:
             prefix=f"{settings.group}-{settings.namespace}",
             timeout_s=settings.publish_timeout_s,
             last_topic=FRAUD_SCORES.name,
+            options=kafka.options(),
         )
     return BatchProducer(
-        settings.bootstrap, timeout_s=settings.publish_timeout_s, last_topic=FRAUD_SCORES.name
+        settings.bootstrap,
+        timeout_s=settings.publish_timeout_s,
+        last_topic=FRAUD_SCORES.name,
+        options=kafka.options(),
     )
 
 
@@ -181,11 +224,11 @@ async def _wait_for_dependencies(
     retry: Retry,
     stop: asyncio.Event,
     store: RedisHistoryStore,
-    producer: BatchProducer,
+    producer: MeasuredProducer,
     tail: LogTail,
+    admin: TopicsAdmin,
 ) -> int:
     """Wait for Redis and Kafka and check that they fit; returns the number of partitions."""
-    admin = TopicsAdmin(settings.bootstrap)
     await retry.until_done("redis", store.ping, stop)
     if settings.create_topics:
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
@@ -204,12 +247,14 @@ async def _run(
     settings: WorkerSettings,
     delivery: Delivery,
     models: Models,
-    producer: BatchProducer,
+    producer: MeasuredProducer,
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
+    vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
+    seal: Seal | None,
 ) -> int:
-    app = create_faust_app(settings)
+    app = create_faust_app(settings, from_environment()[0])
 
     async def published_upto(partition: int) -> int:
         # First: it ends what the owner before left open, which decides whether that counts.
@@ -229,6 +274,7 @@ async def _run(
         published_upto=published_upto,
         chunk_records=settings.chunk_records,
         entities=models.engine.entities,
+        seal=seal,
     )
     app.positions = worker
     app.fetch_wait_ms = settings.fetch_wait_ms
@@ -245,6 +291,7 @@ async def _run(
     tasks = [
         asyncio.ensure_future(_start(app, worker, models)),
         asyncio.ensure_future(liveness.run(settings.session_timeout_s / 4)),
+        asyncio.ensure_future(vitals(worker)),
     ]
     ended = [
         asyncio.ensure_future(stop.wait()),
@@ -286,6 +333,14 @@ async def _close(*parts: Awaitable[None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LEAST_STOP_S):
             await asyncio.gather(*parts, return_exceptions=True)
+
+
+async def _show_redis(store: RedisHistoryStore, metrics: WorkerMetrics) -> None:
+    try:
+        metrics.redis.show(await store.info())
+    except DependencyError:
+        metrics.redis.show(None)
+        raise
 
 
 def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:

@@ -7,8 +7,9 @@ from schemas.dead_letter import describe_payload
 from schemas.errors import EventError
 from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
 from schemas.parse import dump
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import CUSTOMERS, DEAD_LETTERS
 from stream_app.ports import Outgoing
+from stream_app.trace import trace_context
 
 MAX_KEY_BYTES = 1024
 
@@ -25,9 +26,18 @@ def dead_letter(record: Any, refused: EventError) -> Outgoing:
         "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
         "published_at": _moment(record.timestamp),
         "key": _key_text(record.key),
-        **describe_payload(record.value),
+        **_payload(record),
     }
-    return Outgoing(DEAD_LETTERS.name, record.partition, _masked(record.key), dump(letter))
+    return Outgoing(
+        DEAD_LETTERS.name, record.partition, _masked(record.key), dump(letter), trace_context(record.headers)
+    )
+
+
+def _payload(record: Any) -> dict[str, object]:
+    if record.topic != CUSTOMERS.name or record.value is None:
+        return describe_payload(record.value)
+    # Contact data, perhaps in a form that nobody can tell: it is at the source, for who may see that.
+    return {"payload": None, "payload_bytes": len(record.value), "payload_truncated": True}
 
 
 def _moment(timestamp_ms: int | None) -> str | None:

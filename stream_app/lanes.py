@@ -29,6 +29,7 @@ class Lanes:
         self._chunk_records = chunk_records
         self._waiting: dict[_Key, deque[Chunk]] = {}
         self._running: dict[_Key, asyncio.Task[None]] = {}
+        self._under_way: dict[_Key, Chunk] = {}
 
     def submit(self, chunk: Chunk) -> None:
         """Put a chunk behind those of its partition."""
@@ -49,6 +50,11 @@ class Lanes:
     def is_idle(self, topic: str, partition: int) -> bool:
         """Whether nothing waits and nothing is under way."""
         return (topic, partition) not in self._running
+
+    def oldest(self, topic: str, partition: int) -> Chunk | None:
+        """The chunk under way, or the first that waits."""
+        key = (topic, partition)
+        return self._under_way.get(key) or next(iter(self._waiting.get(key, ())), None)
 
     async def close(self) -> None:
         """Drop what waits and cancel what is under way."""
@@ -71,6 +77,8 @@ class Lanes:
     async def _run(self, key: _Key) -> None:
         try:
             while waiting := self._waiting.get(key):
-                await self._handle(waiting.popleft())
+                self._under_way[key] = waiting.popleft()
+                await self._handle(self._under_way[key])
         finally:
+            self._under_way.pop(key, None)
             del self._running[key]

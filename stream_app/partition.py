@@ -29,6 +29,7 @@ class Partition:
         arena: Decoded histories.
         published_upto: For a topic the offset up to which its scores were published before.
         on_forget: Called when lease and cache are dropped.
+        erasures_read: Whether every erasure that was asked for before the lease is done.
     """
 
     def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
@@ -39,6 +40,7 @@ class Partition:
         self.arena = HistoryArena(cached_records)
         self.published_upto: dict[str, int] = {}
         self.on_forget: Callable[[int], None] = lambda number: None
+        self.erasures_read = False
         self._store = store
         self._cached_records = cached_records
         self._stored_bytes: dict[str, int] = {}
@@ -57,11 +59,16 @@ class Partition:
         """Drop lease and cache."""
         self.lease = None
         self.starts = {}
-        self.arena = HistoryArena(self._cached_records)
-        self._stored_bytes = {}
+        self.forget_histories()
         self.published_upto = {}
+        self.erasures_read = False
         self.on_forget(self.number)
         self._signal()
+
+    def forget_histories(self) -> None:
+        """Drop the cache only."""
+        self.arena = HistoryArena(self._cached_records)
+        self._stored_bytes = {}
 
     def require_lease(self) -> Lease:
         """The lease.
@@ -79,8 +86,11 @@ class Partition:
             return None
         return self.lease.next_offsets.get(topic, self.starts.get(topic))
 
-    async def load(self, customer_ids: Sequence[str]) -> None:
+    async def load(self, customer_ids: Sequence[str]) -> int:
         """Bring the histories of customers into the arena; Redis is asked only for those not there.
+
+        Returns:
+            How many were not.
 
         Raises:
             DependencyError: The store does not answer.
@@ -95,6 +105,7 @@ class Partition:
             for customer_id, stored in zip(missing, histories, strict=True):
                 self.arena.put(customer_id, decode(stored))
                 self._stored_bytes[customer_id] = len(stored or b"")
+        return len(missing)
 
     def is_published(self, offset: int) -> bool:
         """Whether what follows from a transaction of this offset is on the output topics already."""

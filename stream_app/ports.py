@@ -5,15 +5,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from models.pipeline import ChurnResult, Events, ScoredChunk
+
+Headers = tuple[tuple[str, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to publish."""
+    """One message to publish.
+
+    Attributes:
+        headers: The trace context of what it came from.
+    """
 
     topic: str
     partition: int
     key: bytes | None
     value: bytes
+    headers: Headers = ()
 
 
 class Publisher(Protocol):
@@ -63,4 +72,20 @@ class Observer(Protocol):
 
     def progress(self, topic: str, partition: int, next_offset: int) -> None:
         """How far a partition is."""
+        ...
+
+    def cache(self, lookups: int, misses: int) -> None:
+        """Histories were looked up in the cache."""
+        ...
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        """Transactions were scored and are part of the state; row `i` was published at `published_ms[i]`."""
+        ...
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        """Customers were rescored for churn, because of an `event` or a `sweep`."""
+        ...
+
+    def label(self, name: str, decision: str) -> None:
+        """A label was put into a history; `decision` is what the model in use says of its transaction."""
         ...

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.definitions import DAY_MS
-from features.kernels import DUPLICATE, FLAG_LATE
+from features.kernels import DUPLICATE
 from features.ports import (
     Commit,
     EntityChange,
@@ -32,8 +32,9 @@ from schemas.transaction import Transaction
 from stream_app.dead_letter import dead_letter
 from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, group_rows
-from stream_app.ports import Observer, Outgoing, Publisher
+from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import Retry
+from stream_app.trace import trace_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Delivery:
     Attributes:
         clock: RFC 3339 text of now; stamps `scored_at` and decides nothing.
         crash: Called with the name of each point at which a crash is worth testing.
+        trace: Makes the trace context of a score from that of its transaction.
     """
 
     store: HistoryStore
@@ -60,6 +62,7 @@ class Delivery:
     placement: Placement
     clock: Callable[[], str]
     crash: Callable[[str], None] = field(default=lambda point: None)
+    trace: Callable[[Headers], Headers] = field(default=lambda headers: headers)
 
     async def publish(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
         """Publish, trying until the broker has it all."""
@@ -100,7 +103,7 @@ class Delivery:
         """
         try:
             with self.observer.step("load"):
-                await self.retry.until_done(
+                missing = await self.retry.until_done(
                     "redis", lambda: partition.load(customer_ids), partition.interrupted
                 )
         except LeaseLost:
@@ -109,6 +112,7 @@ class Delivery:
         except StoreRolledBack:
             self.observer.lease(Outcome.ROLLED_BACK.value)
             raise
+        self.observer.cache(len(customer_ids), missing)
 
     def misplaced(self, partition: Partition, customer_id: str) -> int | None:
         """The partition a customer belongs in, where it is not this one.
@@ -124,7 +128,9 @@ class Delivery:
     def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
         """The same record for the partition it belongs in."""
         self.observer.outcome("forwarded")
-        return Outgoing(record.topic, partition, customer_id.encode(), record.value)
+        return Outgoing(
+            record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
+        )
 
     def refuse(self, record: Any, refused: EventError) -> Outgoing:
         """A dead letter, counted."""
@@ -140,6 +146,8 @@ class Part:
         next_offset: Offset behind the last record.
         records: `records[i]` is what `transactions[i]` came from.
         outgoing: Dead letters and messages for other partitions.
+        erased_ms: Newest event of erased customers. Nothing of them is taken, but time goes on with them:
+            what happens to others must not depend on who was erased.
     """
 
     next_offset: int
@@ -147,6 +155,7 @@ class Part:
     amounts_minor: list[int] = field(default_factory=list)
     records: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    erased_ms: int = 0
 
 
 class TransactionProcessor:
@@ -213,7 +222,7 @@ class TransactionProcessor:
         with observer.step("pack"):
             accepted = scored.accepted.tolist()
             changes = _changes(partition, customer_ids, records, accepted, scored.churn)
-        watermark = int(records["time_ms"][scored.accepted].max(initial=0))
+        watermark = max(part.erased_ms, int(records["time_ms"][scored.accepted].max(initial=0)))
         await delivery.commit(
             partition,
             Commit(
@@ -230,8 +239,8 @@ class TransactionProcessor:
         if self._entities is not None:
             self._entities.committed(partition, counted)
         partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
-        observer.outcome("scored", len(accepted))
-        observer.outcome("late", int(((scored.features.flags & FLAG_LATE) > 0).sum()))
+        observer.scored(events, scored, [record.timestamp for record in part.records])
+        observer.churn(scored.churn, "event")
 
     def _sort(self, partition: Partition, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
@@ -249,6 +258,10 @@ class TransactionProcessor:
         if elsewhere is not None:
             part.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
             return 0
+        if partition.require_lease().is_erased(transaction.customer_id, event_time_ms):
+            part.erased_ms = max(part.erased_ms, event_time_ms)
+            self._delivery.observer.outcome("erased")
+            return event_time_ms
         part.transactions.append(transaction)
         part.amounts_minor.append(amount_minor)
         part.records.append(record)
@@ -273,6 +286,7 @@ class TransactionProcessor:
                 if not partition.is_published(record.offset):
                     outgoing.append(letter)
                 continue
+            headers = self._delivery.trace(trace_context(record.headers))
             source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             score = dump(
                 messages.fraud_score(
@@ -288,10 +302,10 @@ class TransactionProcessor:
             scores.setdefault(transaction.customer_id, []).append(score)
             if partition.is_published(record.offset):
                 continue
-            outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score))
+            outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
             if scored.decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
-                outgoing.append(Outgoing(ALERTS.name, number, key, alert))
+                outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
         if not partition.is_published(part.next_offset - 1):
             outgoing += churn_messages

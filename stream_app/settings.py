@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,6 +16,10 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     group: str = Field(default="tidegate", description="Kafka consumer group.")
+    instance_id: str = Field(
+        default="",
+        description="Name of this worker that stays over restarts; Kafka gives its partitions back to it.",
+    )
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
     partitions: int = Field(default=4, ge=1, description="Partitions of topics that the worker creates.")
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
@@ -52,6 +56,10 @@ class WorkerSettings(BaseSettings):
 
     silent_days: int = Field(default=7, ge=1, description="Silence after which the sweep rescores churn.")
     forget_days: int = Field(default=90, ge=1, description="Silence after which the sweep gives up.")
+    security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
+    data_keys: SecretStr = Field(
+        default=SecretStr(""), description="NAME:BASE64,...; empty: data-keys.json in TIDEGATE_SECURITY_DIR."
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port on loopback; 0: none.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics port.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -59,6 +67,9 @@ class WorkerSettings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: for people on a terminal, else JSON."
+    )
+    tracing: bool = Field(
+        default=False, description="Send spans by OpenTelemetry (extra `trace`; OTEL_* says where)."
     )
     # Test seam, documented in docs/operations.md: the process kills itself at a named point.
     crash_point: str = Field(default="", description="For fault tests: where to stop without a word.")

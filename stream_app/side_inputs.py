@@ -1,6 +1,6 @@
-"""Chunks of the two side inputs: labels join a customer's history, profiles are kept beside it."""
+"""Chunks of the side inputs: labels join a history, profiles are kept beside it, erasures end both."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +8,17 @@ import numpy as np
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.kernels import contains_transaction, retained_from
 from features.ports import Commit
-from features.record import LABEL_CODES, LABEL_KIND, Records, label_record
+from features.record import LABEL_CODES, LABEL_KIND, TRANSACTION_KIND, Records, label_record
 from features.tiles import find_fraud
-from schemas.customer import Customer, Profile
+from models.pipeline import DECISIONS, Models, decide
+from models.tree import Vector
+from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
+from schemas.erasure import Erasure, erased_name
 from schemas.errors import EventError
+from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import parse_message
-from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
+from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
 from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, newest_event_ms
 from stream_app.ports import Outgoing
@@ -22,6 +26,43 @@ from stream_app.processor import Delivery
 from stream_app.transport import Chunk
 
 _LOOK_AGAIN_S = 1.0
+
+
+class Order:
+    """Waits until what was in another topic's log is processed.
+
+    Args:
+        delivery: The shared steps.
+        log_end: Next offset of a topic's partition, as the broker knows it now.
+        passed: Whether nothing is left to process before an offset of it.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        log_end: Callable[[str, int], Awaitable[int]],
+        passed: Callable[[str, int, int], Awaitable[bool]],
+    ) -> None:
+        self._delivery = delivery
+        self._log_end = log_end
+        self._passed = passed
+
+    async def caught_up(self, partition: Partition, topic: str) -> bool:
+        """Wait for a topic; false when the partition was lost meanwhile."""
+        lease = partition.lease
+        if lease is None:
+            return False
+        end = await self._delivery.retry.until_done(
+            "kafka", lambda: self._log_end(topic, partition.number), partition.interrupted
+        )
+        while partition.lease is lease and not partition.interrupted.is_set():
+            if (partition.next_offset(topic) or 0) >= end:
+                return True
+            # The log may end with what is no record: a transaction's marker, a compacted one.
+            moved = await partition.moved(lease, _LOOK_AGAIN_S)
+            if not moved and await self._passed(topic, partition.number, end):
+                return True
+        return False
 
 
 class LabelProcessor:
@@ -32,39 +73,26 @@ class LabelProcessor:
 
     Args:
         delivery: The shared steps.
-        log_end: Next offset of the transactions partition, as the broker knows it now.
-        passed: Whether nothing is left to process before an offset of it.
+        order: Waits for other topics.
+        models: The models in use.
         entities: Are told of frauds.
     """
 
     def __init__(
         self,
         delivery: Delivery,
-        log_end: Callable[[int], Awaitable[int]],
-        passed: Callable[[int, int], Awaitable[bool]],
+        order: "Order",
+        models: Callable[[], Models],
         entities: EntityStage | None = None,
     ) -> None:
         self._delivery = delivery
-        self._log_end = log_end
-        self._passed = passed
+        self._order = order
+        self._models = models
         self._entities = entities
 
     async def ready(self, partition: Partition) -> bool:
         """Wait for the transactions; false when the partition was lost meanwhile."""
-        lease = partition.lease
-        if lease is None:
-            return False
-        end = await self._delivery.retry.until_done(
-            "kafka", lambda: self._log_end(partition.number), partition.interrupted
-        )
-        while partition.lease is lease and not partition.interrupted.is_set():
-            if (partition.next_offset(TRANSACTIONS.name) or 0) >= end:
-                return True
-            # The log may end with what is no record: a transaction's marker, a compacted one.
-            moved = await partition.moved(lease, _LOOK_AGAIN_S)
-            if not moved and await self._passed(partition.number, end):
-                return True
-        return False
+        return await self._order.caught_up(partition, TRANSACTIONS.name)
 
     async def process(self, partition: Partition, chunk: Chunk) -> None:
         """Append a chunk's labels to their customers' histories."""
@@ -84,11 +112,17 @@ class LabelProcessor:
                 outgoing.append(delivery.pass_on(record, label.customer_id, elsewhere))
         await delivery.load(partition, [label.customer_id for _, label in labels])
         appended: dict[str, list[Records]] = {}
+        added: list[tuple[str, Vector | None]] = []
         for record, label in labels:
             try:
                 if self._put(partition, label):
                     appended.setdefault(label.customer_id, []).append(label_record(label))
+                    added.append((label.label, self._vector(partition, label)))
             except EventError as refused:
+                # What it is about was erased: a dead letter would bring it back.
+                if partition.require_lease().is_erased(label.customer_id, 0):
+                    delivery.observer.outcome("erased")
+                    continue
                 outgoing.append(delivery.refuse(record, refused))
         counted = None
         if self._entities is not None:
@@ -114,6 +148,30 @@ class LabelProcessor:
             self._entities.committed(partition, counted)
         partition.advance(LABELS.name, chunk.next_offset)
         delivery.observer.outcome("labelled", sum(map(len, appended.values())))
+        for name, decision in self._decided(added):
+            delivery.observer.label(name, decision)
+
+    def _vector(self, partition: Partition, label: Label) -> Vector | None:
+        """The features of a labelled transaction, as of its own time; `None` where the label names none."""
+        if label.transaction_id is None:
+            return None
+        history = partition.arena.records(partition.arena.slot(label.customer_id))
+        named = history["transaction"] == label_record(label)["transaction"]
+        event = history[named & (history["kind"] == TRANSACTION_KIND)][:1]
+        return self._models().engine.compute(history, event, int(event["time_ms"][0]))
+
+    def _decided(self, labels: Sequence[tuple[str, Vector | None]]) -> Iterator[tuple[str, str]]:
+        """Each label with what the model in use decides of its transaction; `none` where there is none.
+
+        Computed again and not looked up: scores are not kept as long as a label takes.
+        """
+        vectors = [vector for _, vector in labels if vector is not None]
+        decisions = iter(())
+        if vectors:
+            fraud = self._models().fraud
+            decisions = iter(decide(fraud, fraud.predict_proba(np.stack(vectors))).tolist())
+        for name, vector in labels:
+            yield name, "none" if vector is None else DECISIONS[next(decisions)]
 
     def _put(self, partition: Partition, label: Label) -> bool:
         """Put a label into the cached history; false where it is already there."""
@@ -141,11 +199,21 @@ class LabelProcessor:
         return True
 
 
-class ProfileProcessor:
-    """Keeps the latest profile of each customer, without contact data."""
+Seal = Callable[[str, Mapping[str, str]], Awaitable[SealedContact]]
+"""Encrypts a customer's contact data; raises `DependencyError`."""
 
-    def __init__(self, delivery: Delivery) -> None:
+
+class ProfileProcessor:
+    """Keeps the latest profile of each customer; contact data sealed, or not at all.
+
+    Args:
+        delivery: The shared steps.
+        seal: Encrypts contact data; `None`: it is not kept.
+    """
+
+    def __init__(self, delivery: Delivery, seal: Seal | None = None) -> None:
         self._delivery = delivery
+        self._seal = seal
 
     async def process(self, partition: Partition, chunk: Chunk) -> None:
         """Store a chunk's profiles."""
@@ -163,8 +231,11 @@ class ProfileProcessor:
                     outgoing.append(delivery.refuse(record, refused))
                     continue
                 customer_id = customer.customer_id
-                kept = Profile.model_validate(customer.model_dump(include=set(Profile.model_fields)))
-                profile = kept.model_dump_json(exclude_none=True).encode()
+                updated_ms = to_epoch_ms(customer.updated_at) if customer.updated_at else record.timestamp
+                if partition.require_lease().is_erased(customer_id, updated_ms):
+                    delivery.observer.outcome("erased")
+                    continue
+                profile = await self._profile(partition, customer)
             elsewhere = delivery.misplaced(partition, customer_id)
             if elsewhere is None:
                 profiles[customer_id] = profile
@@ -182,3 +253,67 @@ class ProfileProcessor:
         )
         partition.advance(CUSTOMERS.name, chunk.next_offset)
         delivery.observer.outcome("profiled", len(profiles))
+
+    async def _profile(self, partition: Partition, customer: Customer) -> bytes:
+        kept = Profile.model_validate(customer.model_dump(include=set(Profile.model_fields) - {"contact"}))
+        contact = customer.model_dump(include=set(CONTACT_FIELDS), exclude_none=True)
+        seal = self._seal
+        if seal is not None and contact:
+            # The master key may be in another service: wait for it as for Redis and Kafka.
+            sealed = await self._delivery.retry.until_done(
+                "keys", lambda: seal(customer.customer_id, contact), partition.interrupted
+            )
+            kept = kept.model_copy(update={"contact": sealed})
+        return kept.model_dump_json(exclude_none=True).encode()
+
+
+class ErasureProcessor:
+    """Erases customers.
+
+    Everything else of a partition waits until the erasures that its log held when it was taken are done: so
+    a replay knows who was erased before it meets what they did.
+    """
+
+    def __init__(self, delivery: Delivery, order: Order) -> None:
+        self._delivery = delivery
+        self._order = order
+
+    async def ready(self, partition: Partition) -> bool:
+        """Wait for the erasures of the log; false when the partition was lost meanwhile."""
+        if not partition.erasures_read:
+            lease = partition.lease
+            if not await self._order.caught_up(partition, ERASURES.name) or partition.lease is not lease:
+                return False
+            partition.erasures_read = True
+        return True
+
+    async def process(self, partition: Partition, chunk: Chunk) -> None:
+        """Erase a chunk's customers."""
+        delivery = self._delivery
+        erased: dict[str, int] = {}
+        outgoing: list[Outgoing] = []
+        for record in chunk.records:
+            try:
+                erasure = parse_message(Erasure, record.value)
+            except EventError as refused:
+                outgoing.append(delivery.refuse(record, refused))
+                continue
+            customer_id = erasure.customer_id
+            right = delivery.placement.partition_for(customer_id, delivery.placement.partitions)
+            if right == partition.number:
+                erased[customer_id] = max(erasure.requested_at_ms, erased.get(customer_id, 0))
+            else:
+                outgoing.append(delivery.pass_on(record, customer_id, right))
+        await delivery.publish(partition, outgoing)
+        lease = partition.require_lease()
+        await delivery.commit(
+            partition,
+            Commit(ERASURES.name, lease.next_offsets.get(ERASURES.name), chunk.next_offset, erased=erased),
+        )
+        for customer_id, until_ms in erased.items():
+            name = erased_name(customer_id)
+            lease.erased[name] = max(until_ms, lease.erased.get(name, -1))
+        if erased:
+            partition.forget_histories()
+        partition.advance(ERASURES.name, chunk.next_offset)
+        delivery.observer.outcome("erased_customers", len(erased))

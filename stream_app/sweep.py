@@ -79,6 +79,7 @@ class Sweep:
         changes = [partition.change(result.customer_id, nothing) for result in results]
         await delivery.commit(partition, _commit(partition, histories=changes, churn=churn))
         delivery.observer.outcome("swept", len(results))
+        delivery.observer.churn(results, "sweep")
 
 
 def _commit(partition: Partition, **changes: Any) -> Commit:

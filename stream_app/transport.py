@@ -261,14 +261,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         """Next offset behind what was delivered of a partition; `None` while it is not sought."""
         return self._next.get(TP(topic, partition))
 
-    def at_end(self, topic: str, partition: int) -> bool:
-        """Whether everything of a partition was delivered, as of the last fetch."""
-        tp = TP(topic, partition)
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of a partition's log as the last fetch knew it; `None` before the first."""
         try:
-            end = self._thread._ensure_consumer().highwater(TopicPartition(topic, partition))
-        except IllegalStateError:
-            return False
-        return end is not None and self._next.get(tp, -1) >= end
+            offset: int | None = self.highwater(TP(topic, partition))
+        except (AssertionError, IllegalStateError):
+            # Taken away this moment.
+            return None
+        return offset
 
     def check(self) -> None:
         """Raise what ended the client's own tasks: Faust goes past the method that would.

@@ -12,14 +12,14 @@ from features.entities import EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
-from schemas.topics import LABELS, TRANSACTIONS
+from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.alignment import Alignment
 from stream_app.entity_stage import EntityStage
 from stream_app.lanes import Lanes
 from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
-from stream_app.side_inputs import LabelProcessor, ProfileProcessor
+from stream_app.side_inputs import ErasureProcessor, LabelProcessor, Order, ProfileProcessor, Seal
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 
@@ -72,8 +72,8 @@ class Log(Protocol):
         """Offset behind the last record the consumer gave out; `None` while it is not sought."""
         ...
 
-    def at_end(self, topic: str, partition: int) -> bool:
-        """Whether the consumer gave out everything, as of its last fetch."""
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
         ...
 
 
@@ -95,6 +95,7 @@ class Worker:
         published_upto: Callable[[int], Awaitable[int]],
         chunk_records: int = 2000,
         entities: Sequence[EntityFeature] = (),
+        seal: Seal | None = None,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -110,10 +111,10 @@ class Worker:
         self._transactions = TransactionProcessor(
             delivery, models, score_features=score_features, entities=self._entities
         )
-        self._labels = LabelProcessor(
-            delivery, self._transactions_end, self._transactions_passed, self._entities
-        )
-        self._profiles = ProfileProcessor(delivery)
+        order = Order(delivery, self._log_end, self._passed)
+        self._labels = LabelProcessor(delivery, order, models, self._entities)
+        self._profiles = ProfileProcessor(delivery, seal)
+        self._erasures = ErasureProcessor(delivery, order)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
         self._stop_event = asyncio.Event()
@@ -179,6 +180,8 @@ class Worker:
 
     async def _handle(self, chunk: Chunk) -> None:
         partition = self._partition(chunk.partition)
+        if chunk.topic != ERASURES.name and not await self._erasures.ready(partition):
+            return
         if chunk.topic == LABELS.name and not await self._labels.ready(partition):
             return
         async with partition.lock:
@@ -201,8 +204,11 @@ class Worker:
                 await self._sweep_if_due(partition)
         elif chunk.topic == LABELS.name:
             await self._labels.process(partition, chunk)
+        elif chunk.topic == ERASURES.name:
+            await self._erasures.process(partition, chunk)
         else:
             await self._profiles.process(partition, chunk)
+        _log.debug("chunk committed", topic=chunk.topic, partition=chunk.partition, upto=chunk.next_offset)
         self._delivery.observer.chunk(chunk.topic, len(chunk.records))
         self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
 
@@ -273,12 +279,9 @@ class Worker:
     async def _wait(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._delivery.retry.until_done(dependency, call, self._stop_event)
 
-    async def _transactions_end(self, number: int) -> int:
-        tp = (TRANSACTIONS.name, number)
+    async def _log_end(self, topic: str, number: int) -> int:
+        tp = (topic, number)
         return (await self._log.bounds([tp]))[tp][1]
-
-    async def _transactions_passed(self, number: int, offset: int) -> bool:
-        return await self._passed(TRANSACTIONS.name, number, offset)
 
     async def _passed(self, topic: str, partition: int, offset: int) -> bool:
         """Whether all records before an offset are processed: it may stand behind markers and gaps."""
@@ -312,7 +315,9 @@ class Worker:
         if self._partition(partition).lease is None:
             # Between two leases it holds the others, unless it is somebody else's now.
             return (topic, partition) not in self._log.assigned()
-        return self.lanes.is_idle(topic, partition) and self._log.at_end(topic, partition)
+        end, delivered = self._log.end(topic, partition), self._log.delivered(topic, partition)
+        done = end is not None and delivered is not None and delivered >= end
+        return done and self.lanes.is_idle(topic, partition)
 
     def check(self) -> None:
         """Raise what ended the Kafka client's own tasks, if anything did."""
@@ -325,6 +330,19 @@ class Worker:
     def reached(self, topic: str, partition: int) -> int | None:
         """Next offset to process; `None` where the partition is not ours."""
         return self._partition(partition).next_offset(topic)
+
+    def log_end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        return self._log.end(topic, partition)
+
+    def oldest_ms(self, topic: str, partition: int) -> int | None:
+        """The broker's timestamp of the oldest record that is held here unprocessed."""
+        chunk = self.lanes.oldest(topic, partition)
+        return None if chunk is None else int(chunk.records[0].timestamp)
+
+    def watermarks_ms(self) -> Mapping[int, int]:
+        """Newest event time of each partition that is ours."""
+        return {n: p.lease.watermark_ms for n, p in self._partitions.items() if p.lease is not None}
 
     def is_busy(self, topic: str, partition: int) -> bool:
         """Whether a lease is being taken, or a chunk is under way, if only to wait for a dependency."""

@@ -1,15 +1,18 @@
 """The API over a store in memory that holds what a worker would have written."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from httpx import ASGITransport, AsyncClient, Response
 
 from api.deps import Services
+from api.gate import Security
 from api.main import create_app
+from api.settings import ApiSettings
 from features.ports import Lease
 from infra.memory_store import MemoryHistoryStore
 from models.pipeline import Models
@@ -57,7 +60,13 @@ class Broken:
 
 @asynccontextmanager
 async def serving(
-    store: Any, models: Models, now: datetime = NOW, **options: Any
+    store: Any,
+    models: Models,
+    now: datetime = NOW,
+    security: Security | None = None,
+    others: Mapping[str, Any] = MappingProxyType({}),
+    settings: ApiSettings | None = None,
+    **options: Any,
 ) -> AsyncIterator[AsyncClient]:
     """A client of the API over a store.
 
@@ -65,6 +74,9 @@ async def serving(
         store: A `HistoryStore` or a `Broken` one.
         models: What to score with.
         now: The API's clock, standing still.
+        security: How it is closed; open if left out.
+        others: Stores of other tenants than `default`.
+        settings: For documentation pages, browsers and HTTPS.
         options: Of `httpx.ASGITransport`.
     """
 
@@ -72,7 +84,9 @@ async def serving(
         if isinstance(store, Broken):
             raise store.error
 
-    app = create_app(Services(store, models, ping, lambda: now))
+    tenants = {"default": store, **others}
+    services = {tenant: Services(mine, models, ping, lambda: now) for tenant, mine in tenants.items()}
+    app = create_app(services, security=security, settings=settings)
     transport = ASGITransport(app=app, **options)
     async with (
         app.router.lifespan_context(app),

@@ -8,14 +8,15 @@ from typing import Any
 
 import orjson
 
+from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
 from features.tile_codec import decode, merge
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
-from models.pipeline import Models
+from models.pipeline import ChurnResult, Events, Models, ScoredChunk
 from schemas.errors import DependencyError
 from schemas.parse import dump
-from schemas.topics import CUSTOMERS, DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
+from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Retry
@@ -26,7 +27,8 @@ START_MS = 1_767_225_600_000  # 2026-01-01
 DAY_MS = 86_400_000
 PUBLISHED_MS = START_MS + 360 * DAY_MS
 SCORED_AT = "2026-12-31T00:00:00.000Z"
-TOPICS = (TRANSACTIONS.name, LABELS.name, CUSTOMERS.name)
+# Erasures first: everything else waits for them, and `Stream.run` handles one chunk at a time.
+TOPICS = (ERASURES.name, TRANSACTIONS.name, LABELS.name, CUSTOMERS.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,17 @@ class Kafka:
         self.starts: dict[tuple[str, int], int] = {}
         self.committed: dict[tuple[str, int], int] = {}
 
-    def put(self, topic: str, partition: int, value: object, key: bytes | None = b"k") -> Record:
+    def put(
+        self,
+        topic: str,
+        partition: int,
+        value: object,
+        key: bytes | None = b"k",
+        headers: tuple[tuple[str, bytes], ...] = (),
+    ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key)
+        record = Record(topic, partition, len(log), raw, key, headers=headers)
         log.append(record)
         return record
 
@@ -102,6 +111,20 @@ class Observer:
 
     def progress(self, topic: str, partition: int, next_offset: int) -> None: ...
 
+    def cache(self, lookups: int, misses: int) -> None:
+        self.outcomes["cache misses"] += misses
+
+    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+        self.outcomes["scored"] += len(chunk.accepted)
+        self.outcomes["late"] += int(((chunk.features.flags & FLAG_LATE) > 0).sum())
+        self.latest_published_ms = list(published_ms)
+
+    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+        self.outcomes[f"churn by {trigger}"] += len(results)
+
+    def label(self, name: str, decision: str) -> None:
+        self.outcomes[f"label {name}: {decision}"] += 1
+
 
 class Publisher:
     """Publishes into `Kafka`; `failures` are raised first, one a call, after so many messages got through."""
@@ -115,7 +138,7 @@ class Publisher:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)
         for message in messages[:through]:
-            self.kafka.put(message.topic, message.partition, message.value, message.key)
+            self.kafka.put(message.topic, message.partition, message.value, message.key, message.headers)
         if error is not None:
             raise error
 
@@ -165,6 +188,7 @@ class Store(MemoryHistoryStore):
                 {c: tuple(s) for c, s in p.scores.items() if s},
                 dict(p.churn),
                 dict(p.profiles),
+                dict(p.erased),
                 # Appended tiles of one hour are as good as one tile.
                 {key: merge([decode(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()},
             )
@@ -218,8 +242,8 @@ class Consumer:
     def delivered(self, topic: str, partition: int) -> int | None:
         return self.next.get((topic, partition))
 
-    def at_end(self, topic: str, partition: int) -> bool:
-        return self.next.get((topic, partition), 0) >= len(self.kafka.logs[topic, partition])
+    def end(self, topic: str, partition: int) -> int | None:
+        return len(self.kafka.logs[topic, partition])
 
     def fetch(self, topic: str, partition: int, most: int = 1000) -> Chunk | None:
         """The next chunk, or `None` where there is none."""
@@ -301,7 +325,8 @@ class Stream:
             more = False
             for topic in topics:
                 for number in range(self.partitions):
-                    chunk = self.consumer.fetch(topic, number, next(wanted, 1000))
+                    most = 1000 if topic == ERASURES.name else next(wanted, 1000)
+                    chunk = self.consumer.fetch(topic, number, most)
                     if chunk is not None:
                         more = True
                         await self.worker.handle(chunk)

@@ -3,6 +3,7 @@
 import time
 from typing import Any, Literal
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from api.deps import Given
 from api.errors import problems
 
+_log = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
@@ -63,7 +65,9 @@ async def health(given: Given, response: Response) -> Health:
         await given.ping()
         redis = Part(status="up", detail="answers", milliseconds=(time.perf_counter() - started) * 1000)
     except Exception as error:  # any failure is what this route reports
-        redis = Part(status="down", detail=str(error))
+        # Its words name hosts and ports.
+        _log.warning("Redis is down", error=str(error))
+        redis = Part(status="down", detail="does not answer; the log of the API says why")
     models = {
         m.card.name: Part(status="up", detail=f"{m.card.version} of {m.card.created_at}")
         for m in (given.models.fraud, given.models.churn)

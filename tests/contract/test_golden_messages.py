@@ -9,6 +9,7 @@ import pytest
 
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
+from schemas.erasure import Erasure
 from schemas.export import json_schema
 from schemas.fields import Message
 from schemas.label import Label
@@ -24,6 +25,7 @@ INBOUND: dict[str, type[Message]] = {
     "label": Label,
     "label_account_closed": Label,
     "customer": Customer,
+    "erasure": Erasure,
 }
 OUTBOUND: dict[str, type[Message]] = {
     "fraud_score": FraudScore,

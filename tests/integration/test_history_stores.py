@@ -7,6 +7,7 @@ import pytest
 from features.ports import Commit, EntityChange, HistoryStore, Lease, LeaseLost, Outcome, StoreRolledBack
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
+from schemas.erasure import erased_name
 from schemas.errors import HistoryError
 from tests.histories import (
     AWKWARD,
@@ -452,3 +453,61 @@ async def test_a_fenced_worker_counts_nothing_at_entities(store):
     change = [EntityChange("merchant", 7, b"x", replaced=True)]
     assert await store.apply(stale, commit(None, 1, entities=change)) is Outcome.FENCED
     assert await store.entities([("merchant", 7)], [HERE]) == [[None]]
+
+
+# Erasures
+
+
+async def test_an_erased_customer_is_gone_and_remembered_by_a_digest(store):
+    lease = await store.acquire(HERE)
+    full = commit(
+        None,
+        5,
+        change(A, b"", b"one"),
+        change(B, b"", b"two"),
+        scores={A: [b"s"], B: [b"s"]},
+        churn={A: b"c", B: b"c"},
+        profiles={A: b"p", B: b"p"},
+    )
+    await store.apply(lease, full)
+    _, before = await contents(store)
+    erased = commit(None, 1, source="erasures", erased={A: 7000, C: 500})
+    assert await store.apply(lease, erased) is Outcome.APPLIED
+    assert await store.apply(lease, erased) is Outcome.ALREADY_APPLIED
+    customers, after = await contents(store)
+    assert customers == [B]
+    assert after[A] is None
+    assert after[B] == before[B]
+    again = await store.acquire(HERE)
+    assert again.erased == {erased_name(A): 7000, erased_name(C): 500}
+    assert again.is_erased(A, 7000)
+    assert not again.is_erased(A, 7001)
+    assert not again.is_erased(B, 0)
+    assert (await store.acquire(HERE + 1)).erased == {}
+
+
+async def test_an_older_erasure_does_not_take_a_newer_one_back(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 1, source="erasures", erased={A: 7000}))
+    await store.apply(lease, commit(1, 2, source="erasures", erased={A: 3000}))
+    assert (await store.acquire(HERE)).erased == {erased_name(A): 7000}
+
+
+async def test_a_fenced_worker_erases_nobody(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 5, change(A, b"", b"one")))
+    await store.acquire(HERE)
+    fenced = commit(None, 1, source="erasures", erased={A: 7000})
+    assert await store.apply(lease, fenced) is Outcome.FENCED
+    customers, _ = await contents(store)
+    assert customers == [A]
+
+
+async def test_an_erased_customer_can_begin_anew(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 5, change(A, b"", b"one")))
+    await store.apply(lease, commit(None, 1, source="erasures", erased={A: 7000}))
+    assert await store.apply(lease, commit(5, 6, change(A, b"", b"new"))) is Outcome.APPLIED
+    customers, state = await contents(store)
+    assert customers == [A]
+    assert state[A][0].endswith(b"new")

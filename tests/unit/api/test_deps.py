@@ -4,6 +4,8 @@ import pytest
 
 from api.deps import Services, history_of, known_state, services
 from api.errors import UnknownCustomer
+from api.gate import PRINCIPAL
+from api.tokens import Principal
 from features.codec import History
 
 
@@ -12,9 +14,14 @@ def given(world, eager):
     return Services(world.store, eager, lambda: None, lambda: None)
 
 
-def test_services_are_those_of_the_application(given):
-    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(services=given)))
-    assert services(request) is given
+@pytest.mark.parametrize(("tenant", "found"), [("retail", "one"), ("corporate", "another"), (None, "one")])
+def test_services_are_those_of_the_tenant(tenant, found):
+    tenants = {"retail": "one", "corporate": "another"}
+    principal = Principal("teller", tenant, frozenset()) if tenant else None
+    connection = SimpleNamespace(
+        app=SimpleNamespace(state=SimpleNamespace(tenants=tenants)), scope={PRINCIPAL: principal}
+    )
+    assert services(connection) == found
 
 
 async def test_state_of_a_known_customer(given, customer, world):

@@ -5,7 +5,7 @@ from tests.serving import Broken, assert_problem, serving
 
 
 async def test_a_path_that_is_none_is_a_problem_document(client):
-    assert_problem(await client.get("/customers/c-secret"), 404, "http-not-found", "c-secret")
+    assert_problem(await client.get("/nothing/c-secret"), 404, "http-not-found", "c-secret")
     assert_problem(await client.get("/"), 404, "http-not-found")
 
 
@@ -13,7 +13,7 @@ async def test_a_path_that_is_none_is_a_problem_document(client):
     ("method", "path", "allowed"),
     [
         ("POST", "/live", "GET"),
-        ("DELETE", "/customers/c-secret/features", "GET"),
+        ("PUT", "/customers/c-secret/features", "GET"),
         ("GET", "/inference/fraud-detection", "POST"),
         ("PUT", "/inference/churn-score", "POST"),
     ],

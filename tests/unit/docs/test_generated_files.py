@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from api.settings import ApiSettings
+from cli.metrics import all_metrics
+from cli.settings import all_settings
 from features.catalogue import FEATURES
 from features.describe import entities_markdown
 from features.describe import markdown as features_markdown
 from features.entities import ENTITY_FEATURES
+from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown
-from infra.settings_table import settings_of
 from schemas.export import documents
 from stream_app.settings import WorkerSettings
 
@@ -33,8 +35,26 @@ def test_feature_document_is_what_the_declarations_say():
 
 
 def test_settings_document_is_what_the_classes_say():
-    expected = settings_markdown(settings_of([("worker", WorkerSettings), ("API", ApiSettings)]))
+    expected = settings_markdown(all_settings())
     assert (ROOT / "docs" / "settings.md").read_text() == expected, "run 'make generated'"
+
+
+def test_metrics_document_is_what_the_declarations_say():
+    assert (ROOT / "docs" / "metrics.md").read_text() == metrics_markdown(all_metrics()), (
+        "run 'make generated'"
+    )
+
+
+def test_no_metric_can_name_a_customer():
+    labels = {label for metric in all_metrics() for label in metric.labels}
+    assert not labels & {"customer", "customer_id", "transaction_id", "device", "path", "key"}
+
+
+def test_metrics_follow_the_naming_conventions():
+    for metric in all_metrics():
+        assert metric.name.startswith("tidegate_"), metric
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric
+        assert metric.meaning.endswith("."), metric
 
 
 def test_settings_of_the_same_name_have_the_same_default():
@@ -43,7 +63,7 @@ def test_settings_of_the_same_name_have_the_same_default():
 
 
 def test_every_setting_and_feature_has_a_meaning():
-    assert all(s.meaning for s in settings_of([("worker", WorkerSettings)]))
+    assert all(s.meaning for s in all_settings())
     assert all(f.meaning.endswith(".") and f.phrase for f in (*FEATURES, *ENTITY_FEATURES))
 
 

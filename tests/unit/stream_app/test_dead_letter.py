@@ -74,3 +74,12 @@ def test_null_value() -> None:
     letter = letter_of(None)
     assert letter.payload is None
     assert letter.payload_bytes == 0
+
+
+@pytest.mark.parametrize("value", [b'{"email": "some.body@example.org"}', b"some.body@example.org, not JSON"])
+def test_a_profile_is_not_repeated(value: bytes) -> None:
+    outgoing = dead_letter(Record("customers", 3, 17, value, b"c-1"), REFUSED)
+    assert b"some.body" not in outgoing.value
+    letter = DeadLetter.model_validate_json(outgoing.value)
+    assert (letter.payload, letter.payload_bytes, letter.payload_truncated) == (None, len(value), True)
+    assert letter.payload_sha256 is None

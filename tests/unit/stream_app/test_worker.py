@@ -304,8 +304,9 @@ class TestTheStoreAnswers:
 
 def restore(stream: Stream, saved: dict[int, object]) -> None:
     """Put the store back to an earlier state."""
-    number, (offsets, watermark, swept, histories, last, scores, churn, profiles) = 0, saved[0]  # type: ignore[misc]
-    p = stream.store._partitions[number]
+    offsets, watermark, swept, histories, last, scores, churn, profiles, erased = saved[0]  # type: ignore[misc]
+    p = stream.store._partitions[0]
+    p.erased = dict(erased)
     p.next_offsets, p.watermark_ms, p.swept_day = dict(offsets), watermark, swept
     p.histories, p.last_event_ms, p.churn, p.profiles = (
         dict(histories),

@@ -1,0 +1,58 @@
+"""`tidegate doctor`."""
+
+import asyncio
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli.console import out, print_json
+from infra.access import from_environment
+from infra.checks import Status, worst
+from infra.doctor import Deployment, examine
+
+_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "red", Status.SKIPPED: "dim"}
+
+
+def doctor(
+    bootstrap: Annotated[
+        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
+    ] = "127.0.0.1:9092",
+    redis_url: Annotated[
+        str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey, redis://HOST:PORT/DB.")
+    ] = "redis://127.0.0.1:6379/0",
+    namespace: Annotated[
+        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
+    ] = "tg",
+    models: Annotated[
+        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
+    ] = Path(".tidegate/models"),
+    timeout: Annotated[float, typer.Option(min=0.5, help="Seconds for one server.")] = 5.0,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Check a deployment and say what to change; nothing is changed.
+
+    Looks at connections, versions, topics and their settings, Redis's persistence and eviction, clocks,
+    certificates, secrets, models, and whether histories and log fit. Exits 1 where something is wrong, 0
+    otherwise, also with warnings.
+    """
+    # What does not answer is a finding, said once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    kafka, redis = from_environment()
+    findings = asyncio.run(
+        examine(Deployment(bootstrap, redis_url, namespace, models, kafka, redis, timeout))
+    )
+    verdict = worst(findings)
+    if json:
+        print_json({"status": verdict, "findings": [asdict(finding) for finding in findings]})
+    else:
+        table = Table("check", "", "found", "what to do")
+        for f in findings:
+            colour = _COLOURS[f.status]
+            table.add_row(f.check, f"[{colour}]{f.status}[/]", escape(f.detail), escape(f.advice))
+        out.print(table)
+    raise typer.Exit(1 if verdict is Status.ERROR else 0)

@@ -1,0 +1,38 @@
+"""`tidegate metrics`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from fastapi import FastAPI
+from rich.table import Table
+
+from api.main import new_registry
+from api.middleware import Measured
+from cli.console import out, print_json
+from infra.metrics import WorkerMetrics
+from infra.metrics_table import MetricRow, markdown, metrics_of
+
+
+def all_metrics() -> list[MetricRow]:
+    """Every metric of worker and API."""
+    api, *_ = new_registry()
+    Measured(FastAPI(), api)
+    return metrics_of([("worker", WorkerMetrics().registry), ("API", api)])
+
+
+def metrics(
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/metrics.md.")] = False,
+) -> None:
+    """Print every metric with its labels and meaning."""
+    found = all_metrics()
+    if as_markdown:
+        print(markdown(found), end="")
+    elif json:
+        print_json([asdict(row) for row in found])
+    else:
+        table = Table("metric", "kind", "labels", "shown by", "meaning")
+        for row in found:
+            table.add_row(row.name, row.kind, ", ".join(row.labels), row.shown_by, row.meaning)
+        out.print(table)

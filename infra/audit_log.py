@@ -1,0 +1,270 @@
+"""The audit trail: who read, changed or erased what, in files that only grow.
+
+Each record holds the code of the one before it and a code of its own (HMAC-SHA-256) over all of itself:
+without the key no record can be changed, left out, moved or added. What is cut off at the end leaves a
+right chain, so the newest code is noted elsewhere now and then: the anchor.
+
+All processes of a machine write one chain. A lock is held while a record is added.
+"""
+
+import fcntl
+import hmac
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from infra.key_ring import KeyRing
+from schemas.errors import ConfigError, DependencyError
+from schemas.fields import to_rfc3339
+
+_log = structlog.get_logger()
+_FIRST = "0" * 64
+_SEGMENT_BYTES = 256 * 1024 * 1024
+_TAIL_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the chain ends: number and code of the newest record."""
+
+    number: int = 0
+    code: str = _FIRST
+
+
+class AuditLog:
+    """Adds records to the chain in a folder.
+
+    Args:
+        folder: Holds `audit-000001.jsonl` and so on.
+        keys: Keys of the codes; the newest is used.
+        anchor: File for anchors, on another disk or machine; `None`: only the log of the process has them.
+        now: Aware UTC time.
+        segment_bytes: Size at which the next file is begun.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: KeyRing,
+        *,
+        anchor: Path | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        segment_bytes: int = _SEGMENT_BYTES,
+    ) -> None:
+        self._folder, self._keys, self._anchor, self._now = folder, keys, anchor, now
+        self._segment_bytes = segment_bytes
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = open(folder / ".lock", "w")  # noqa: SIM115  (held open as long as this object)
+        self._thread_lock = threading.Lock()
+        self._number = 0
+        self._file = -1
+        self._size = 0
+        self.head = Head()
+        self._anchored = Head()
+        self._synced = Head()
+        with self._locked():
+            self._catch_up()
+        self._anchored = self._synced = self.head
+
+    def subject(self, tenant: str, customer_id: str) -> str:
+        """A customer's pseudonym in the trail: who has the key can find it again, nobody else."""
+        return pseudonym(self._keys.current.secret, tenant, customer_id)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record. It is in the file when this returns, though perhaps not on the disk.
+
+        Raises:
+            DependencyError: It cannot be written.
+        """
+        try:
+            with self._locked():
+                self._catch_up()
+                if self._size >= self._segment_bytes:
+                    self._open(self._number + 1)
+                key = self._keys.current
+                line = {
+                    "number": self.head.number + 1,
+                    "at": to_rfc3339(self._now()),
+                    **record,
+                    "key": key.key_id,
+                    "before": self.head.code,
+                }
+                code = _code(key.secret, line)
+                written = orjson.dumps({**line, "code": code}) + b"\n"
+                if os.write(self._file, written) != len(written):
+                    os.ftruncate(self._file, self._size)
+                    raise OSError("only a part was written")
+                self._size += len(written)
+                self.head = Head(self.head.number + 1, code)
+        except OSError as error:
+            raise DependencyError(f"the audit trail cannot be written: {error.strerror or error}") from error
+
+    def sync(self) -> None:
+        """Have what was added on the disk.
+
+        Raises:
+            DependencyError: It cannot be written.
+        """
+        if self._synced == self.head:
+            return
+        with self._locked():
+            # A handle of its own: the next file may be begun meanwhile.
+            head, file = self.head, os.dup(self._file)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            raise DependencyError(f"the audit trail cannot be written: {error.strerror}") from error
+        finally:
+            os.close(file)
+        self._synced = head
+
+    def anchor(self) -> None:
+        """Note the newest code elsewhere, if it is new."""
+        with self._locked():
+            self._catch_up()
+            head = self.head
+        if head == self._anchored:
+            return
+        note = {"number": head.number, "at": to_rfc3339(self._now()), "code": head.code}
+        _log.info("audit anchor", **note)
+        if self._anchor is not None:
+            try:
+                self._anchor.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with open(self._anchor, "ab") as file:
+                    file.write(orjson.dumps(note) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                _log.error("the audit anchor cannot be written", error=error.strerror)
+                return
+        self._anchored = head
+
+    def close(self) -> None:
+        """Anchor the end and let go of files."""
+        self.sync()
+        self.anchor()
+        os.close(self._file)
+        self._lock.close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # The file lock keeps other processes out, the other one threads of this.
+        with self._thread_lock:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _catch_up(self) -> None:
+        """Take over what other processes have added."""
+        if self._number == 0:
+            self._open(1)
+        self._read_on()
+        while self._path(self._number + 1).exists():
+            self._open(self._number + 1)
+            self._read_on()
+
+    def _read_on(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size == self._size:
+            return
+        start = max(self._size, size - _TAIL_BYTES)
+        tail = os.pread(self._file, size - start, start)
+        whole, _, rest = tail.rpartition(b"\n")
+        if rest:
+            # A process was stopped in the middle of a line: it was never part of the chain.
+            _log.warning("an unfinished audit record is dropped", bytes=len(rest))
+            size -= len(rest)
+            os.ftruncate(self._file, size)
+        if whole:
+            newest = orjson.loads(whole.rpartition(b"\n")[2])
+            self.head = Head(newest["number"], newest["code"])
+        self._size = size
+
+    def _open(self, number: int) -> None:
+        if self._file >= 0:
+            os.fsync(self._file)
+            # Other processes hold their own; this one's is not needed any more.
+            os.close(self._file)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._file = os.open(self._path(number), flags, 0o600)
+        self._number, self._size = number, 0
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"audit-{number:06}.jsonl"
+
+
+def pseudonym(secret: bytes, tenant: str, customer_id: str) -> str:
+    """A customer's name in the trail."""
+    return hmac.digest(secret, f"subject\0{tenant}\0{customer_id}".encode(), "sha256").hex()[:32]
+
+
+def _code(secret: bytes, line: Mapping[str, Any]) -> str:
+    return hmac.digest(secret, b"record\0" + orjson.dumps(line), "sha256").hex()
+
+
+def records(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Lines of a trail in their order, each with its place."""
+    for path in sorted(folder.glob("audit-*.jsonl")):
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield f"{path.name}:{number}", line
+
+
+def verify(folder: Path, keys: KeyRing, anchors: Iterator[Mapping[str, Any]] | None = None) -> Head:
+    """Check a whole trail; returns its end.
+
+    Args:
+        folder: Of the trail.
+        keys: Every key it was written with.
+        anchors: Noted elsewhere, each with `number` and `code`.
+
+    Raises:
+        ConfigError: It was changed; says where.
+    """
+    noted = {int(a["number"]): str(a["code"]) for a in anchors or ()}
+    head = Head()
+    for place, line in records(folder):
+        try:
+            record = orjson.loads(line)
+            code = record.pop("code")
+            key = keys.find(record["key"])
+            number, before = record["number"], record["before"]
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise ConfigError(f"{place}: this is no audit record") from None
+        if key is None:
+            raise ConfigError(f"{place}: written with the key {record['key']}, which is not given")
+        # As the file has it: no other way to write the same record passes.
+        same = line == orjson.dumps({**record, "code": code}) + b"\n"
+        if not same or not hmac.compare_digest(_code(key.secret, record), str(code)):
+            raise ConfigError(f"{place}: record {number} was edited")
+        if number != head.number + 1 or before != head.code:
+            raise ConfigError(
+                f"{place}: record {number} does not follow record {head.number}: records were deleted, "
+                "moved or added"
+            )
+        head = Head(number, code)
+        if noted.pop(number, code) != code:
+            raise ConfigError(f"{place}: record {number} is not the one that was anchored")
+    if noted:
+        raise ConfigError(
+            f"the trail ends with record {head.number}, but record {max(noted)} was anchored: records were "
+            "cut off at the end"
+        )
+    return head
+
+
+def read_anchors(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Anchors from a file."""
+    with open(path, "rb") as file:
+        for line in file:
+            yield orjson.loads(line)

@@ -1,0 +1,173 @@
+"""The Helm chart, rendered and checked against Kubernetes' own schemas."""
+
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from cli.settings import all_settings
+from tests.ops.monitoring import ROOT, tool
+
+pytestmark = pytest.mark.ops
+CHART = ROOT / "infra" / "helm" / "tidegate"
+# Defined by operators; Kubernetes' schemas do not have them.
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+VERSIONS = ("1.27", "1.33")
+SECURED = (
+    "kafka.security=sasl_ssl,kafka.username=tidegate,kafka.passwordSecret=kafka,kafka.tlsSecret=kafka-tls,"
+    "kafka.clientCertificate=true,redis.url=rediss://redis:6379/0,redis.username=tidegate,"
+    "redis.passwordSecret=redis,redis.tlsSecret=redis-tls,redis.clientCertificate=true,"
+    "worker.scaling.enabled=true,serviceMonitor.enabled=true"
+)
+
+
+def helm(*arguments):
+    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, timeout=60)
+
+
+def rendered(values="", version="1.33"):
+    chosen = ["--set", values] if values else []
+    done = helm(
+        "template",
+        "t",
+        str(CHART),
+        "--kube-version",
+        version,
+        "--set",
+        "models.existingClaim=models",
+        *chosen,
+    )
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def of_kind(documents, kind):
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+
+
+def pods(documents):
+    for document in documents:
+        if document["kind"] in {"StatefulSet", "Deployment", "Job"}:
+            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+
+
+def test_lint_finds_nothing():
+    done = helm("lint", str(CHART), "--strict", "--set", "models.existingClaim=models")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("values", ["", SECURED], ids=["default", "secured"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_schemas_of_kubernetes_accept_everything(values, version):
+    checked = 0
+    for document in rendered(values, version):
+        if document["kind"] not in CUSTOM:
+            kubernetes_validate.validate(document, version, strict=True)
+            checked += 1
+    assert checked >= 10
+
+
+def test_a_misspelt_field_is_refused():
+    document = of_kind(rendered(), "StatefulSet")["t-tidegate-worker"]
+    document["spec"]["replica"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("values", ["", SECURED], ids=["default", "secured"])
+def test_pods_are_confined_and_bounded(values):
+    found = list(pods(rendered(values)))
+    assert {name for name, _ in found} == {"t-tidegate-topics", "t-tidegate-worker", "t-tidegate-api"}
+    for name, spec in found:
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert container["resources"]["limits"]["memory"], name
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes, name
+        if name != "t-tidegate-topics":
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+
+
+@pytest.mark.parametrize("values", ["", SECURED], ids=["default", "secured"])
+def test_variables_are_settings_and_passwords_are_files(values):
+    known = {setting.variable for setting in all_settings()}
+    for name, spec in pods(rendered(values)):
+        (container,) = spec["containers"]
+        variables = {v["name"]: v.get("value") for v in container["env"]}
+        assert len(variables) == len(container["env"]), f"{name}: a variable is given twice"
+        assert variables.keys() <= known, name
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        for variable, value in variables.items():
+            if value and value.startswith("/"):
+                assert any(value == m or value.startswith(f"{m}/") for m in mounts), (name, variable)
+            if "PASSWORD" in variable:
+                assert variable.endswith("_FILE"), variable
+
+
+def test_own_settings_win_over_the_charts():
+    documents = rendered("worker.settings.TIDEGATE_CHUNK_RECORDS=500,settings.TIDEGATE_CHUNK_RECORDS=900")
+    env = dict(pods(documents))["t-tidegate-worker"]["containers"][0]["env"]
+    assert [v["value"] for v in env if v["name"] == "TIDEGATE_CHUNK_RECORDS"] == ["500"]
+
+
+def test_services_and_monitors_find_their_pods():
+    documents = rendered(SECURED)
+    labels = {
+        document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
+        for document in documents
+        if document["kind"] in {"StatefulSet", "Deployment"}
+    }
+    for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+        for name, document in of_kind(documents, kind).items():
+            spec = document["spec"]
+            selector = spec.get("podSelector", spec.get("selector"))
+            selector = selector.get("matchLabels", selector)
+            assert selector.items() <= labels[name].items(), (kind, name)
+    services = of_kind(documents, "Service")
+    for name, monitor in of_kind(documents, "ServiceMonitor").items():
+        service = services[name]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_workers_never_outnumber_partitions():
+    documents = rendered(SECURED + ",kafka.partitions=4,worker.scaling.maxReplicas=20")
+    (scaled,) = of_kind(documents, "ScaledObject").values()
+    assert scaled["spec"]["maxReplicaCount"] == 4
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["tls"] == "enable"
+    assert trigger["metadata"]["sasl"] == "scram_sha512"
+    assert trigger["authenticationRef"]["name"] in of_kind(documents, "TriggerAuthentication")
+    assert "replicas" not in of_kind(documents, "StatefulSet")["t-tidegate-worker"]["spec"]
+
+
+def test_worker_has_time_to_drain():
+    (spec,) = [spec for name, spec in pods(rendered()) if name == "t-tidegate-worker"]
+    drain = next(float(s.default) for s in all_settings() if s.variable == "TIDEGATE_DRAIN_S")
+    assert spec["terminationGracePeriodSeconds"] > drain + 5
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("kafka.security=tls", "kafka"),
+        ("kafka.securty=ssl", "securty"),
+        ("kafka.security=sasl_ssl", "kafka.username"),
+        ("models.existingClaim=", "models.existingClaim"),
+        ("settings.LOG=1", "LOG"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_name(values, words):
+    done = helm(
+        "template", "t", str(CHART), "--kube-version", "1.33", "--set", f"models.existingClaim=m,{values}"
+    )
+    assert done.returncode != 0
+    assert words in done.stderr

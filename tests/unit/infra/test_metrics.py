@@ -1,0 +1,176 @@
+"""What the worker shows of chunks that were really scored."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from infra.metrics import WorkerMetrics
+from models.pipeline import ChurnResult, Models
+from models.tree import TreeModel
+from schemas.errors import DependencyError
+from schemas.topics import LABELS, TRANSACTIONS
+from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+
+
+@pytest.fixture
+def metrics() -> WorkerMetrics:
+    return WorkerMetrics()
+
+
+@pytest.fixture
+def stream(models: Models, metrics: WorkerMetrics) -> Stream:
+    """A stream whose fraud model has everything reviewed."""
+    card = replace(models.fraud.card, thresholds={"review": 0.0, "block": 0.999})
+    all_reviewed = replace(models, fraud=TreeModel(card, models.fraud.trees, models.engine.names))
+    metrics.use(all_reviewed, 1)
+    return Stream(all_reviewed, observer=metrics)  # type: ignore[arg-type]
+
+
+def value(metrics: WorkerMetrics, metric: str, /, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(metric, labels)
+
+
+class TestScored:
+    async def test_every_score_is_counted_once_by_decision(self, stream, metrics):
+        stream.transact(40)
+        await stream.start()
+        await stream.run()
+
+        decided = [
+            value(metrics, "tidegate_fraud_decisions_total", decision=d) for d in ("allow", "review", "block")
+        ]
+        assert sum(decided) == 40
+        assert value(metrics, "tidegate_events_total", outcome="scored") == 40
+        assert value(metrics, "tidegate_fraud_score_count") == 40
+        assert value(metrics, "tidegate_feature_vectors_total") == 40
+        scores = [score["decision"] for score in stream.kafka.messages("scores.fraud")]
+        assert decided == [scores.count(d) for d in ("allow", "review", "block")]
+
+    async def test_alerts_and_amounts_are_those_of_the_messages(self, stream, metrics):
+        stream.transact(40)
+        await stream.start()
+        await stream.run()
+
+        alerts = [
+            a for a in stream.kafka.messages("alerts") if a["kind"] == "fraud" and a["severity"] == "review"
+        ]
+        assert alerts
+        assert value(metrics, "tidegate_alerts_total", kind="fraud", severity="review") == len(alerts)
+        currency = alerts[0]["currency"]
+        amount = sum(a["amount"] for a in alerts if a["currency"] == currency)
+        shown = value(metrics, "tidegate_fraud_alerted_amount_total", decision="review", currency=currency)
+        assert shown == pytest.approx(amount)
+
+    async def test_duplicates_are_counted_but_have_no_score(self, stream, metrics):
+        same = transaction(1)
+        stream.kafka.put(TRANSACTIONS.name, 0, same)
+        stream.kafka.put(TRANSACTIONS.name, 0, same)
+        await stream.start()
+        await stream.run()
+
+        assert value(metrics, "tidegate_events_total", outcome="duplicate") == 1
+        assert value(metrics, "tidegate_events_total", outcome="scored") == 1
+        assert value(metrics, "tidegate_fraud_score_count") == 1
+        assert value(metrics, "tidegate_event_latency_seconds_count") == 1
+
+    async def test_cold_customer_has_unknown_features(self, stream, metrics):
+        stream.transact(1)
+        await stream.start()
+        await stream.run()
+
+        assert value(metrics, "tidegate_feature_unknown_total", feature="amount_mean_90d") == 1
+        assert value(metrics, "tidegate_cache_lookups_total", result="miss") == 1
+
+    async def test_latency_is_measured_from_the_brokers_timestamp(self, stream, metrics, monkeypatch):
+        record = stream.kafka.put(TRANSACTIONS.name, 0, transaction(1))
+        monkeypatch.setattr(time, "time", lambda: record.timestamp / 1000 + 0.03)
+        await stream.start()
+        await stream.run()
+
+        assert value(metrics, "tidegate_event_latency_seconds_sum") == pytest.approx(0.03)
+
+    async def test_label_is_counted_with_the_decision_of_its_transaction(self, stream, metrics):
+        stream.transact(10)
+        await stream.start()
+        await stream.run()
+        first = stream.kafka.messages("scores.fraud")[0]
+        stream.kafka.put(LABELS.name, 0, label(first["transaction_id"], customer=first["customer_id"]))
+        await stream.run()
+
+        assert value(metrics, "tidegate_labels_total", label="fraud", decision=first["decision"]) == 1
+
+
+class TestChurn:
+    def test_moves_and_alerts_only_where_the_band_changes(self, metrics):
+        results = [
+            ChurnResult("a", 0, DAY_MS, 0.9, 2, 0, 120.0),
+            ChurnResult("b", 1, DAY_MS, 0.9, 2, 2, 30.0),
+            ChurnResult("c", 2, DAY_MS, 0.1, 0, 1, 5.0),
+            ChurnResult("d", 3, DAY_MS, 0.1, 0, -1, 5.0),
+        ]
+        metrics.churn(results, "sweep")
+
+        assert value(metrics, "tidegate_churn_moves_total", before="low", after="high") == 1
+        assert value(metrics, "tidegate_churn_moves_total", before="medium", after="low") == 1
+        assert value(metrics, "tidegate_churn_moves_total", before="low", after="low") is None
+        assert value(metrics, "tidegate_alerts_total", kind="churn", severity="high") == 1
+        assert value(metrics, "tidegate_churn_value_at_risk_total", band="high") == 150.0
+
+
+class TestBacklog:
+    def test_partition_that_moved_away_is_shown_no_more(self, metrics):
+        metrics.progress("transactions", 1, 7)
+        metrics.backlog({("transactions", 1): (5, 2.5), ("transactions", 2): (0, 0.0)})
+        assert value(metrics, "tidegate_lag_records", topic="transactions", partition="1") == 5
+
+        metrics.backlog({("transactions", 2): (1, 0.5)})
+
+        assert value(metrics, "tidegate_lag_records", topic="transactions", partition="1") is None
+        assert value(metrics, "tidegate_next_offset", topic="transactions", partition="1") is None
+        assert (
+            value(metrics, "tidegate_oldest_unprocessed_age_seconds", topic="transactions", partition="2")
+            == 0.5
+        )
+
+    def test_owned_partitions_and_their_watermarks(self, metrics):
+        metrics.owned({0: START_MS, 3: 0})
+        assert value(metrics, "tidegate_partitions_owned") == 2
+        assert value(metrics, "tidegate_watermark_timestamp_seconds", partition="0") == START_MS / 1000
+        assert value(metrics, "tidegate_watermark_timestamp_seconds", partition="3") is None
+
+
+def test_models_in_use_are_shown(metrics, models):
+    metrics.use(models, 4)
+    card = models.fraud.card
+    shown = value(
+        metrics,
+        "tidegate_model_info",
+        name="fraud",
+        version=card.version,
+        role="champion",
+        features=card.features_hash,
+    )
+    assert shown == 1
+    assert (
+        value(metrics, "tidegate_model_threshold", name="fraud", decision="block") == card.thresholds["block"]
+    )
+    assert value(metrics, "tidegate_partitions") == 4
+
+
+def test_failed_call_is_timed_and_counted(metrics):
+    with pytest.raises(DependencyError, match="away"), metrics.dependencies.call("redis", "load"):
+        raise DependencyError("away")
+    labels = {"dependency": "redis", "call": "load"}
+    assert value(metrics, "tidegate_dependency_errors_total", **labels) == 1
+    assert value(metrics, "tidegate_dependency_call_seconds_count", **labels) == 1
+
+
+def test_redis_that_does_not_answer_is_down(metrics):
+    metrics.redis.show(
+        {"used_memory": 10, "maxmemory": 100, "aof_enabled": 1, "aof_last_write_status": "err"}
+    )
+    assert value(metrics, "tidegate_redis_up") == 1
+    assert value(metrics, "tidegate_redis_persistence_ok") == 0
+    metrics.redis.show(None)
+    assert value(metrics, "tidegate_redis_up") == 0
