@@ -189,9 +189,14 @@ class Store(MemoryHistoryStore):
                 dict(p.churn),
                 dict(p.profiles),
                 dict(p.erased),
-                # Appended tiles of one hour are as good as one tile.
-                {key: merge([decode(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()},
             )
+            for number, p in self._partitions.items()
+        }
+
+    def tiles(self) -> dict[int, Any]:
+        """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
+        return {
+            number: {key: merge([decode(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()}
             for number, p in self._partitions.items()
         }
 

@@ -184,7 +184,7 @@ def test_crashes_change_no_score_and_count_nothing_twice(
         # A publish that is tried again may say the same twice, and never something else.
         scores = {dump(m) for m in often.kafka.messages(FRAUD_SCORES.name)}
         assert len(scores) == sum(len(transactions) for transactions, _ in scene.phases)
-        assert tiles(often) == tiles(once)
+        assert often.store.tiles() == once.store.tiles()
 
     asyncio.run(run())
 
@@ -223,10 +223,6 @@ async def until_crash(stream: Stream, sizes: Iterable[int], topic: str) -> None:
                 return
     finally:
         worker.lanes._handle = handle  # type: ignore[method-assign]
-
-
-def tiles(stream: Stream) -> dict[int, Any]:
-    return {number: state[-1] for number, state in stream.store.state().items()}
 
 
 async def filled(models: Models, days: int = 3) -> Stream:
@@ -281,7 +277,7 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
     await side_by_side(stream, (), T)
-    whole = tiles(stream)
+    whole = stream.store.tiles()
     stream.store._partitions.clear()
     stream.store._partitions.update(before)
     for n in range(40, 60):
@@ -289,7 +285,9 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
     await side_by_side(stream, [1] * 100, T)
     await side_by_side(stream, (), T)
-    counted = sum(row[3] for state in tiles(stream).values() for rows in state.values() for row in rows)
+    counted = sum(
+        row[3] for state in stream.store.tiles().values() for rows in state.values() for row in rows
+    )
     assert not stream.worker.failed.done()
     assert counted == sum(len(stream.kafka.logs[T, p]) for p in range(PARTITIONS))
-    assert whole != tiles(stream)
+    assert whole != stream.store.tiles()
