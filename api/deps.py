@@ -13,6 +13,7 @@ from api.audit import about
 from api.errors import UnknownCustomer
 from api.failure_policy import FailurePolicy
 from api.gate import PRINCIPAL
+from api.ports import CustomerIndex, EventLog, LiveFeed, ReplyStore
 from api.tokens import Principal
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
@@ -20,17 +21,26 @@ from features.record import Records
 from features.tile_codec import decode as decode_tiles
 from features.tiles import Entities
 from models.pipeline import Models
+from models.segments import SegmentModel
 from schemas.card_number import is_card_number
+from schemas.errors import DependencyError, ModelError
 from schemas.fields import Identifier
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
     """Everything a route needs, made once.
 
     Attributes:
+        models: In use; replaced as a whole when they are loaded again, so a request takes them once.
         ping: Raises `DependencyError` unless the store answers.
         now: Aware UTC time.
+        index, events: What the sink keeps; `None` where this tenant has none.
+        segments: In use; `None` where none were trained.
+        reload: Loads the models in use again.
+        feed: Live scores; `None` where this tenant has none.
+        replies: Answers to writes, by idempotency key.
+        loaded_at: When the models were loaded.
     """
 
     store: HistoryStore
@@ -38,6 +48,45 @@ class Services:
     ping: Callable[[], Awaitable[None]]
     now: Callable[[], datetime]
     policy: FailurePolicy = field(default_factory=FailurePolicy)
+    index: CustomerIndex | None = None
+    events: EventLog | None = None
+    segments: SegmentModel | None = None
+    reload: Callable[[], tuple[Models, SegmentModel | None]] | None = None
+    feed: LiveFeed | None = None
+    replies: ReplyStore | None = None
+    loaded_at: datetime | None = None
+
+    def require_index(self) -> CustomerIndex:
+        """The customer index.
+
+        Raises:
+            DependencyError: There is none.
+        """
+        if self.index is None:
+            raise DependencyError("this tenant has no customer index: set TIDEGATE_DATABASE_URL")
+        return self.index
+
+    def require_events(self) -> EventLog:
+        """The event log.
+
+        Raises:
+            DependencyError: There is none.
+        """
+        if self.events is None:
+            raise DependencyError("this tenant has no event log: set TIDEGATE_EVENTS")
+        return self.events
+
+    def require_segments(self) -> SegmentModel:
+        """The segments in use.
+
+        Raises:
+            ModelError: None were trained.
+        """
+        if self.segments is None:
+            raise ModelError(
+                "there are no segments yet: run 'tidegate train segments' and load the models again"
+            )
+        return self.segments
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -43,6 +43,18 @@ def add_document(app: FastAPI) -> None:
 
 
 def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
+    if method == "GET" and "application/json" in operation["responses"]["200"].get("content", {}):
+        operation["responses"].setdefault("304", {"description": "It is what `If-None-Match` names."})
+    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        unreadable = {"description": "The body is not JSON at all.", **_problem_content()}
+        operation["responses"].setdefault("400", unreadable)
+    operation["responses"].setdefault(
+        "503",
+        {
+            "description": "It took too long, or something it needs is away.",
+            **_problem_content(),
+        },
+    )
     access = ACCESS.get((method, path))
     if access is None or access.scope is None:
         return
@@ -52,3 +64,7 @@ def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
     content = next(iter(problems(refused="").values()))["content"]
     for status, text in wanted.items():
         operation["responses"].setdefault(str(status), {"description": text, "content": content})
+
+
+def _problem_content() -> dict[str, Any]:
+    return {"content": next(iter(problems(refused="").values()))["content"]}

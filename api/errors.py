@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
+from api.ports import InvalidCursor, InvalidPosition
 from schemas.errors import DependencyError, EventError, HistoryError, ModelError, TidegateError
 
 _log = structlog.get_logger()
+REQUEST_ID: Final = "tidegate.request_id"
 
 
 class UnknownCustomer(TidegateError):
@@ -33,6 +35,8 @@ class _Unforeseen(ServerProblem):
 _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
     EventError: (422, "refused-message", "The message is refused"),
     UnknownCustomer: (404, "unknown-customer", "The customer is unknown"),
+    InvalidCursor: (422, "invalid-cursor", "The cursor is refused"),
+    InvalidPosition: (422, "invalid-event-id", "The event id is refused"),
     DependencyError: (503, "dependency-away", "A dependency does not answer"),
     HistoryError: (503, "history-unreadable", "The stored history cannot be used"),
     ModelError: (503, "model-unusable", "A model cannot be used"),
@@ -43,6 +47,7 @@ AWAY_WORDS: Final = "what this answer is made from does not respond; try again i
 _STATUS: Final = {
     "unknown_customer": 404,
     "not_here": 404,
+    "conflict": 409,
     "too_long": 413,
     "refused": 422,
     "too_many": 429,
@@ -57,6 +62,7 @@ _SCHEMA: Final = {
         "type": {"type": "string", "description": "Stable name of the kind of problem."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
+        "request_id": {"type": "string", "description": "The same as the header `X-Request-ID`."},
         "detail": {"type": "string", "description": "For a person; never repeats what was sent."},
         "reason": {"type": "string", "description": "Of a refused message: the code of its dead letter."},
     },
@@ -69,6 +75,7 @@ def add_error_handlers(app: FastAPI) -> None:
         handlers={kind: _problem_of(*words) for kind, words in _KINDS.items()},
         unhandled_wrappers={"default": _Unforeseen},
         request_validation_handler=_invalid_request,
+        post_hooks=[_with_request_id],
     )
     # By their types as well: what only the handler of last resort answers is logged as a crash. Not by
     # fastapi-problem's own function: it breaks the OpenAPI document of routes that describe a 422.
@@ -144,6 +151,15 @@ def _problem_of(
         return Problem(title=title, type_=kind, status=status, detail=detail, headers=headers, **extra)
 
     return answer
+
+
+def _with_request_id(
+    content: dict[str, Any], request: Request, response: JSONResponse
+) -> tuple[dict[str, Any], JSONResponse]:
+    if (request_id := request.scope.get(REQUEST_ID)) is not None:
+        content = {**content, "request_id": request_id}
+        response.body = response.render(content)
+    return content, response
 
 
 def _invalid_request(handler: ExceptionHandler, request: Request, error: Exception) -> Problem:

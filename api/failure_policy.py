@@ -28,7 +28,7 @@ class FailurePolicy:
         history_unreadable: What is stored is no history that this program reads.
     """
 
-    redis_away: Policy = "hold"
+    redis_away: Policy = "open"
     history_unreadable: Policy = "hold"
     _degraded: Counter | None = field(default=None, init=False)
 

@@ -1,5 +1,6 @@
 """Where the API is put together and run."""
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,14 +17,19 @@ from api.audit import Auditor
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
+from api.exchange import Conditional, Deadline, RequestIds
 from api.failure_policy import FailurePolicy
 from api.gate import Gate, Security, authorise
 from api.headers import SecurityHeaders
+from api.idempotency import KeepReplies, Replayed, replay
 from api.limits import Kind, Limits, LocalLimiter, Quota
+from api.live import LiveHub
 from api.middleware import BodyLimit, Measured
 from api.personal import Personal
+from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
-from api.routes import auth, customers, health, inference
+from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
+from api.routes import models as model_routes
 from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
@@ -34,18 +40,26 @@ from infra.access import KafkaAccess, RedisAccess, expires, from_environment
 from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
 from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.customer_index import SqlCustomerIndex
+from infra.database import Database
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics
 from infra.erasure_requests import ErasureRequests
+from infra.event_queries import EventQueries
 from infra.history_store import RedisHistoryStore
 from infra.key_ring import KeyRing, data_keys
 from infra.measured import MeasuredHistoryStore
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
+from infra.replies import RedisReplies
+from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
+from models.pipeline import Models
 from models.registry import ModelRegistry
+from models.segments import SegmentModel
 from schemas.errors import ConfigError
+from schemas.topics import FRAUD_SCORES
 
 _DESCRIPTION = """
 Lookups and synchronous scores from the state that the stream keeps. Where login is on, programs get an
@@ -78,8 +92,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
+        feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
         async with security.auditor.running() if security.auditor else contextlib.nullcontext():
             yield
+        for feed in feeds:
+            feed.cancel()
+        await asyncio.gather(*feeds, return_exceptions=True)
         if close is not None:
             await close()
 
@@ -103,7 +121,11 @@ def create_app(
     app.state.registry = registry or CollectorRegistry()
     # One for all tenants, where there are several.
     next(iter(tenants.values())).policy.register(app.state.registry)
+    app.state.replies = next(iter(tenants.values())).replies
+    app.add_middleware(KeepReplies)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Deadline, seconds=settings.http_timeout_s)
+    app.add_middleware(Conditional)
     app.add_middleware(Gate, security=security, registry=app.state.registry)
     if settings.cors_origins:
         app.add_middleware(
@@ -115,9 +137,13 @@ def create_app(
         )
     app.add_middleware(SecurityHeaders, https=settings.tls_cert is not None or bool(settings.trusted_proxies))
     app.add_middleware(Measured, registry=app.state.registry)
+    app.add_middleware(RequestIds)
     add_error_handlers(app)
-    for module in (health, auth, customers, personal_routes, inference):
+    app.add_exception_handler(Replayed, replay)
+    routes = (root, health, auth, analytics, inference, batch, explain, model_routes, stream)
+    for module in (*routes, customers, personal_routes):
         app.include_router(module.router)
+    app.include_router(customers.whole)
     add_document(app)
     if settings.http_docs:
         add_docs(app)
@@ -146,7 +172,12 @@ def build(settings: ApiSettings) -> FastAPI:
     engine = Engine(entities=entity_features(settings.entities))
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
-    models = ModelRegistry(settings.models).load_champions(engine)
+    found = ModelRegistry(settings.models)
+
+    def load() -> tuple[Models, SegmentModel | None]:
+        return found.load_champions(engine), found.load_segments(engine)
+
+    models, segments = load()
     shown.show(models)
     stores = {
         tenant: MeasuredHistoryStore(
@@ -159,6 +190,14 @@ def build(settings: ApiSettings) -> FastAPI:
         for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items()
     }
 
+    replies = RedisReplies(
+        settings.redis_url,
+        prefix=f"{settings.namespace}:api",
+        kept=_kept,
+        timeout_s=settings.http_redis_timeout_s,
+        options=redis.options(settings.redis_url),
+    )
+    closing.append(replies.close)
     personal = _personal(settings, stores, closing, kafka)
 
     async def close() -> None:
@@ -168,11 +207,48 @@ def build(settings: ApiSettings) -> FastAPI:
             await part()
 
     policy = FailurePolicy(settings.on_redis_away, settings.on_history_unreadable)
-    services = {tenant: Services(store, models, store.ping, _now, policy) for tenant, store in stores.items()}
+    services = {
+        tenant: Services(
+            store,
+            models,
+            store.ping,
+            _now,
+            segments=segments,
+            reload=load,
+            replies=replies,
+            policy=policy,
+            loaded_at=_now(),
+        )
+        for tenant, store in stores.items()
+    }
+    # Sink and topics are of one namespace: no other tenant sees what they hold.
+    for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items():
+        if namespace == settings.namespace:
+            closing.append(_add_sink(services[tenant], settings, kafka))
     app = create_app(services, close, security, settings, registry, personal)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
     return app
+
+
+def _add_sink(services: Services, settings: ApiSettings, kafka: KafkaAccess) -> Callable[[], Awaitable[None]]:
+    """Give a tenant what the sink keeps, and live scores; returns how that is closed."""
+    database = Database(settings.database_url)
+    events = EventQueries(database, settings.events, Page)
+    services.index, services.events = SqlCustomerIndex(database, Page), events
+    if settings.bootstrap:
+        scores = KafkaScores(settings.bootstrap, FRAUD_SCORES.name, InvalidPosition, options=kafka.options())
+        services.feed = LiveHub(scores, kept=settings.live_kept, waiting=settings.live_clients_wait)
+
+    async def close() -> None:
+        events.close()
+        database.close()
+
+    return close
+
+
+def _kept(request: str, status: int = 0, content_type: str = "", body: bytes = b"") -> Kept:
+    return Kept(request, Reply(status, content_type, body) if status else None)
 
 
 def _security(
@@ -241,7 +317,7 @@ def _personal(
     """How customers' own data is opened and erased, by tenant."""
     ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
     brokers = settings.tenant_bootstrap
-    if not brokers and len(stores) == 1:
+    if not brokers and len(stores) == 1 and settings.bootstrap:
         brokers = dict.fromkeys(stores, settings.bootstrap)
     found = {}
     for tenant, store in stores.items():

@@ -33,10 +33,24 @@ class ApiSettings(BaseSettings):
         default=2.0, gt=0, description="Limit of one Redis call of a request."
     )
     on_redis_away: Literal["hold", "open"] = Field(
-        default="hold", description="hold: 503; open: a fraud score without history, flagged degraded."
+        default="open", description="hold: 503; open: a fraud score without history, flagged degraded."
     )
     on_history_unreadable: Literal["hold", "open"] = Field(
         default="hold", description="The same for a stored history that cannot be read."
+    )
+    http_timeout_s: float = Field(
+        default=10.0, gt=0, description="Limit of a request until its answer begins."
+    )
+    database_url: str = Field(
+        default="sqlite:///.tidegate/tidegate.db",
+        description="Customer index and manifest of the event log, as an SQLAlchemy URL.",
+    )
+    events: Path = Field(default=Path(".tidegate/events"), description="Folder of the event log.")
+    live_clients_wait: int = Field(
+        default=2000, ge=10, description="Scores that wait for one live client before it is dropped."
+    )
+    live_kept: int = Field(
+        default=20_000, ge=0, description="Newest scores in memory for live clients that come back."
     )
     http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
@@ -82,7 +96,10 @@ class ApiSettings(BaseSettings):
     rate_change: Rate = Field(
         default="60/60s", description="Exports, erasures, reloads, per client and route."
     )
-    bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka brokers, HOST:PORT[,HOST:PORT].")
+    bootstrap: str = Field(
+        default="127.0.0.1:9092",
+        description="Kafka brokers, HOST:PORT[,HOST:PORT]; empty: no live scores and no erasures.",
+    )
     tenant_bootstrap: dict[str, str] = Field(
         default_factory=dict,
         description="JSON, tenant to Kafka brokers for erasures; empty: TIDEGATE_BOOTSTRAP, for one tenant.",

@@ -9,7 +9,10 @@ from rich.table import Table
 
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
-from harness.bench import ThroughputPlan, run_throughput
+from harness.bench import ThroughputPlan, environment, run_throughput
+from harness.bench_api import ApiPlan, run_api
+from harness.bench_features import markdown as features_markdown
+from harness.bench_features import run_features
 
 app = typer.Typer(no_args_is_help=True, help="Measurements.")
 
@@ -59,3 +62,90 @@ def throughput(
         table.add_row(step, f"{microseconds:.2f}")
     out.print(table)
     out.print(result["environment"])
+
+
+@app.command()
+def api(
+    customers: Annotated[int, typer.Option(min=1000, help="Customers loaded before.")] = 20_000,
+    days: Annotated[int, typer.Option(min=2, help="Days of their events.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bank.")] = 3,
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second on each endpoint.")] = 100,
+    seconds: Annotated[float, typer.Option(min=1, help="On each endpoint.")] = 10,
+    models: Annotated[
+        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
+    ] = Path(".tidegate/models"),
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/benchmarks.md.")] = False,
+) -> None:
+    """Latency of each endpoint of one API process at a fixed rate, over a bank that was processed before.
+
+    Latency counts from the time a request was due. Batches, and loading models, are asked less often.
+    """
+    ensure_models(models)
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        plan = ApiPlan(Path(folder), models, customers, days, seed, rate, seconds)
+        result = run_api(plan, lambda text: err.print(text, highlight=False))
+    if json:
+        print_json(result)
+        return
+    rows = [
+        (
+            e["endpoint"],
+            f"{e['rate']:g}",
+            str(e["requests"]),
+            str(e["failed"]),
+            f"{e['p50_ms']:g}",
+            f"{e['p99_ms']:g}",
+            f"{e['aim_ms']:g}",
+            f"{e['cpu_ms']:g}",
+            "yes" if e["within"] else "no",
+        )
+        for e in result["endpoints"]
+    ]
+    names = ("endpoint", "requests/s", "requests", "failed", "p50 ms", "p99 ms", "aim ms", "CPU ms", "within")
+    if markdown:
+        for row in (names, ("---",) * len(names), *rows):
+            print(f"| {' | '.join(row)} |")
+    else:
+        table = Table(
+            *names, title=f"{result['transactions']:,} transactions of {result['customers']:,} customers"
+        )
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    err.print(result["environment"])
+
+
+@app.command()
+def features(
+    runs: Annotated[
+        int, typer.Option(min=1, help="Rounds; each measures everything once, figures are medians.")
+    ] = 21,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/benchmarks.md.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Cost of one event's features, by the length of the history and by the number of features.
+
+    Processor time of this process, so that others on the machine count little. The first run compiles a
+    kernel for each number of features, which takes a minute.
+    """
+    result = {**run_features(runs), "environment": environment()}
+    if json:
+        print_json(result)
+    elif as_markdown:
+        print(features_markdown(result), end="")
+    else:
+        table = Table("events in the history", "µs per event", "fastest", "ns per record")
+        for row in result["by_history_length"]:
+            table.add_row(
+                f"{row['events']:,}",
+                f"{row['microseconds']:.2f}",
+                f"{row['fastest']:.2f}",
+                f"{row['nanoseconds_per_record']:.1f}",
+            )
+        out.print(table)
+        table = Table("features", "µs per event", "of that of all", title="history of 300 events")
+        for row in result["by_number_of_features"]:
+            table.add_row(f"{row['features']}", f"{row['microseconds']:.2f}", f"{row['to_all']:.2f}")
+        out.print(table)
+        out.print(result["environment"])

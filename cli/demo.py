@@ -84,7 +84,7 @@ async def _run(plan: DemoPlan, watched: bool) -> dict[str, Any]:
         return await run_demo(plan, report, hold)
 
 
-def ensure_models(models: Path, entities: str) -> None:
+def ensure_models(models: Path, entities: str = "") -> None:
     """Train unless the registry has models for these declarations."""
     try:
         ModelRegistry(models).load_champions(Engine(entities=entity_features(entities)))

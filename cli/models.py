@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.console import out, print_json
-from models.registry import NAMES, ModelRegistry
+from models.registry import NAMES, SEGMENTS, ModelRegistry
 from schemas.errors import ModelError
 
 app = typer.Typer(no_args_is_help=True, help="The model registry.")
@@ -23,7 +23,7 @@ def list_models(
     """Show all versions and which are in use."""
     registry = ModelRegistry(models)
     rows = []
-    for name in NAMES:
+    for name in (*NAMES, SEGMENTS):
         versions = registry.versions(name)
         try:
             champion = registry.champion(name)

@@ -10,6 +10,7 @@ from api.settings import ApiSettings
 from cli.console import out, print_json
 from infra.access import KafkaAccess, RedisAccess
 from infra.settings_table import Setting, markdown, settings_of
+from sink.settings import SinkSettings
 from stream_app.settings import WorkerSettings
 
 
@@ -18,8 +19,9 @@ def all_settings() -> list[Setting]:
     return settings_of(
         [
             ("worker", WorkerSettings),
+            ("sink", SinkSettings),
             ("API", ApiSettings),
-            ("worker, topics, publish, doctor", KafkaAccess),
+            ("worker, API, sink, topics, publish, doctor", KafkaAccess),
             ("worker, API, state, doctor", RedisAccess),
         ]
     )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
@@ -20,8 +21,9 @@ from generator.settings import BankSettings
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
-from models.registry import ModelRegistry
+from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
+from models.segments import MEANINGS, train_segments
 from models.training import train_churn, train_fraud
 from models.tree import ModelCard
 from schemas.errors import ConfigError
@@ -36,6 +38,7 @@ class Which(StrEnum):
 
     FRAUD = "fraud"
     CHURN = "churn"
+    SEGMENTS = "segments"
     ALL = "all"
 
 
@@ -81,16 +84,35 @@ def train(
     )
     for c in cards:
         m = c.metrics
-        table.add_row(
-            c.name,
-            c.version,
-            str(m["rows"]),
-            str(m["positives"]),
-            f"{m['average_precision']:.3f}",
-            f"{m['roc_auc']:.3f}",
-        )
-    out.print(table)
+        if c.name != SEGMENTS:
+            table.add_row(
+                c.name,
+                c.version,
+                str(m["rows"]),
+                str(m["positives"]),
+                f"{m['average_precision']:.3f}",
+                f"{m['roc_auc']:.3f}",
+            )
+    if table.row_count:
+        out.print(table)
+    for c in cards:
+        if c.name == SEGMENTS:
+            out.print(segment_table(c))
     err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
+
+
+def segment_table(card: ModelCard) -> Table:
+    """Segments, their shares, and how well they are apart."""
+    m = card.metrics
+    title = (
+        f"segments {card.version} of {m['customers']:,} customers: silhouette {m['silhouette']:.2f}, "
+        f"stability {m['stability_ari_mean']:.2f} (adjusted Rand index, 5 % quantile "
+        f"{m['stability_ari_p05']:.2f} of {m['resamples']} resamples)"
+    )
+    table = Table("segment", "share", "meaning", title=title)
+    for name, share in sorted(m["shares"].items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{share:.1%}", MEANINGS[name])
+    return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +179,7 @@ def _train(
         task = bar.add_task(f"training {name} (trees)", total=None)
         return lambda done, total: bar.update(task, completed=done, total=total)
 
-    if plan.which is not Which.CHURN:
+    if plan.which in (Which.FRAUD, Which.ALL):
         trained.append(
             train_fraud(
                 data,
@@ -169,7 +191,7 @@ def _train(
                 on_round=rounds("fraud"),
             )
         )
-    if plan.which is not Which.FRAUD:
+    if plan.which in (Which.CHURN, Which.ALL):
         trained.append(
             train_churn(
                 data,
@@ -179,6 +201,17 @@ def _train(
                 seed=plan.seed,
                 source=source,
                 on_round=rounds("churn"),
+            )
+        )
+    if plan.which in (Which.SEGMENTS, Which.ALL):
+        trained.append(
+            train_segments(
+                data.churn_X.astype(np.float64),
+                data.churn_as_of_ms,
+                engine,
+                created_at=created_at,
+                seed=plan.seed,
+                source=source,
             )
         )
     registry = ModelRegistry(plan.models)

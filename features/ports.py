@@ -213,6 +213,10 @@ class HistoryStore(Protocol):
         """
         ...
 
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        ...
+
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         ...

@@ -62,6 +62,15 @@ class WorkerProcess(TidegateProcess):
     _port_setting = "metrics_port"
 
 
+class SinkProcess(TidegateProcess):
+    """A sink; ready when its metrics answer."""
+
+    _arguments = ("sink",)
+    _path = "/metrics"
+    _answer = b"tidegate_"
+    _port_setting = "metrics_port"
+
+
 class ApiProcess(TidegateProcess):
     """An API process; ready when it answers `/live`."""
 

@@ -134,4 +134,4 @@ async def _send(producer: AIOKafkaProducer, batch: object, topic: str, partition
 
 def _append(batch: Any, message: Message) -> Any:
     """Append a message; `None` where it does not fit."""
-    return batch.append(key=message.key, value=message.value, timestamp=None, headers=message.headers)
+    return batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))

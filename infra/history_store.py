@@ -17,6 +17,7 @@
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -268,6 +269,48 @@ class RedisHistoryStore:
                 f"{wanted or 'none'!r}: set it back, or build all state from the log with "
                 "'tidegate rebuild'"
             )
+
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        partitions = await self.partitions()
+        by_partition: dict[int, list[int]] = defaultdict(list)
+        for number, customer_id in enumerate(customer_ids):
+            by_partition[partition_for(customer_id, partitions)].append(number)
+
+        async def read_all() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for p, numbers in by_partition.items():
+                pipe.mget([self._key(p, "h", customer_ids[n]) for n in numbers])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        found: list[bytes | None] = [None] * len(customer_ids)
+        answers = await self._call(read_all)
+        for numbers, answer in zip(by_partition.values(), answers, strict=True):
+            for number, history in zip(numbers, answer, strict=True):
+                found[number] = history
+        return found
+
+    async def next_offsets(self, partition: int) -> dict[str, int]:
+        """How far each source topic was processed; takes no lease."""
+        meta = await self._call(lambda: self._redis.hgetall(self._key(partition, "meta")))
+        return _next_offsets(_text(meta))
+
+    async def snapshot(
+        self, partition: int, customer_ids: Sequence[str]
+    ) -> tuple[dict[str, int], list[bytes | None], list[bytes | None]]:
+        """Next offsets, histories and newest churn scores of customers, all of one moment."""
+
+        async def read_all() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(self._key(partition, "meta"))
+            pipe.mget([self._key(partition, "h", c) for c in customer_ids])
+            pipe.mget([self._key(partition, "c", c) for c in customer_ids])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        meta, histories, churn = await self._call(read_all)
+        return _next_offsets(_text(meta)), histories, churn
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""

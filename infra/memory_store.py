@@ -128,6 +128,11 @@ class MemoryHistoryStore:
         numbers = sorted(self._partitions) if partitions is None else partitions
         return [[self._partitions[p].entities.get(key) for p in numbers] for key in keys]
 
+    async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
+        """Stored histories of customers of any partition, in the order asked for."""
+        known = {c: history for state in self._partitions.values() for c, history in state.histories.items()}
+        return [known.get(c) for c in customer_ids]
+
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         for state in self._partitions.values():

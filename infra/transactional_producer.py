@@ -94,7 +94,8 @@ class TransactionalProducer(BatchProducer):
         except (ProducerFenced, InvalidProducerEpoch) as error:
             await self._drop(source)
             raise LeaseLost(f"partition {source}: its transactions are somebody else's") from error
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
+            # aiokafka asserts the state of its transaction: one that its own tasks found broken.
             await self._drop(source)
             raise PublishInDoubt(
                 f"partition {source}: Kafka did not end a transaction: {error or type(error).__name__}"

@@ -278,18 +278,23 @@ def _rescore(
 
 
 def churn_results(
-    X: Matrix, wanted: Sequence[tuple[str, int, int]], bands_before: Sequence[int], models: Models
+    X: Matrix,
+    wanted: Sequence[tuple[str, int, int]],
+    bands_before: Sequence[int],
+    models: Models,
+    *,
+    explained: bool = True,
 ) -> list[ChurnResult]:
     """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
     proba = models.churn.predict_proba(X)
     thresholds = models.churn.card.thresholds
     bands = (proba >= thresholds["medium"]).astype(int) + (proba >= thresholds["high"]).astype(int)
     yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
-    explained = np.flatnonzero(bands > 0)
+    rows = np.flatnonzero(bands > 0) if explained else np.empty(0, dtype=np.intp)
     drivers = dict(
         zip(
-            explained.tolist(),
-            explain(models.churn, X[explained], by_name(models.engine.features)),
+            rows.tolist(),
+            explain(models.churn, X[rows], by_name(models.engine.features)),
             strict=True,
         )
     )

@@ -3,6 +3,8 @@
 fraud/v3/card.json   what is known of the model
 fraud/v3/trees.ubj   its trees
 fraud/champion       the version in use
+
+Segments have centres.json in the place of trees.
 """
 
 import json
@@ -19,10 +21,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
 from models.pipeline import Models
+from models.segments import SegmentModel
 from models.tree import ModelCard, TreeModel
 from schemas.errors import ModelError
 
 NAMES = ("fraud", "churn")
+SEGMENTS: Final = "segments"
+_ARTEFACTS: Final = {SEGMENTS: "centres.json"}
+_TREES: Final = "trees.ubj"
 _THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high")}
 _CARD: Final = TypeAdapter(ModelCard)
 
@@ -44,7 +50,7 @@ class ModelRegistry:
         folder = self._root / card.name / card.version
         partial = folder.with_name(f".{card.version}.{os.getpid()}")
         partial.mkdir(parents=True)
-        (partial / "trees.ubj").write_bytes(trees)
+        (partial / _ARTEFACTS.get(card.name, _TREES)).write_bytes(trees)
         (partial / "card.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
         # Renamed when whole: a reader never finds half a model.
         partial.rename(folder)
@@ -114,17 +120,40 @@ class ModelRegistry:
         Raises:
             ModelError: It is missing, cannot be read, or needs features that are not declared.
         """
-        version = version or self.champion(name)
-        card = self.card(name, version)
-        path = self._root / name / version / "trees.ubj"
+        card, trees = self._read(name, version)
         try:
-            trees = path.read_bytes()
-            # Before XGBoost sees it: from damaged trees it may hang, abort the process, or score nonsense.
-            if sha256(trees).hexdigest() != card.trees_sha256:
-                raise ModelError(f"{path} is damaged: it is not what was saved with its card")
             return TreeModel(card, trees, feature_names)
-        except (OSError, ValueError) as bad:  # XGBoost's own error is a ValueError
+        except ValueError as bad:  # XGBoost's own error
+            path = self._root / name / card.version / _TREES
             raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
+
+    def _read(self, name: str, version: str | None) -> tuple[ModelCard, bytes]:
+        card = self.card(name, version or self.champion(name))
+        path = self._root / name / card.version / _ARTEFACTS.get(name, _TREES)
+        try:
+            artefact = path.read_bytes()
+        except OSError as bad:
+            raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
+        # Before XGBoost sees it: from damaged trees it may hang, abort the process, or score nonsense.
+        if sha256(artefact).hexdigest() != card.trees_sha256:
+            raise ModelError(f"{path} is damaged: it is not what was saved with its card")
+        return card, artefact
+
+    def load_segments(self, engine: Engine) -> SegmentModel | None:
+        """The segments in use; `None` where none were ever trained.
+
+        Raises:
+            ModelError: They cannot be read, or were made of other declarations.
+        """
+        if not self.versions(SEGMENTS):
+            return None
+        card, artefact = self._read(SEGMENTS, None)
+        if card.features_hash != engine.hash:
+            raise ModelError(
+                f"model {card.name} {card.version} was trained on feature declarations {card.features_hash}, "
+                f"this program runs {engine.hash}: train it again (tidegate train segments)"
+            )
+        return SegmentModel(card, artefact)
 
     def load_champions(self, engine: Engine) -> Models:
         """The models in use, checked against the engine that will feed them.

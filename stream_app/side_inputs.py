@@ -1,26 +1,27 @@
 """Chunks of the side inputs: labels join a history, profiles are kept beside it, erasures end both."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from features.definitions import MAX_EVENTS, RETENTION_MS
-from features.kernels import contains_transaction, retained_from
+from features.definitions import RETENTION_MS
+from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
-from features.record import LABEL_CODES, LABEL_KIND, TRANSACTION_KIND, Records, label_record
+from features.record import TRANSACTION_KIND, Records, label_record
 from features.tiles import find_fraud
 from models.pipeline import DECISIONS, Models, decide
 from models.tree import Vector
 from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
 from schemas.erasure import Erasure, erased_name
-from schemas.errors import EventError
+from schemas.errors import DependencyError, EventError
 from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
 from stream_app.entity_stage import EntityStage
-from stream_app.partition import Partition, newest_event_ms
+from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery
 from stream_app.transport import Chunk
@@ -60,8 +61,10 @@ class Order:
                 return True
             # The log may end with what is no record: a transaction's marker, a compacted one.
             moved = await partition.moved(lease, _LOOK_AGAIN_S)
-            if not moved and await self._passed(topic, partition.number, end):
-                return True
+            # During a rebalance the consumer does not say where it is: the next look will.
+            with suppress(DependencyError):
+                if not moved and await self._passed(topic, partition.number, end):
+                    return True
         return False
 
 
@@ -175,28 +178,22 @@ class LabelProcessor:
 
     def _put(self, partition: Partition, label: Label) -> bool:
         """Put a label into the cached history; false where it is already there."""
-        slot = partition.arena.slot(label.customer_id)
-        history = partition.arena.records(slot)
-        record = label_record(label)
-        same = (history["kind"] == LABEL_KIND) & (history["transaction"] == record["transaction"])
-        if (same & (history["label"] == LABEL_CODES[label.label])).any():
-            return False
-        if label.transaction_id is not None:
-            newest = newest_event_ms(history)
-            first = retained_from(history, 0, len(history), newest, RETENTION_MS, MAX_EVENTS)
-            if not contains_transaction(history, first, len(history), record["transaction"][0]):
-                raise EventError(
-                    "unknown_transaction",
-                    "transaction_id: no such transaction of this customer in the history kept "
-                    f"({RETENTION_MS // 86_400_000} days); check both ids",
-                )
-        elif partition.arena.totals(slot).count == 0:
+        arena = partition.arena
+        slot = arena.slot(label.customer_id)
+        about_account = label.transaction_id is None
+        if about_account and arena.totals(slot).count == 0:
             raise EventError(
                 "unknown_customer",
                 "customer_id: no transaction of this customer was ever accepted; check the id",
             )
-        partition.arena.insert(slot, record)
-        return True
+        outcome = put_labels(arena, np.array([slot]), label_record(label), np.array([about_account]))[0]
+        if outcome == UNKNOWN_TRANSACTION:
+            raise EventError(
+                "unknown_transaction",
+                "transaction_id: no such transaction of this customer in the history kept "
+                f"({RETENTION_MS // 86_400_000} days); check both ids",
+            )
+        return bool(outcome == PUT)
 
 
 Seal = Callable[[str, Mapping[str, str]], Awaitable[SealedContact]]

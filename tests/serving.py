@@ -1,9 +1,11 @@
 """The API over a store in memory that holds what a worker would have written."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,12 +14,20 @@ from httpx import ASGITransport, AsyncClient, Response
 from api.deps import Services
 from api.gate import Security
 from api.main import create_app
+from api.ports import Kept, Page, Reply
 from api.settings import ApiSettings
 from features.ports import Lease
+from infra.customer_index import SqlCustomerIndex
+from infra.database import Database
+from infra.event_files import EventFiles, event_row
+from infra.event_queries import EventQueries
 from infra.memory_store import MemoryHistoryStore
+from infra.sink_store import SinkCommit, SinkStore
 from models.pipeline import Models
 from schemas.errors import DependencyError
 from schemas.transaction import Transaction
+from sink.batch import Batch
+from sink.join import Joined
 from tests.scoring import START, fill
 
 NOW = START + timedelta(days=111, hours=7)
@@ -66,6 +76,7 @@ async def serving(
     security: Security | None = None,
     others: Mapping[str, Any] = MappingProxyType({}),
     settings: ApiSettings | None = None,
+    extras: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> AsyncIterator[AsyncClient]:
     """A client of the API over a store.
@@ -76,6 +87,7 @@ async def serving(
         now: The API's clock, standing still.
         security: How it is closed; open if left out.
         others: Stores of other tenants than `default`.
+        extras: More of `Services`.
         settings: For documentation pages, browsers and HTTPS.
         options: Of `httpx.ASGITransport`.
     """
@@ -85,7 +97,9 @@ async def serving(
             raise store.error
 
     tenants = {"default": store, **others}
-    services = {tenant: Services(mine, models, ping, lambda: now) for tenant, mine in tenants.items()}
+    services = {
+        tenant: Services(mine, models, ping, lambda: now, **extras) for tenant, mine in tenants.items()
+    }
     app = create_app(services, security=security, settings=settings)
     transport = ASGITransport(app=app, **options)
     async with (
@@ -106,3 +120,40 @@ def assert_problem(response: Response, status: int, kind: str, *never: str) -> d
     for value in never:
         assert value not in response.text
     return problem
+
+
+class MemoryReplies:
+    """A `ReplyStore` in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Kept] = {}
+
+    async def begin(self, key: str, request: str) -> Kept | None:
+        known = self.kept.get(key)
+        if known is None:
+            self.kept[key] = Kept(request, None)
+        return known
+
+    async def finish(self, key: str, request: str, reply: Reply) -> None:
+        self.kept[key] = Kept(request, reply)
+
+    async def forget(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+
+def sunk(world: World, folder: Path) -> dict[str, Any]:
+    """Index and event log as the sink would have made them of a world's transactions."""
+    database = Database(f"sqlite:///{folder}/index.db")
+    database.migrate()
+    store, files = SinkStore(database), EventFiles(folder / "events")
+    batch, offset = Batch(), 0
+    for customer, transactions in world.transactions.items():
+        for transaction, score in zip(transactions, world.published[customer], strict=True):
+            raw = transaction.model_dump_json(exclude_unset=True).encode()
+            batch.add(Joined(offset, raw, json.loads(json.dumps(score))), 0, event_row)
+            offset += 1
+    store.commit(SinkCommit({}, {("transactions", 0): offset}, files.write(batch.rows), batch.activity))
+    return {
+        "index": SqlCustomerIndex(database, Page),
+        "events": EventQueries(database, folder / "events", Page),
+    }

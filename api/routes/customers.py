@@ -1,17 +1,23 @@
-"""Lookups of one customer, from the state that the stream keeps."""
+"""Lookups of customers: from the state that the stream keeps, and from the index and the log of the sink."""
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated, Any, Literal, cast
 
 import orjson
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, Field
 
+from api.cursor import decode_cursor, encode_cursor
 from api.deps import CustomerId, Given, known_state
-from api.errors import problems
+from api.errors import UnknownCustomer, problems
+from api.ports import CustomerFilter, Direction, EventFilter, Row
+from api.shapes import Cursor, CustomerOut, CustomerPage, Limit, TransactionPage, customer_out, event_out
 from features.codec import decode
+from features.ports import CustomerState
 from models.messages import named_features
-from schemas.fields import Moment, to_epoch_ms
-from schemas.score import ChurnScore, FraudScore
+from schemas.errors import DependencyError
+from schemas.fields import CountryCode, Moment, to_epoch_ms
+from schemas.score import Band, ChurnScore, Decision, FraudScore
 
 # The rest of a path: an id may have a slash in it.
 router = APIRouter(
@@ -53,6 +59,88 @@ class CustomerScores(BaseModel):
     churn: ChurnScore | None
 
 
+Sort = Literal[
+    "customer_id",
+    "last_event_ms",
+    "transactions",
+    "flagged",
+    "last_score",
+    "churn_probability",
+    "value_at_risk",
+]
+
+
+@router.get("")
+async def list_customers(
+    given: Given,
+    sort: Annotated[Sort, Query(description="What to sort by; then by id.")] = "customer_id",
+    order: Annotated[Direction, Query(description="Smallest or largest first.")] = "asc",
+    churn_band: Annotated[Band | None, Query(description="Band of the newest churn score.")] = None,
+    decision: Annotated[Decision | None, Query(description="Decision on the newest transaction.")] = None,
+    country: Annotated[CountryCode | None, Query(description="Of the profile.")] = None,
+    segment: Annotated[str | None, Query(max_length=32, description="Of the profile.")] = None,
+    min_transactions: Annotated[int | None, Query(ge=0, le=2**53, description="At least.")] = None,
+    min_churn: Annotated[
+        float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least churn probability.")
+    ] = None,
+    active_since: Annotated[QueryMoment | None, Query(description="With an event at or after it.")] = None,
+    silent_since: Annotated[QueryMoment | None, Query(description="With no event at or after it.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> CustomerPage:
+    """Customers, filtered and sorted, page by page."""
+    which = CustomerFilter(
+        churn_band,
+        decision,
+        country,
+        segment,
+        min_transactions,
+        min_churn,
+        None if active_since is None else to_epoch_ms(active_since),
+        None if silent_since is None else to_epoch_ms(silent_since),
+    )
+    asked = {"which": which, "sort": sort, "order": order}
+    figure: type = float if sort in {"last_score", "churn_probability", "value_at_risk"} else int
+    after = decode_cursor(cursor, asked, (str,) if sort == "customer_id" else (figure, str))
+    page = await given.require_index().page(which, sort, order, after, limit)
+    return CustomerPage(
+        customers=[customer_out(row) for row in page.rows], next_cursor=encode_cursor(page.next, asked)
+    )
+
+
+@router.get("/{customer_id:path}/transactions")
+async def transactions(
+    customer_id: CustomerId,
+    given: Given,
+    since: Annotated[QueryMoment | None, Query(description="Event time at or after it.")] = None,
+    until: Annotated[QueryMoment | None, Query(description="Event time before it.")] = None,
+    decision: Annotated[Decision | None, Query(description="Of the score.")] = None,
+    min_score: Annotated[
+        float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")
+    ] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> TransactionPage:
+    """Accepted transactions with their scores, newest first, from the event log."""
+    which = EventFilter(
+        None if since is None else to_epoch_ms(since),
+        None if until is None else to_epoch_ms(until),
+        {} if decision is None else {"decision": decision},
+        min_score,
+    )
+    asked = {"customer": customer_id, "which": which}
+    after = decode_cursor(cursor, asked, (int, int, int))
+    customer = await given.require_index().get(customer_id)
+    if customer is None:
+        raise UnknownCustomer("no transaction of this customer is in the event log")
+    page = await given.require_events().of_customer(customer, which, after, limit)
+    return TransactionPage(
+        customer_id=customer_id,
+        transactions=[event_out(row) for row in page.rows],
+        next_cursor=encode_cursor(page.next, asked),
+    )
+
+
 @router.get("/{customer_id:path}/features")
 async def features(
     customer_id: CustomerId,
@@ -83,3 +171,40 @@ async def scores(customer_id: CustomerId, given: Given) -> CustomerScores:
     fraud: list[Any] = [orjson.loads(score) for score in reversed(state.scores)]
     churn: Any = orjson.loads(state.churn) if state.churn else None
     return CustomerScores(customer_id=customer_id, fraud=fraud, churn=churn)
+
+
+whole = APIRouter(prefix="/customers", tags=["customers"], responses=router.responses)
+"""To be included last: an id may have a slash in it, so this takes whatever no other route does."""
+
+
+@whole.get("/{customer_id:path}")
+async def customer(customer_id: CustomerId, given: Given) -> CustomerOut:
+    """A customer: totals and newest scores from the sink's index, completed from the stream's state.
+
+    Where one of the two is away the other answers, and `degraded` names what is missing.
+    """
+
+    async def indexed() -> Row | None:
+        return await given.require_index().get(customer_id)
+
+    row, state = cast(
+        tuple[Row | BaseException | None, CustomerState | BaseException | None],
+        tuple(await asyncio.gather(indexed(), given.store.read(customer_id), return_exceptions=True)),
+    )
+    degraded = []
+    for name, found in (("index", row), ("state", state)):
+        if isinstance(found, DependencyError):
+            degraded.append(name)
+        elif isinstance(found, BaseException):
+            raise found
+    if isinstance(row, BaseException) and isinstance(state, BaseException):
+        raise row
+    if isinstance(row, BaseException) or row is None:
+        row = None
+    if isinstance(state, BaseException) or state is None:
+        state = None
+    if row is None and state is None:
+        if degraded:
+            raise DependencyError("whether this customer is known cannot be said now")
+        raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
+    return customer_out(row or {"customer_id": customer_id}, state, degraded)

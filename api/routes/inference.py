@@ -1,6 +1,6 @@
 """Synchronous scores: the stream's own code on the stream's own state, and nothing is kept."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -37,25 +37,28 @@ class ChurnRequest(BaseModel):
     as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
 
 
+EXAMPLE_TRANSACTION: Final = {
+    "transaction_id": "t-1001",
+    "customer_id": "c0000042",
+    "event_time": "2026-03-01T09:30:00Z",
+    "amount": "249.90",
+    "currency": "EUR",
+    "transaction_type": "purchase",
+    "channel": "ecommerce",
+    "merchant_id": "m000007",
+    "merchant_category": "5732",
+    "merchant_country": "FR",
+    "device_id": "d-17",
+}
+"""A transaction that is accepted."""
+
 _TRANSACTION_BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
                 "schema": Transaction.model_json_schema(),
-                "example": {
-                    "transaction_id": "t-1001",
-                    "customer_id": "c0000042",
-                    "event_time": "2026-03-01T09:30:00Z",
-                    "amount": "249.90",
-                    "currency": "EUR",
-                    "transaction_type": "purchase",
-                    "channel": "ecommerce",
-                    "merchant_id": "m000007",
-                    "merchant_category": "5732",
-                    "merchant_country": "FR",
-                    "device_id": "d-17",
-                },
+                "example": EXAMPLE_TRANSACTION,
             }
         },
     }
@@ -70,7 +73,11 @@ _TRANSACTION_BODY = {
     response_model_exclude_unset=True,
 )
 async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
-    """Score one transaction against the customer's history; a customer never seen is a cold start."""
+    """Score one transaction against the customer's history; a customer never seen is a cold start.
+
+    While Redis is away the transaction is scored without a history and never allowed, with the flag
+    `degraded`, unless `TIDEGATE_ON_REDIS_AWAY` is `hold`.
+    """
     # The body goes through the stream's own validation, so both refuse the same with the same words.
     transaction = parse_message(Transaction, await request.body())
     amount_minor = transaction.amount_minor
@@ -87,7 +94,12 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     history, degraded = await given.policy.history(read)
     scored_at = to_rfc3339(given.now())
     score = score_one(history, events, given.models, scored_at, entities)
-    return score | {"flags": [*score["flags"], "degraded"]} if degraded else score
+    if not degraded:
+        return score
+    # Better a score of the transaction alone, which says that it is one, than none before a payment. It
+    # knows too little to allow anything.
+    decision = "review" if score["decision"] == "allow" else score["decision"]
+    return score | {"flags": [*score["flags"], "degraded"], "decision": decision}
 
 
 def score_one(

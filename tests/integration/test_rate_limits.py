@@ -12,13 +12,13 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def limiter(valkey, direct):
-    made = RedisLimiter(valkey.url, prefix="tg:limit")
+    made = RedisLimiter(valkey.url, prefix="tg:limit", timeout_s=10)
     yield made
     await made.close()
 
 
 async def test_as_many_as_the_quota_come_at_once_whoever_asks(limiter, valkey):
-    another = RedisLimiter(valkey.url, prefix="tg:limit")
+    another = RedisLimiter(valkey.url, prefix="tg:limit", timeout_s=10)
     taken = await asyncio.gather(
         *(each.take("a", 50, 3600) for each in (limiter, another) for _ in range(60))
     )

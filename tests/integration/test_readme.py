@@ -32,7 +32,7 @@ def run(arguments, timeout_s=240):
 
 
 def test_readme_names_the_commands_tested_here():
-    assert [command.split()[0] for command in TIDEGATE] == ["topics", "train", "worker", "api"]
+    assert [command.split()[0] for command in TIDEGATE] == ["topics", "train", "worker", "sink", "api"]
     assert [c for c in COMMANDS if c.startswith("make")] == ["make demo", "make test"]
 
 
@@ -53,8 +53,8 @@ def models(tmp_path_factory):
     done = run([*train.split(), *smaller])
     assert done.returncode == 0, done.stderr
     trained = json.loads(done.stdout)
-    assert {model["name"] for model in trained} == {"fraud", "churn"}
-    assert all(model["metrics"]["roc_auc"] > 0.7 for model in trained)
+    assert {model["name"] for model in trained} == {"fraud", "churn", "segments"}
+    assert all(m["metrics"]["roc_auc"] > 0.7 for m in trained if m["name"] != "segments")
     return folder
 
 

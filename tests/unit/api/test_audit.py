@@ -69,6 +69,7 @@ async def test_who_looked_at_whom_is_written_down(closed, login, trail, customer
     await closed.get("/customers/nobody-home/scores", headers=login.bearer())
     await closed.get(f"/customers/{customer}/scores", headers=login.bearer(["inference"]))
     said = {"event": "answered", "actor": "teller", "tenant": "default", "action": "read"}
+    assert len({r.pop("request_id") for r in trail.records}) == 3
     assert trail.records == [
         {
             **said,
@@ -150,14 +151,13 @@ async def changing(world, eager, login, trail, events):
     """An API with a route that changes something."""
     security = login.security()
     audited = Security(security.verifier, security.clients, auditor=Auditor(trail, events.append))
-    async with serving(world.store, eager, security=audited) as api:
-        done = []
+    done = []
 
-        @api._transport.app.post("/models/reload")
-        async def reload() -> str:
-            done.append(list(trail.records))
-            return "done"
+    def reload():
+        done.append(list(trail.records))
+        return eager, None
 
+    async with serving(world.store, eager, security=audited, extras={"reload": reload}) as api:
         api.done = done
         yield api
 

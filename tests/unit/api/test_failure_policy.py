@@ -28,7 +28,7 @@ async def ask(error, models, policy, route="/inference/fraud-detection"):
 
 
 async def test_held_cause_is_503_and_counts_nothing(models):
-    answer, metrics = await ask(AWAY, models, FailurePolicy())
+    answer, metrics = await ask(AWAY, models, FailurePolicy(redis_away="hold"))
     assert answer.status_code == 503
     assert "tidegate_degraded_total{" not in metrics
 

@@ -223,7 +223,9 @@ async def test_a_tenant_sees_its_own_customers_and_not_that_others_exist(eager, 
             answer = await api.get(path, headers=corporate_token)
             nobody = await api.get(f"/customers/nobody-home/{what}", headers=corporate_token)
             assert_problem(answer, 404, "unknown-customer", only_retail)
-            assert answer.content == nobody.content
+            # But for the request's own id, byte for byte.
+            ids = [a.headers["x-request-id"].encode() for a in (answer, nobody)]
+            assert answer.content.replace(ids[0], b"") == nobody.content.replace(ids[1], b"")
         path = "/inference/churn-score"
         body = {"customer_id": only_retail}
         assert (await api.post(path, json=body, headers=corporate_token)).status_code == 404

@@ -1,6 +1,7 @@
 """Files that are generated from code say what the code says."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from features.entities import ENTITY_FEATURES
 from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown
 from schemas.export import documents
+from sink.settings import SinkSettings
 from stream_app.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,8 +60,9 @@ def test_metrics_follow_the_naming_conventions():
 
 
 def test_settings_of_the_same_name_have_the_same_default():
-    for name in WorkerSettings.model_fields.keys() & ApiSettings.model_fields.keys():
-        assert WorkerSettings.model_fields[name].default == ApiSettings.model_fields[name].default, name
+    for one, other in combinations((WorkerSettings, SinkSettings, ApiSettings), 2):
+        for name in one.model_fields.keys() & other.model_fields.keys():
+            assert one.model_fields[name].default == other.model_fields[name].default, name
 
 
 def test_every_setting_and_feature_has_a_meaning():

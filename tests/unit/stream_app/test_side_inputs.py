@@ -5,6 +5,7 @@ import pytest
 
 from features.codec import decode
 from models.pipeline import Models
+from schemas.errors import DependencyError
 from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
 
@@ -52,6 +53,27 @@ class TestLabels:
         await stream.start()
         await asyncio.wait_for(stream.run(), 5)
 
+        assert await labels_of(stream, "c-1") == [1]
+
+    async def test_label_waits_on_while_the_consumer_does_not_say_where_it_is(self, stream: Stream) -> None:
+        """So it is in a rebalance: the worker must not end of it."""
+        stream.transact(2)
+        stream.kafka.logs[T, 0].append(None)
+        stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+        await stream.start()
+        position, asked = stream.consumer.position, []
+
+        async def silent_at_first(topic: str, partition: int) -> int:
+            asked.append(topic)
+            if len(asked) == 1:
+                raise DependencyError("Kafka's consumer does not say where it is")
+            return await position(topic, partition)
+
+        stream.consumer.position = silent_at_first  # type: ignore[method-assign]
+        await asyncio.wait_for(stream.run(), 10)
+
+        assert len(asked) > 1
+        assert not stream.worker.failed.done()
         assert await labels_of(stream, "c-1") == [1]
 
     async def test_label_for_an_unknown_transaction_is_a_dead_letter(self, stream: Stream) -> None:

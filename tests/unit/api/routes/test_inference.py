@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from api.deps import Services, entities_of
+from api.failure_policy import FailurePolicy
 from features.codec import decode
 from features.record import to_records
 from features.tiles import customer_hashes
@@ -15,7 +16,7 @@ from schemas.parse import dump
 from schemas.score import ChurnScore, FraudScore
 from schemas.transaction import Transaction
 from tests.scoring import DAY_MS, START
-from tests.serving import NOW, World, assert_problem, serving
+from tests.serving import AWAY, NOW, Broken, World, assert_problem, serving
 from tests.streaming import Stream, transaction
 
 FRAUD, CHURN = "/inference/fraud-detection", "/inference/churn-score"
@@ -218,9 +219,21 @@ async def test_what_cannot_be_parsed_at_all_is_a_bad_request(client, body):
     assert_problem(await client.post(CHURN, content=body, headers=JSON), 400, "http-bad-request", "[[[")
 
 
-@pytest.mark.parametrize(("route", "body"), [(FRAUD, LEAST), (CHURN, {"customer_id": "c-secret"})])
-async def test_while_the_store_is_away_nothing_is_guessed(away, route, body):
-    assert_problem(await away.post(route, json=body), 503, "dependency-away", "c-secret", "t-new")
+async def test_while_the_store_is_away_no_churn_is_guessed(away):
+    response = await away.post(CHURN, json={"customer_id": "c-secret"})
+    assert_problem(response, 503, "dependency-away", "c-secret", "t-new")
+
+
+async def test_while_the_store_is_away_a_transaction_is_scored_as_degraded_and_never_allowed(away):
+    score = (await away.post(FRAUD, json=LEAST)).json()
+    assert score["flags"] == ["cold_start", "degraded"]
+    assert score["decision"] in {"review", "block"}
+    FraudScore.model_validate(score)
+
+
+async def test_where_degraded_answers_are_not_wanted_there_are_none(eager):
+    async with serving(Broken(AWAY), eager, extras={"policy": FailurePolicy(redis_away="hold")}) as client:
+        assert_problem(await client.post(FRAUD, json=LEAST), 503, "dependency-away", "c-new")
 
 
 async def test_merchant_and_device_count_as_in_the_stream(entity_models):

@@ -1,0 +1,129 @@
+"""Figures over all customers and transactions."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from api.deps import Given
+from api.errors import problems
+from api.ports import CustomerFilter, EventFilter
+from api.routes.customers import QueryMoment
+from schemas.fields import Moment, from_epoch_ms, to_epoch_ms
+from schemas.score import Band, Decision
+from schemas.transaction import Channel, Currency, TransactionType
+
+router = APIRouter(
+    prefix="/analytics",
+    tags=["analytics"],
+    responses=problems(
+        refused="The request is refused.", away="The customer index or the event log does not answer."
+    ),
+)
+CustomerGroup = Literal["churn_band", "country", "segment", "last_decision"]
+EventGroup = Literal[
+    "day",
+    "hour",
+    "decision",
+    "channel",
+    "transaction_type",
+    "merchant_category",
+    "merchant_country",
+    "model_version",
+]
+_DEFAULT_DAYS = 30
+_HOUR_DAYS = 31
+
+
+class CustomerTotals(BaseModel):
+    """Customers that have one value."""
+
+    key: str | None = Field(description="Null is unknown.", examples=["high"])
+    customers: int
+    transactions: int
+    flagged: int
+    blocked: int
+    churn_probability_mean: float | None
+    value_at_risk: float
+
+
+class CustomerFigures(BaseModel):
+    """Customers by a property."""
+
+    by: CustomerGroup
+    groups: list[CustomerTotals]
+
+
+class EventTotals(BaseModel):
+    """Transactions that have the same values, of one currency: amounts are not converted."""
+
+    keys: dict[str, str | None] = Field(examples=[{"day": "2026-03-01"}])
+    currency: str
+    transactions: int
+    customers: int = Field(description="Different ones.")
+    amount_minor: int
+    flagged: int
+    blocked: int
+    score_mean: float
+
+
+class EventFigures(BaseModel):
+    """Transactions by properties."""
+
+    by: list[EventGroup]
+    since: Moment
+    until: Moment
+    groups: list[EventTotals]
+
+
+@router.get("/customers")
+async def customers(
+    given: Given,
+    by: Annotated[CustomerGroup, Query(description="Property to group by.")] = "churn_band",
+    churn_band: Annotated[Band | None, Query(description="Only these.")] = None,
+    active_since: Annotated[QueryMoment | None, Query(description="With an event at or after it.")] = None,
+) -> CustomerFigures:
+    """Counts and sums of customers."""
+    since = None if active_since is None else to_epoch_ms(active_since)
+    which = CustomerFilter(churn_band=churn_band, active_since_ms=since)
+    rows = await given.require_index().totals(by, which)
+    return CustomerFigures(by=by, groups=[CustomerTotals.model_validate(row) for row in rows])
+
+
+@router.get("/transactions")
+async def transactions(
+    given: Given,
+    by: Annotated[list[EventGroup], Query(max_length=3, description="Properties to group by.")] = ["day"],  # noqa: B006
+    since: Annotated[QueryMoment | None, Query(description="30 days before `until` if left out.")] = None,
+    until: Annotated[
+        QueryMoment | None, Query(description="Before it; the end of today (UTC) if left out.")
+    ] = None,
+    decision: Annotated[Decision | None, Query(description="Only these.")] = None,
+    currency: Annotated[Currency | None, Query(description="Only this.")] = None,
+    channel: Annotated[Channel | None, Query(description="Only this.")] = None,
+    transaction_type: Annotated[TransactionType | None, Query(description="Only this.")] = None,
+) -> EventFigures:
+    """Counts and sums of transactions, from the event log. One group for each currency."""
+    # To the end of the day: the same question is the same until tomorrow, and its answer can be kept.
+    tomorrow = given.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    until_ms = to_epoch_ms(until or tomorrow)
+    since_ms = to_epoch_ms(since) if since else until_ms - _DEFAULT_DAYS * 86_400_000
+    if "hour" in by:
+        since_ms = max(since_ms, until_ms - _HOUR_DAYS * 86_400_000)
+    equal: dict[str, Any] = {
+        "decision": decision,
+        "currency": currency,
+        "channel": channel,
+        "transaction_type": transaction_type,
+    }
+    names = list(dict.fromkeys(by))
+    which = EventFilter(since_ms, until_ms, {n: v for n, v in equal.items() if v is not None})
+    rows = await given.require_events().totals(names, which)
+    groups = [
+        EventTotals.model_validate(
+            {**row, "currency": row["of_currency"], "keys": {name: row[name] for name in names}}
+        )
+        for row in rows
+    ]
+    return EventFigures(by=names, since=from_epoch_ms(since_ms), until=from_epoch_ms(until_ms), groups=groups)

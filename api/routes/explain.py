@@ -1,0 +1,158 @@
+"""Why a score is what it is, and which segment a customer is in."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from api.deps import CustomerId, Given, known_state
+from api.errors import UnknownCustomer, problems
+from api.routes.customers import QueryMoment
+from features.codec import decode
+from features.codes import transaction_hash
+from features.engine import Matrix
+from features.record import TRANSACTION_KIND
+from models.pipeline import Models
+from models.reasons import by_name, reason
+from models.segments import MEANINGS, rfm
+from models.tree import TreeModel, to_proba
+from schemas.fields import Identifier, Moment, from_epoch_ms, to_epoch_ms
+from schemas.score import ModelRef, Reason
+
+router = APIRouter(
+    prefix="/inference",
+    tags=["inference"],
+    responses=problems(
+        unknown_customer="The customer, or the transaction in the history that is kept, is unknown.",
+        refused="The request is refused.",
+        away="Redis does not answer, what it has stored cannot be read, or the model is away.",
+    ),
+)
+
+
+class Explanation(BaseModel):
+    """A score as a sum: `base` and all contributions, in log-odds."""
+
+    customer_id: str
+    transaction_id: str | None = None
+    as_of: Moment
+    score: float = Field(description="Probability.")
+    log_odds: float
+    base: float = Field(description="What every score starts from.")
+    contributions: list[Reason] = Field(description="The strongest, by size.")
+    others: float = Field(description="Sum of the contributions that are not listed.")
+    model: ModelRef
+    published: float | None = Field(
+        default=None,
+        description="The published score where it is among the newest; it differs where another model made "
+        "it or events came late since.",
+    )
+
+
+class SegmentRequest(BaseModel):
+    """Whose segment is asked for."""
+
+    customer_id: CustomerId = Field(examples=["c0000042"])
+    as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
+
+
+class SegmentOut(BaseModel):
+    """A customer's segment."""
+
+    customer_id: str
+    as_of: Moment
+    segment: str = Field(examples=["loyal"])
+    meaning: str
+    confidence: float = Field(ge=0, le=1, description="0 at the border to `next_segment`, 1 at the centre.")
+    next_segment: str
+    recency_days: float = Field(description="Since the last transaction; 90 where there is none in 90 days.")
+    frequency_90d: float
+    monetary_90d: float
+    model: ModelRef
+
+
+@router.get("/explain")
+async def explain(
+    given: Given,
+    customer_id: Annotated[CustomerId, Query(description="The customer.")],
+    model: Annotated[Literal["fraud", "churn"], Query(description="Whose score.")] = "fraud",
+    transaction_id: Annotated[
+        Identifier | None, Query(description="Of the last 120 days; needed for fraud.")
+    ] = None,
+    as_of: Annotated[QueryMoment | None, Query(description="For churn; now if left out.")] = None,
+    most: Annotated[int, Query(ge=1, le=200, description="Contributions listed.")] = 10,
+) -> Explanation:
+    """Contributions to a fraud score of a past transaction, or to a churn score as of a moment."""
+    models = given.models
+    state = await known_state(given, customer_id)
+    records = decode(state.history).records
+    if model == "churn":
+        moment = as_of or given.now()
+        X = models.engine.compute(records, None, to_epoch_ms(moment))[np.newaxis]
+        return _explained(models, models.churn, X, most, customer_id=customer_id, as_of=moment)
+    is_it = (records["kind"] == TRANSACTION_KIND) & (
+        records["transaction"] == (transaction_hash(transaction_id) if transaction_id else 0)
+    )
+    if transaction_id is None or not is_it.any():
+        raise UnknownCustomer("this customer has no such transaction in the history that is kept")
+    event = records[is_it][:1]
+    time_ms = int(event["time_ms"][0])
+    X = models.engine.compute(records[~is_it], event, time_ms)[np.newaxis]
+    published = next(
+        (s["score"] for s in map(orjson.loads, state.scores) if s["transaction_id"] == transaction_id), None
+    )
+    return _explained(
+        models,
+        models.fraud,
+        X,
+        most,
+        customer_id=customer_id,
+        transaction_id=transaction_id,
+        as_of=from_epoch_ms(time_ms),
+        published=published,
+    )
+
+
+def _explained(models: Models, model: TreeModel, X: Matrix, most: int, **about: Any) -> Explanation:
+    shares = model.contributions(X)[0]
+    values, features = X[0, model.columns], by_name(models.engine.features)
+    strongest = np.argsort(-np.abs(shares[:-1]), kind="stable")[:most]
+    listed = [
+        reason(features[model.card.feature_names[i]], float(values[i]), float(shares[i]))
+        for i in strongest.tolist()
+        if shares[i] != 0
+    ]
+    log_odds = model.log_odds(X)
+    return Explanation(
+        score=float(to_proba(log_odds)[0]),
+        log_odds=float(log_odds[0]),
+        base=float(shares[-1]),
+        contributions=[Reason.model_validate(one) for one in listed],
+        others=float(shares[:-1].sum() - shares[strongest].sum()),
+        model=ModelRef.model_validate(model.reference),
+        **about,
+    )
+
+
+@router.post("/segment")
+async def segment(asked: SegmentRequest, given: Given) -> SegmentOut:
+    """The segment of a customer as of a moment, by recency, frequency and money."""
+    segments, engine = given.require_segments(), given.models.engine
+    state = await known_state(given, asked.customer_id)
+    as_of = asked.as_of or given.now()
+    X = engine.compute(decode(state.history).records, None, to_epoch_ms(as_of))[np.newaxis]
+    (found,) = segments.assign(rfm(X, engine))
+    return SegmentOut(
+        customer_id=asked.customer_id,
+        as_of=as_of,
+        segment=found.name,
+        meaning=MEANINGS[found.name],
+        confidence=found.confidence,
+        next_segment=found.next_name,
+        recency_days=found.recency_days,
+        frequency_90d=found.frequency_90d,
+        monetary_90d=found.monetary_90d,
+        model=ModelRef(name=segments.card.name, version=segments.card.version),
+    )

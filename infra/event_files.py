@@ -1,0 +1,204 @@
+"""The event log's files: accepted transactions with their scores as Parquet, one folder a day.
+
+A file counts when the manifest in the database names it. Files are written under another name,
+flushed, and renamed; what a crash leaves behind is never named and is removed later.
+"""
+
+import os
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import DependencyError, HistoryError
+from schemas.transaction import Transaction
+
+_DAY_MS: Final = 86_400_000
+_MOMENT: Final = pa.timestamp("ms", tz="UTC")
+_ROW_GROUP: Final = 4096
+
+SCHEMA: Final = pa.schema(
+    [
+        ("transaction_id", pa.string()),
+        ("customer_id", pa.string()),
+        ("event_time", _MOMENT),
+        ("amount_minor", pa.int64()),
+        ("amount", pa.float64()),
+        ("currency", pa.string()),
+        ("account_id", pa.string()),
+        ("credit", pa.bool_()),
+        ("transaction_type", pa.string()),
+        ("channel", pa.string()),
+        ("merchant_id", pa.string()),
+        ("merchant_category", pa.string()),
+        ("merchant_country", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("device_id", pa.string()),
+        ("card_token", pa.string()),
+        ("counterparty_id", pa.string()),
+        ("card_present", pa.bool_()),
+        ("score", pa.float64()),
+        ("decision", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("reasons", pa.string()),
+        ("model_version", pa.string()),
+        ("scored_at", _MOMENT),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+    ]
+)
+"""Columns of a file. No IP address: nothing reads it, and it is personal data."""
+
+_PLAIN: Final = (
+    "transaction_id",
+    "customer_id",
+    "amount_minor",
+    "currency",
+    "account_id",
+    "transaction_type",
+    "channel",
+    "merchant_id",
+    "merchant_category",
+    "merchant_country",
+    "latitude",
+    "longitude",
+    "device_id",
+    "card_token",
+    "counterparty_id",
+    "card_present",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFile:
+    """A file as the manifest knows it.
+
+    Attributes:
+        path: Relative to the event log's folder.
+        day: Since 1970; all its rows are of this day (UTC).
+        min_ms, max_ms: Event times of its rows.
+    """
+
+    path: str
+    day: int
+    rows: int
+    bytes: int
+    min_ms: int
+    max_ms: int
+    written_ms: int
+
+
+def event_row(transaction: Transaction, score: dict[str, Any], partition: int, offset: int) -> dict[str, Any]:
+    """A row of the event log."""
+    row = {name: getattr(transaction, name) for name in _PLAIN}
+    row |= {
+        "event_time": transaction.event_time_ms,
+        "amount": float(transaction.amount),
+        "credit": transaction.is_credit,
+        "score": score["score"],
+        "decision": score["decision"],
+        "flags": score["flags"],
+        "reasons": orjson.dumps(score["reasons"]).decode(),
+        "model_version": score["model"]["version"],
+        "scored_at": datetime.fromisoformat(score["scored_at"]),
+        "partition": partition,
+        "offset": offset,
+    }
+    return row
+
+
+class EventFiles:
+    """Writes, merges and removes files.
+
+    Args:
+        root: Folder of the event log; made where it is missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> list[EventFile]:
+        """Write rows to one new file for each day.
+
+        Raises:
+            DependencyError: The disk takes no files.
+        """
+        by_day: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            by_day[row["event_time"] // _DAY_MS].append(row)
+        return [self._write(day, pa.Table.from_pylist(mine, SCHEMA)) for day, mine in by_day.items()]
+
+    def merge(self, files: Sequence[EventFile], without: Iterable[str] = ()) -> EventFile | None:
+        """One file with the rows of several of one day; `None` where no row is left.
+
+        Args:
+            files: Of one day.
+            without: Customers whose rows are left out.
+
+        Raises:
+            HistoryError: A file is missing or damaged.
+        """
+        try:
+            table = pa.concat_tables([pq.read_table(self.root / f.path, schema=SCHEMA) for f in files])
+        except (OSError, pa.ArrowException) as bad:
+            raise HistoryError(f"the event log at {self.root} is damaged: {bad}") from bad
+        if gone := list(without):
+            table = table.filter(pc.invert(pc.is_in(table["customer_id"], pa.array(gone, pa.string()))))
+        return self._write(files[0].day, table) if len(table) else None
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files that the manifest does not name any more."""
+        for path in paths:
+            (self.root / path).unlink(missing_ok=True)
+
+    def strays(self, named: set[str], older_than_s: float) -> list[str]:
+        """Files that the manifest does not name, left by a crash long enough ago."""
+        limit = time.time() - older_than_s
+        found = []
+        for path in self.root.glob("day=*/*"):
+            relative = str(path.relative_to(self.root))
+            if relative not in named and path.stat().st_mtime < limit:
+                found.append(relative)
+        return found
+
+    def _write(self, day: int, table: pa.Table) -> EventFile:
+        # By customer: a lookup of one reads few row groups.
+        table = table.sort_by([(name, "ascending") for name in ("customer_id", "event_time", "offset")])
+        folder = self.root / f"day={datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y-%m-%d}"
+        now_ms = time.time_ns() // 1_000_000
+        path = folder / f"{now_ms}-{secrets.token_hex(6)}.parquet"
+        partial = path.with_suffix(".partial")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP)
+            size = partial.stat().st_size
+            _flush(partial)
+            partial.rename(path)
+            _flush(folder)
+        except OSError as full:
+            with suppress(OSError):
+                partial.unlink()
+            raise DependencyError(f"the event log at {self.root} takes no files: {full.strerror}") from full
+        times = pc.min_max(table["event_time"].cast(pa.int64())).as_py()
+        relative = str(path.relative_to(self.root))
+        return EventFile(relative, day, len(table), size, times["min"], times["max"], now_ms)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk before the manifest names it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

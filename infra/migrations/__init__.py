@@ -1,0 +1,1 @@
+"""Versions of the SQL schema, for Alembic."""

@@ -1,0 +1,203 @@
+"""What the sink has done: files of the event log, customers and offsets change in one SQL transaction."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from infra.database import CUSTOMERS, EVENT_FILES, SINK_META, SINK_OFFSETS, Database
+from infra.event_files import EventFile
+from schemas.errors import DependencyError, HistoryError
+
+TopicPartition = tuple[str, int]
+_FILE_FIELDS = tuple(EventFile.__dataclass_fields__)
+
+
+class SinkFenced(DependencyError):
+    """Somebody else has moved the offsets: this sink's rows are already there."""
+
+
+@dataclass(slots=True)
+class SinkCommit:
+    """Everything that one flush changes.
+
+    Attributes:
+        expected: Offsets that it starts from; absent before the first.
+        reached: Offsets after it.
+        files: New files.
+        activity: By customer, rows of `customers` to add to what is stored.
+        churn: By customer, the newest churn score.
+        profiles: By customer, the newest profile; `None` where it was removed.
+    """
+
+    expected: dict[TopicPartition, int] = field(default_factory=dict)
+    reached: dict[TopicPartition, int] = field(default_factory=dict)
+    files: Sequence[EventFile] = ()
+    activity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    churn: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class SinkStore:
+    """The sink's side of the database.
+
+    Args:
+        database: Migrated.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, cluster_id: str) -> None:
+        """Record which log the event log is of, or check it.
+
+        Raises:
+            HistoryError: It is of another log, where offsets mean other events.
+        """
+        with self._database.begin() as connection:
+            row = {"name": "cluster", "value": cluster_id}
+            connection.execute(self._database.insert(SINK_META).values(row).on_conflict_do_nothing())
+            stored = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == "cluster"))
+            found = stored.scalar_one()
+        if found != cluster_id:
+            raise HistoryError(
+                f"the event log was written from Kafka cluster {found}, this is {cluster_id}: connect to the "
+                "other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS"
+            )
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        """Next offset of each partition that was ever read."""
+        with self._database.begin() as connection:
+            found = connection.execute(sa.select(SINK_OFFSETS)).all()
+        return {(row.topic, row.partition): row.next_offset for row in found}
+
+    def commit(self, commit: SinkCommit) -> None:
+        """Apply a commit, all or nothing. Doing it again changes nothing.
+
+        Raises:
+            DependencyError: The database did not answer: whether it was applied is not known.
+            SinkFenced: Another sink wrote the same part of the log.
+        """
+        with self._database.begin() as connection:
+            if self._moved(connection, commit):
+                return
+            if commit.files:
+                connection.execute(sa.insert(EVENT_FILES), [asdict(file) for file in commit.files])
+            self._upsert(connection, commit.activity, _with_activity)
+            self._upsert(connection, commit.churn, _with_churn)
+            self._upsert(connection, commit.profiles, _with_profile)
+
+    def _moved(self, connection: sa.Connection, commit: SinkCommit) -> bool:
+        """Move the offsets; whether they had been moved by this very commit."""
+        mismatched = False
+        offsets = SINK_OFFSETS.c
+        for (topic, partition), reached in sorted(commit.reached.items()):
+            expected = commit.expected.get((topic, partition))
+            if expected is None:
+                row = {"topic": topic, "partition": partition, "next_offset": reached}
+                insert = self._database.insert(SINK_OFFSETS).values(row).on_conflict_do_nothing()
+                # Not by its row count, which PostgreSQL's driver does not tell here.
+                made = connection.execute(insert.returning(offsets.partition)).first()
+                mismatched |= made is None
+            else:
+                update = (
+                    sa.update(SINK_OFFSETS)
+                    .where(
+                        offsets.topic == topic,
+                        offsets.partition == partition,
+                        offsets.next_offset == expected,
+                    )
+                    .values(next_offset=reached)
+                )
+                mismatched |= connection.execute(update).rowcount != 1
+        if not mismatched:
+            return False
+        named = sa.select(EVENT_FILES.c.path).where(EVENT_FILES.c.path.in_([f.path for f in commit.files]))
+        if commit.files and connection.execute(named).first() is not None:
+            # The answer to an earlier try was lost.
+            connection.rollback()
+            return True
+        raise SinkFenced("another sink writes to the same database: run one for each database")
+
+    def _upsert(
+        self,
+        connection: sa.Connection,
+        rows: Mapping[str, Mapping[str, Any]],
+        changes: Callable[[Any], dict[str, Any]],
+    ) -> None:
+        if not rows:
+            return
+        insert = self._database.insert(CUSTOMERS)
+        statement = insert.on_conflict_do_update(
+            index_elements=[CUSTOMERS.c.customer_id], set_=changes(insert.excluded)
+        )
+        # In one order: two transactions that lock the same rows do not wait for each other for ever.
+        connection.execute(statement, [{"customer_id": c, **rows[c]} for c in sorted(rows)])
+
+    def files(self, days: Iterable[int] | None = None) -> list[EventFile]:
+        """Files that count, oldest day first."""
+        statement = sa.select(*(EVENT_FILES.c[name] for name in _FILE_FIELDS))
+        statement = statement.where(EVENT_FILES.c.retired_ms == 0)
+        if days is not None:
+            statement = statement.where(EVENT_FILES.c.day.in_(list(days)))
+        with self._database.begin() as connection:
+            found = connection.execute(statement.order_by(EVENT_FILES.c.day, EVENT_FILES.c.path)).all()
+        return [EventFile(*row) for row in found]
+
+    def replace(self, old: Sequence[EventFile], new: EventFile | None) -> bool:
+        """Let one file take the rows of several; false where one of them does not count any more."""
+        paths = [file.path for file in old]
+        retire = sa.update(EVENT_FILES).where(EVENT_FILES.c.path.in_(paths), EVENT_FILES.c.retired_ms == 0)
+        with self._database.begin() as connection:
+            done = connection.execute(retire.values(retired_ms=time.time_ns() // 1_000_000))
+            if done.rowcount != len(old):
+                connection.rollback()
+                return False
+            if new is not None:
+                connection.execute(sa.insert(EVENT_FILES).values(asdict(new)))
+        return True
+
+    def retired(self, before_ms: int) -> list[str]:
+        """Files that were retired before a moment and are still named."""
+        statement = sa.select(EVENT_FILES.c.path).where(
+            EVENT_FILES.c.retired_ms > 0, EVENT_FILES.c.retired_ms < before_ms
+        )
+        with self._database.begin() as connection:
+            return [row.path for row in connection.execute(statement)]
+
+    def named(self) -> set[str]:
+        """All files that the manifest knows, retired ones too."""
+        with self._database.begin() as connection:
+            return {row.path for row in connection.execute(sa.select(EVENT_FILES.c.path))}
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Forget files that were removed."""
+        if paths:
+            with self._database.begin() as connection:
+                connection.execute(sa.delete(EVENT_FILES).where(EVENT_FILES.c.path.in_(paths)))
+
+
+def _with_activity(new: Any) -> dict[str, Any]:
+    c = CUSTOMERS.c
+    newest = new.last_event_ms >= c.last_event_ms
+    earlier = sa.or_(c.first_event_ms == 0, new.first_event_ms < c.first_event_ms)
+    return {
+        "first_event_ms": sa.case((earlier, new.first_event_ms), else_=c.first_event_ms),
+        "last_event_ms": sa.case((newest, new.last_event_ms), else_=c.last_event_ms),
+        "last_score": sa.case((newest, new.last_score), else_=c.last_score),
+        "last_decision": sa.case((newest, new.last_decision), else_=c.last_decision),
+        **{name: c[name] + new[name] for name in ("transactions", "flagged", "blocked")},
+    }
+
+
+def _with_churn(new: Any) -> dict[str, Any]:
+    c = CUSTOMERS.c
+    newer = new.churn_as_of_ms >= c.churn_as_of_ms
+    names = ("churn_probability", "churn_band", "churn_as_of_ms", "value_at_risk")
+    return {name: sa.case((newer, new[name]), else_=c[name]) for name in names}
+
+
+def _with_profile(new: Any) -> dict[str, Any]:
+    return {name: new[name] for name in ("country", "segment", "opened_on")}

@@ -1,0 +1,325 @@
+"""Where the sink is put together and run.
+
+Exactly once without Kafka's help: the offsets that a flush starts from and reaches are in the same SQL
+transaction as the names of its files and its changes of customers. Kafka's consumer groups are not used:
+the offsets decide, and a second sink on the same database is fenced off by them.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from infra.access import from_environment
+from infra.database import Database
+from infra.event_files import EventFile, EventFiles, event_row
+from infra.sink_metrics import SinkMetrics
+from infra.sink_store import SinkCommit, SinkFenced, SinkStore
+from infra.topics_admin import TopicsAdmin
+from schemas.errors import DependencyError, HistoryError, TidegateError
+from schemas.topics import CHURN_SCORES, CUSTOMERS, FRAUD_SCORES, TRANSACTIONS
+from sink.batch import Batch
+from sink.join import PartitionJoin
+from sink.settings import SinkSettings
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+_TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.name)
+# A log that is ahead of the other waits: what is read and not joined is in memory.
+_AHEAD = 20_000
+_STRAY_S = 3600.0
+
+
+async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -> int:
+    """Run until SIGTERM, SIGINT or a failure; returns the exit code.
+
+    0 after a stop that was asked for, 3 where event log, database and Kafka do not fit, 1 otherwise.
+    """
+    metrics = metrics or SinkMetrics()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = Database(settings.database_url)
+    sink = Sink(settings, SinkStore(database), EventFiles(settings.events), metrics, stop)
+    try:
+        if settings.metrics_port:
+            metrics.serve(settings.metrics_host, settings.metrics_port)
+        await sink.retried("database", lambda: asyncio.to_thread(database.migrate))
+        await sink.run()
+        return 0
+    except Stopped:
+        return 0
+    except TidegateError as error:
+        _log.error("sink stopped", error=str(error), kind=type(error).__name__)
+        return 1 if isinstance(error, DependencyError) else 3
+    finally:
+        await sink.close()
+        database.close()
+
+
+class Stopped(Exception):
+    """The sink was told to stop while it waited for something."""
+
+
+class Sink:
+    """Reads the topics and writes what is complete."""
+
+    def __init__(
+        self,
+        settings: SinkSettings,
+        store: SinkStore,
+        files: EventFiles,
+        metrics: SinkMetrics,
+        stop: asyncio.Event,
+    ) -> None:
+        self._settings, self._store, self._files = settings, store, files
+        self._metrics, self._stop = metrics, stop
+        self._consumer: AIOKafkaConsumer | None = None
+        self._joins: dict[int, PartitionJoin] = {}
+        self._other: dict[tuple[str, int], int] = {}
+        self._stored: dict[tuple[str, int], int] = {}
+        self._batch = Batch()
+        self._idle = False
+        self._paused: set[TopicPartition] = set()
+
+    async def run(self) -> None:
+        """Read and write until told to stop.
+
+        Raises:
+            HistoryError: Event log, database and Kafka do not fit.
+            DependencyError: One of them stayed away.
+        """
+        consumer = await self._open()
+        await self._maintain()
+        _log.info("sink ready", partitions=len(self._joins))
+        due = time.monotonic() + self._settings.flush_s
+        while not self._stop.is_set():
+            fetched = await self._fetch(consumer)
+            for tp, records in fetched.items():
+                self._take(tp, records)
+            self._regulate(consumer)
+            if len(self._batch.rows) >= self._settings.flush_rows or time.monotonic() >= due:
+                await self._flush()
+                await self._maintain()
+                due = time.monotonic() + self._settings.flush_s
+        await self._flush()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def retried(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until it succeeds.
+
+        Raises:
+            Stopped: The sink was told to stop during a pause.
+            DependencyError: The dependency stayed away for `give_up_s`.
+        """
+
+        def failed(state: RetryCallState) -> None:
+            self._metrics.retry(dependency)
+            error = state.outcome.exception() if state.outcome else None
+            _log.warning("waiting", dependency=dependency, error=str(error))
+
+        async def pause(seconds: float) -> None:
+            try:
+                await asyncio.wait_for(self._stop.wait(), seconds)
+            except TimeoutError:
+                return
+            raise Stopped
+
+        tries = AsyncRetrying(
+            retry=retry_if_exception(
+                lambda e: isinstance(e, DependencyError) and not isinstance(e, SinkFenced)
+            ),
+            wait=wait_random_exponential(multiplier=0.1, max=5.0),
+            stop=stop_after_delay(self._settings.give_up_s),
+            before_sleep=failed,
+            sleep=pause,
+            reraise=True,
+        )
+
+        async def attempt() -> T:
+            return await call()
+
+        # Not `call` itself: of a lambda Tenacity does not see that it has to be awaited.
+        return await tries(attempt)
+
+    async def _open(self) -> AIOKafkaConsumer:
+        admin = TopicsAdmin(self._settings.bootstrap, options=from_environment()[0].options())
+        partitions = await self.retried("kafka", admin.source_partitions)
+        cluster = await self.retried("kafka", admin.cluster_id)
+        await self.retried("database", lambda: asyncio.to_thread(self._store.claim, cluster))
+        self._stored = await self.retried("database", lambda: asyncio.to_thread(self._store.offsets))
+        consumer: Any = await self.retried("kafka", self._connect)
+        self._consumer = consumer
+        tps = [TopicPartition(topic, p) for topic in _TOPICS for p in range(partitions)]
+        consumer.assign(tps)
+        starts = await self.retried("kafka", lambda: self._starts(consumer, tps))
+        for tp in tps:
+            stored = self._stored.get((tp.topic, tp.partition))
+            if stored is not None and stored < starts[tp] and tp.topic != CUSTOMERS.name:
+                raise HistoryError(
+                    f"{tp.topic} {tp.partition} starts at offset {starts[tp]}, the event log goes to "
+                    f"{stored}: what lies between was deleted by the broker; start again with an empty event "
+                    "log and database, and give the topic a longer retention"
+                )
+            consumer.seek(tp, max(starts[tp], stored or 0))
+        for p in range(partitions):
+            self._joins[p] = PartitionJoin(
+                p,
+                TRANSACTIONS.name,
+                self._stored.get((FRAUD_SCORES.name, p), 0),
+                self._stored.get((TRANSACTIONS.name, p), 0),
+            )
+        return consumer
+
+    async def _connect(self) -> Any:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            enable_auto_commit=False,
+            # Never silently elsewhere than where the event log ends.
+            auto_offset_reset="none",
+            fetch_max_wait_ms=100,
+            **from_environment()[0].options(),
+        )
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await consumer.stop()
+            raise DependencyError(f"Kafka at {self._settings.bootstrap} does not answer: {error}") from error
+        return consumer
+
+    async def _starts(
+        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        try:
+            async with asyncio.timeout(30):
+                found: dict[TopicPartition, int] = await consumer.beginning_offsets(tps)
+                return found
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise DependencyError(
+                f"Kafka at {self._settings.bootstrap} does not answer: {error!r}"
+            ) from error
+
+    async def _fetch(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[Any]]:
+        try:
+            found: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                timeout_ms=200, max_records=min(5000, self._settings.flush_rows)
+            )
+        except OffsetOutOfRangeError as lost:
+            raise HistoryError(
+                f"the log does not hold the offsets that the event log needs next ({lost}): it was replaced "
+                "or cut; connect to the other one, or start again with an empty event log and database"
+            ) from lost
+        except (KafkaError, OSError) as error:
+            self._metrics.retry("kafka")
+            _log.warning("waiting", dependency="kafka", error=str(error))
+            await asyncio.wait([asyncio.ensure_future(self._stop.wait())], timeout=1.0)
+            return {}
+        return found
+
+    def _take(self, tp: TopicPartition, records: list[Any]) -> None:
+        join = self._joins[tp.partition]
+        for record in records:
+            if tp.topic == TRANSACTIONS.name:
+                join.add_transaction(record.offset, record.value)
+            elif tp.topic == FRAUD_SCORES.name:
+                join.add_score(record.offset, record.value)
+            elif tp.topic == CHURN_SCORES.name:
+                self._batch.add_churn(record.value)
+                self._other[tp.topic, tp.partition] = record.offset + 1
+            else:
+                self._batch.add_profile(record.key, record.value)
+                self._other[tp.topic, tp.partition] = record.offset + 1
+        for joined in join.take():
+            self._batch.add(joined, tp.partition, event_row)
+
+    def _regulate(self, consumer: AIOKafkaConsumer) -> None:
+        """Pause the log that is too far ahead of the other, and read on where it no longer is."""
+        for p, join in self._joins.items():
+            for topic, waiting in (
+                (TRANSACTIONS.name, join.transactions_waiting),
+                (FRAUD_SCORES.name, join.scores_waiting),
+            ):
+                tp = TopicPartition(topic, p)
+                if waiting > _AHEAD and tp not in self._paused:
+                    consumer.pause(tp)
+                    self._paused.add(tp)
+                elif waiting <= _AHEAD // 2 and tp in self._paused:
+                    consumer.resume(tp)
+                    self._paused.discard(tp)
+
+    async def _flush(self) -> None:
+        """Write what is complete, in one step."""
+        reached = dict(self._other)
+        for p, join in self._joins.items():
+            reached[FRAUD_SCORES.name, p] = join.next_score
+            reached[TRANSACTIONS.name, p] = join.next_source
+        moved = {key: offset for key, offset in reached.items() if offset != self._stored.get(key, 0)}
+        self._idle = not self._batch.rows
+        if not moved:
+            return
+        batch, self._batch = self._batch, Batch()
+        self._crash("before-write")
+        started = time.perf_counter()
+        files: list[EventFile] = []
+        if batch.rows:
+            files = await self.retried("disk", lambda: asyncio.to_thread(self._files.write, batch.rows))
+        self._crash("after-write")
+        expected = {key: self._stored[key] for key in moved if key in self._stored}
+        commit = SinkCommit(expected, moved, files, batch.activity, batch.churn, batch.profiles)
+        await self.retried("database", lambda: asyncio.to_thread(self._store.commit, commit))
+        self._crash("after-commit")
+        self._stored |= moved
+        self._metrics.flushed(len(batch.rows), time.perf_counter() - started)
+        self._metrics.skipped("unreadable", batch.unreadable)
+        for join in self._joins.values():
+            self._metrics.skipped("unreadable", join.unreadable)
+            self._metrics.skipped("repeated", join.repeated)
+            join.unreadable = join.repeated = 0
+
+    async def _maintain(self) -> None:
+        """Merge small files, one day at a time, and remove what no reader has open any more."""
+        await self.retried("database", lambda: asyncio.to_thread(self._maintain_now))
+
+    def _maintain_now(self) -> None:
+        # Of one size, so that a row is rewritten a few times and not with every flush; all of a day when
+        # there is nothing else to do.
+        many = self._settings.compact_files
+        small: dict[tuple[int, int], list[EventFile]] = {}
+        for file in self._store.files():
+            if file.rows < self._settings.file_rows:
+                size = 0 if self._idle else int(math.log(file.rows, many))
+                small.setdefault((file.day, size), []).append(file)
+        for files in small.values():
+            if len(files) >= (2 if self._idle else many):
+                merged = self._files.merge(files)
+                self._crash("after-merge")
+                self._store.replace(files, merged)
+                self._metrics.merged(len(files))
+                break
+        before_ms = time.time_ns() // 1_000_000 - int(self._settings.retired_s * 1000)
+        retired = self._store.retired(before_ms)
+        self._files.remove(retired)
+        self._store.forget(retired)
+        self._files.remove(self._files.strays(self._store.named(), max(_STRAY_S, self._settings.retired_s)))
+
+    def _crash(self, point: str) -> None:
+        if point == self._settings.crash_point:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,124 @@
+"""`tidegate verify` against a real broker, Valkey and worker."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from redis import Redis
+from typer.testing import CliRunner
+
+from cli.main import app
+from features.codec import History, decode, encode
+from generator.settings import BankSettings
+from infra.partitioning import partition_for
+from tests.deployment import PARTITIONS, Deployment, Outputs, eventually
+
+pytestmark = pytest.mark.integration
+BANK = BankSettings(customers=60, days=40, seed=21, start=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def deployment(tmp_path, registry):
+    running = Deployment(tmp_path, registry._root, durable=False)
+    running.stack.start()
+    yield running
+    running.close()
+
+
+async def verified(deployment, *more):
+    """Exit code and result of the command."""
+    arguments = [
+        "verify",
+        "--bootstrap",
+        deployment.stack.bootstrap,
+        "--redis-url",
+        deployment.stack.redis_url,
+    ]
+    arguments += ["--models", str(deployment.models), "--json", *more]
+    # In a thread: the command has an event loop of its own.
+    result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    if not result.stdout:
+        raise result.exception or AssertionError(result.output)
+    return result.exit_code, json.loads(result.stdout.splitlines()[-1])
+
+
+async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_found(deployment):
+    await deployment.create_topics()
+    counts = await deployment.publish_bank(BANK)
+    assert counts["labels"] > 0
+    worker = deployment.worker(score_features=True)
+    worker.start(120)
+    with worker:
+        async with Outputs(deployment.stack.bootstrap) as outputs:
+            await outputs.until_scored(deployment.log.ids)
+        with Redis.from_url(deployment.stack.redis_url) as redis:
+
+            def labelled() -> bool:
+                done = [redis.hget(f"{{tg:{p}}}:meta", "next:labels") for p in range(PARTITIONS)]
+                return sum(int(n or 0) for n in done) == counts["labels"]
+
+            await eventually(labelled, 30, "labels in histories")
+        # While the worker runs.
+        code, result = await verified(deployment)
+    events = len(deployment.log.ids)
+    assert (code, result["first_difference"], result["differences"]) == (0, None, 0)
+    assert (result["transactions"], result["scores"], result["vectors"]) == (events, events, events)
+    assert result["histories"] == len(deployment.log.totals)
+    assert not result["not_compared"]
+
+    # The worker is stopped. One bit of one stored history:
+    with Redis.from_url(deployment.stack.redis_url) as redis:
+        customer = sorted(deployment.log.totals)[7]
+        key = f"{{tg:{partition_for(customer, PARTITIONS)}}}:h:{customer}"
+        healthy = redis.get(key)
+        bit = 8 * (len(healthy) - 40) + 5
+        redis.setbit(key, bit, 1 - redis.getbit(key, bit))
+        code, result = await verified(deployment)
+        first = result["first_difference"]
+        assert (code, result["differences"]) == (1, 1)
+        assert (first["kind"], first["customer_id"]) == ("history", customer)
+        assert first["values"]
+        # One bit of one amount, and a lifetime count.
+        history = decode(healthy)
+        records = history.records.copy()
+        records["amount_minor"][-1] ^= 1
+        redis.set(key, encode(History(replace(history.totals, count=history.totals.count + 1), records)))
+        code, result = await verified(deployment)
+        first = result["first_difference"]
+        assert (code, first["customer_id"]) == (1, customer)
+        amount, count = first["values"].values()
+        assert [name.split()[-1] for name in first["values"]] == ["amount_minor", "totals.count"]
+        assert amount == [int(records["amount_minor"][-1]), int(history.records["amount_minor"][-1])]
+        assert count == [history.totals.count + 1, history.totals.count]
+        assert first["history"][-1]["amount_minor"] == amount[1]
+        redis.set(key, healthy)
+
+    partition, score = outputs.records["scores.fraud"][100]
+    forged = {**score, "score": score["score"] / 2 + 0.25}
+    producer = AIOKafkaProducer(bootstrap_servers=deployment.stack.bootstrap)
+    await producer.start()
+    await producer.send_and_wait("scores.fraud", json.dumps(forged).encode(), partition=partition)
+    await producer.stop()
+    code, result = await verified(deployment)
+    first = result["first_difference"]
+    assert (code, result["differences"]) == (1, 1)
+    assert (first["kind"], first["transaction_id"]) == ("score", score["transaction_id"])
+    assert first["offset"] == score["source"]["offset"]
+    assert first["values"] == {"score": [forged["score"], score["score"]]}
+    assert all(
+        r["time_ms"] < datetime.fromisoformat(score["event_time"]).timestamp() * 1000
+        for r in first["history"]
+    )
+
+
+async def test_without_anything_to_compare_it_says_so(deployment):
+    await deployment.create_topics()
+    result = await asyncio.to_thread(
+        CliRunner().invoke,
+        app,
+        ["verify", "--bootstrap", deployment.stack.bootstrap, "--redis-url", deployment.stack.redis_url],
+    )
+    assert "no worker has run" in str(result.exception)

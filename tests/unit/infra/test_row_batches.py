@@ -1,0 +1,121 @@
+import gzip
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.record import label_record, to_records
+from infra.intake import Intake, RefusedRow
+from infra.row_batches import Job, ReaderLost, RowBatches
+from infra.row_mapper import label_message
+from models.vectors import NO_LABEL
+from schemas.errors import ConfigError
+from schemas.label import Label
+from schemas.parse import parse_message
+from tests.unit.infra.mappings import mapping
+
+NOW_MS = 1_790_000_000_000
+LABELS = {"label": "{column: bad, fraud: [1], genuine: [0], delay: 2d}"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """4,500 rows, every hundredth of them bad: more than two batches."""
+    path = tmp_path / "data.csv"
+    rows = [
+        f"t{i},c{i % 7},2026-03-{1 + i % 28:02}T10:00:00Z,{'x' if i % 100 == 99 else 1 + i % 50},{i % 3}"
+        for i in range(4500)
+    ]
+    path.write_text("id,customer,ts,amount,bad\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_rows_of_another_process_are_those_of_publish(path: Path) -> None:
+    rules = mapping(**LABELS)
+    expected_refused: list[RefusedRow] = []
+    with Intake(path, rules, now_ms=NOW_MS, on_refused=expected_refused.append) as intake:
+        events = list(intake)
+    refused: list[RefusedRow] = []
+    with RowBatches(Job(path, rules, NOW_MS, every_refused=True), refused.append) as batches:
+        found = list(batches)
+    assert refused == expected_refused
+    assert len(refused) == 45
+    assert batches.account == intake.account
+    assert batches.progress == 1.0
+    assert [len(rows.records) for rows in found] == [2000, 2000, 455]
+    transactions = [event.transaction for event in events]
+    assert [t for rows in found for t in rows.transaction_ids] == [t.transaction_id for t in transactions]
+    assert [c for rows in found for c in rows.customer_ids] == [t.customer_id for t in transactions]
+    records = np.concatenate([rows.records for rows in found])
+    assert records.tobytes() == to_records(transactions, [t.amount_minor for t in transactions]).tobytes()
+    labels = [
+        (NO_LABEL, 0)
+        if event.label is None
+        else (
+            int(
+                (known := label_record(parse_message(Label, label_message(event.transaction, event.label))))[
+                    "label"
+                ][0]
+            ),
+            int(known["time_ms"][0]),
+        )
+        for event in events
+    ]
+    codes = np.concatenate([rows.labels for rows in found]).tolist()
+    times = np.concatenate([rows.label_time_ms for rows in found]).tolist()
+    assert list(zip(codes, times, strict=True)) == labels
+    assert set(codes) == {0, 1, 2}
+
+
+def test_labels_only_where_wanted_and_within_the_contract(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("id,customer,ts,amount,bad\nt1,c1,2026-03-01T10:00:00Z,5,1\n")
+    for rules, wanted in (
+        (mapping(**LABELS), False),
+        (mapping(label="{column: bad, fraud: [1], delay: 30000d}"), True),
+    ):
+        with RowBatches(Job(path, rules, NOW_MS, labels=wanted)) as batches:
+            (rows,) = batches
+        assert rows.labels.tolist() == [NO_LABEL]
+
+
+def test_a_limit_stops_the_reading(path: Path) -> None:
+    with RowBatches(Job(path, mapping(), NOW_MS, limit=10)) as batches:
+        assert sum(len(rows.records) for rows in batches) == 10
+
+
+def test_wrong_and_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="cannot be read"),
+        RowBatches(Job(tmp_path / "no.csv", mapping(), NOW_MS)),
+    ):
+        pass
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("id,ts\n1,2\n")
+    with (
+        pytest.raises(ConfigError, match="no column 'customer'"),
+        RowBatches(Job(lacking, mapping(), NOW_MS)),
+    ):
+        pass
+    damaged = tmp_path / "data.csv.gz"
+    whole = gzip.compress(
+        b"id,customer,ts,amount\n" + b"".join(b"t%d,c,2026-03-01T10:00:00Z,5\n" % i for i in range(9999))
+    )
+    damaged.write_bytes(whole[: len(whole) // 2])
+    with (
+        pytest.raises(ConfigError, match="is damaged"),
+        RowBatches(Job(damaged, mapping(), NOW_MS)) as batches,
+    ):
+        list(batches)
+
+
+def test_a_reader_that_dies_is_an_error_and_not_the_end_of_the_file(path: Path) -> None:
+    with RowBatches(Job(path, mapping(), NOW_MS)) as batches:
+        process = batches._process
+        assert process is not None
+        os.kill(process.pid or 0, signal.SIGKILL)
+        with pytest.raises(ReaderLost, match="ended early"):
+            list(batches)
+    assert not process.is_alive()

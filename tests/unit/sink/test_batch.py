@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from infra.event_files import event_row
+from models import messages
+from models.pipeline import score_chunk
+from sink.batch import Batch
+from sink.join import Joined
+from tests.scoring import arena_of, at, events
+
+
+def joined(offset, transaction, proba, decision):
+    score = {
+        "score": proba,
+        "decision": decision,
+        "flags": [],
+        "reasons": [],
+        "model": {"version": "v1"},
+        "scored_at": "2026-01-01T00:00:00.000Z",
+    }
+    return Joined(offset, transaction.model_dump_json(exclude_unset=True).encode(), score)
+
+
+def test_a_customers_activity_adds_up_and_the_newest_event_counts():
+    batch = Batch()
+    late, early, newest = (at(day, customer_id="c-1") for day in (2.0, 1.0, 3.0))
+    batch.add(joined(0, late, 0.2, "allow"), 0, event_row)
+    batch.add(joined(1, newest, 0.9, "block"), 0, event_row)
+    batch.add(joined(2, early, 0.5, "review"), 0, event_row)
+    batch.add(joined(3, at(1.0, customer_id="c-2"), 0.1, "allow"), 0, event_row)
+    assert batch.activity["c-1"] == {
+        "first_event_ms": early.event_time_ms,
+        "last_event_ms": newest.event_time_ms,
+        "transactions": 3,
+        "flagged": 2,
+        "blocked": 1,
+        "last_score": 0.9,
+        "last_decision": "block",
+    }
+    assert batch.activity["c-2"]["transactions"] == 1
+    assert [row["offset"] for row in batch.rows] == [0, 1, 2, 3]
+
+
+def test_a_row_holds_the_transaction_and_the_score_as_published(eager):
+    transaction = at(4.0, merchant_id="m-1", channel="pos", ip_address="10.1.2.3", card_present=True)
+    chunk = events([transaction])
+    scored = score_chunk(arena_of("c-1"), chunk, eager)
+    score = messages.fraud_score(
+        chunk, scored, 0, eager, scored_at="2026-01-02T00:00:00.000Z", source={"offset": 7}
+    )
+    batch = Batch()
+    batch.add(Joined(7, transaction.model_dump_json().encode(), json.loads(json.dumps(score))), 3, event_row)
+    (row,) = batch.rows
+    assert row["score"] == score["score"]
+    assert (row["partition"], row["offset"], row["amount_minor"]) == (3, 7, 1250)
+    assert (row["merchant_id"], row["credit"], row["card_present"]) == ("m-1", False, True)
+    assert "10.1.2.3" not in str(row)
+
+
+def churn(customer, as_of, proba):
+    return json.dumps(
+        {
+            "customer_id": customer,
+            "as_of": as_of,
+            "scored_at": as_of,
+            "churn_probability": proba,
+            "band": "low",
+            "horizon_days": 30,
+            "model": {"name": "churn", "version": "v1"},
+            "value_at_risk": 10.0,
+            "recommended_action": "none",
+        }
+    ).encode()
+
+
+def test_of_churn_scores_the_latest_moment_counts_whatever_their_order():
+    batch = Batch()
+    for as_of, proba in (("2026-01-02T00:00:00Z", 0.4), ("2026-01-01T00:00:00Z", 0.9)):
+        batch.add_churn(churn("c-1", as_of, proba))
+    assert batch.churn["c-1"]["churn_probability"] == 0.4
+
+
+@pytest.mark.parametrize("bad", [None, b"{", b"[]", b"{}"])
+def test_what_cannot_be_read_is_counted_and_changes_nothing(bad):
+    batch = Batch()
+    batch.add_churn(bad)
+    assert (batch.unreadable, batch.churn) == (1, {})
+
+
+def test_a_profile_is_kept_without_contact_data_and_taken_back_by_a_null():
+    batch = Batch()
+    profile = {"customer_id": "c-1", "country": "FR", "segment": "retail", "name": "Somebody", "email": "a@b"}
+    batch.add_profile(b"c-1", json.dumps(profile).encode())
+    assert batch.profiles == {"c-1": {"country": "FR", "segment": "retail", "opened_on": ""}}
+    batch.add_profile(b"c-1", None)
+    assert batch.profiles == {"c-1": {"country": "", "segment": "", "opened_on": ""}}
+    batch.add_profile(None, b"no json")
+    batch.add_profile(b"", None)
+    assert batch.unreadable == 1
+    assert set(batch.profiles) == {"c-1"}
