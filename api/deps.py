@@ -17,6 +17,9 @@ from api.ports import CustomerIndex, EventLog, LiveFeed, ReplyStore
 from api.tokens import Principal
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
+from features.record import Records
+from features.tile_codec import decode as decode_tiles
+from features.tiles import Entities
 from models.pipeline import Models
 from models.segments import SegmentModel
 from schemas.card_number import is_card_number
@@ -128,3 +131,12 @@ async def history_of(given: Services, customer_id: str) -> History:
     about(customer_id)
     state = await given.store.read(customer_id)
     return decode(state.history if state else None)
+
+
+async def entities_of(given: Services, record: Records) -> Entities:
+    """The merchant and the device of an event, with what the stream has counted there."""
+    entities = Entities(given.models.engine.entities)
+    keys = entities.keys(record)
+    for key, parts in zip(keys, await given.store.entities(keys), strict=True):
+        entities.put(key, map(decode_tiles, parts))
+    return entities

@@ -35,6 +35,7 @@ from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from features.engine import Engine
+from features.entities import entity_features
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
 from infra.audit_log import AuditLog
 from infra.client_store import ClientStore
@@ -168,7 +169,7 @@ def build(settings: ApiSettings) -> FastAPI:
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
     security, closing = _security(settings, registry, redis)
-    engine = Engine()
+    engine = Engine(entities=entity_features(settings.entities))
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
     found = ModelRegistry(settings.models)

@@ -25,6 +25,10 @@ class ApiSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
+    entities: str = Field(
+        default="",
+        description="Features over all customers: merchant, device or merchant,device, as in training.",
+    )
     http_redis_timeout_s: float = Field(
         default=2.0, gt=0, description="Limit of one Redis call of a request."
     )

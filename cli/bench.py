@@ -33,6 +33,12 @@ def throughput(
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
     ] = Path(".tidegate/models"),
+    entities: Annotated[
+        str,
+        typer.Option(
+            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
+        ),
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Scored events per second of one worker that drains a backlog, with the cost of each step.
@@ -40,10 +46,10 @@ def throughput(
     Starts its own broker and Valkey on this machine. Both models score, scores are published and
     acknowledged, histories are appended to Redis.
     """
-    ensure_models(models)
+    ensure_models(models, entities)
     err.print(f"{runs} runs; each publishes a backlog, then starts a worker", highlight=False)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs)
+        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs, entities)
         result = run_throughput(plan)
     if json:
         print_json(result)

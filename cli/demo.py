@@ -17,7 +17,8 @@ from cli.console import err, out, print_json
 from cli.generated import bank_settings
 from cli.train import TrainingPlan, train_on_bank
 from features.engine import Engine
-from harness.demo import DemoPlan, run_demo
+from features.entities import entity_features
+from harness.demo import ENTITIES, DemoPlan, run_demo
 from harness.view import Screen
 from models.registry import ModelRegistry
 from schemas.errors import ModelError
@@ -30,7 +31,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the bank.")] = 2026,
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
-    ] = Path(".tidegate/models"),
+    ] = Path(".tidegate/demo-models"),
     json: Annotated[bool, typer.Option("--json", help="Print the summary for machines.")] = False,
 ) -> None:
     """Run everything here: a bank with fraud in it, broker, Redis, worker and API.
@@ -39,7 +40,7 @@ def demo(
     it ends by itself. Exits 0 only if every event got exactly one score.
     """
     watched = err.is_terminal and not json
-    ensure_models(models)
+    ensure_models(models, ENTITIES)
     data_dir = Path(tempfile.mkdtemp(prefix="tidegate-demo-"))
     plan = DemoPlan(
         data_dir,
@@ -83,13 +84,13 @@ async def _run(plan: DemoPlan, watched: bool) -> dict[str, Any]:
         return await run_demo(plan, report, hold)
 
 
-def ensure_models(models: Path) -> None:
+def ensure_models(models: Path, entities: str = "") -> None:
     """Train unless the registry has models for these declarations."""
     try:
-        ModelRegistry(models).load_champions(Engine())
+        ModelRegistry(models).load_champions(Engine(entities=entity_features(entities)))
     except ModelError:
         err.print("training models on a generated bank (once; kept under .tidegate)", highlight=False)
-        train_on_bank(TrainingPlan(models), bank_settings(1500, 180, 11))
+        train_on_bank(TrainingPlan(models, entities=entities), bank_settings(1500, 180, 11))
 
 
 def _table(summary: dict[str, Any]) -> Table:

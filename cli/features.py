@@ -10,7 +10,9 @@ from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from features.catalogue import FEATURES, FEATURES_HASH
-from features.describe import markdown, window
+from features.definitions import Feature
+from features.describe import entities_markdown, markdown, window
+from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
 from infra.cells import duration_ms
 from infra.intake import bad_rows_file
@@ -31,8 +33,9 @@ def list_features(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/features.md.")] = False,
 ) -> None:
     """Print the features with window, unit and meaning."""
+    every: tuple[Feature | EntityFeature, ...] = (*FEATURES, *ENTITY_FEATURES)
     if as_markdown:
-        print(markdown(FEATURES), end="")
+        print(markdown(FEATURES) + entities_markdown(ENTITY_FEATURES), end="")
     elif json:
         print_json(
             [
@@ -45,14 +48,14 @@ def list_features(
                     "unit": f.unit,
                     "meaning": f.meaning,
                 }
-                for f in FEATURES
+                for f in every
             ]
         )
     else:
         table = Table(
             "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
         )
-        for f in FEATURES:
+        for f in every:
             table.add_row(f.name, f.category, window(f), f.unit, f.meaning)
         out.print(table)
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from features.definitions import Feature, declaration_hash
+from features.entities import EntityFeature
 
 
-def window(feature: Feature) -> str:
+def window(feature: Feature | EntityFeature) -> str:
     """Window in words; empty for features without one."""
     before = f", ending {feature.ends} before" if feature.ends else ""
     return f"{feature.window}{before}" if feature.window else ""
@@ -27,4 +28,23 @@ def markdown(features: Sequence[Feature]) -> str:
         lines += ["", f"## {category.replace('_', ' ').capitalize()}", ""]
         lines += ["| feature | window | unit | meaning |", "| --- | --- | --- | --- |"]
         lines += [f"| `{f.name}` | {window(f)} | {f.unit} | {f.meaning} |" for f in members]
+    return "\n".join(lines) + "\n"
+
+
+def entities_markdown(features: Sequence[EntityFeature]) -> str:
+    """The part of `docs/features.md` about entities."""
+    lines = [
+        "",
+        "# Features of merchants and devices",
+        "",
+        "Over all customers' events, declared in `features/entities.py`; `TIDEGATE_ENTITIES` says which",
+        "entities are on. `hour` rounds down: a window of 30d with a delay of 7d is",
+        "`[hour(t - 7 days) - 30 days, hour(t - 7 days))` in event time. A fraud counts at the hour of its",
+        "transaction, for events more than a whole hour after the hour in which it became known. Where an",
+        "event has no such entity its features are null.",
+    ]
+    for entity, members in groupby(features, key=lambda f: f.entity):
+        lines += ["", f"## {entity.capitalize()}", ""]
+        lines += ["| feature | window | delay | unit | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"| `{f.name}` | {f.window} | {f.delay} | {f.unit} | {f.meaning} |" for f in members]
     return "\n".join(lines) + "\n"

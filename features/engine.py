@@ -21,6 +21,8 @@ from features.codec import History
 from features.codes import MINOR_UNITS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
+from features.entities import EntityFeature
+from features.entities import declaration_hash as entity_hash
 from features.record import RECORD, Records
 
 Matrix = npt.NDArray[np.float64]
@@ -130,13 +132,22 @@ class ChunkFeatures:
 
 
 class Engine:
-    """Computes one list of declarations. Holds scratch memory only: no state of any customer."""
+    """Computes one list of declarations. Holds scratch memory only: no state of any customer.
 
-    def __init__(self, features: Sequence[Feature] = FEATURES) -> None:
-        self.features = tuple(features)
+    Args:
+        features: What is computed from a customer's history.
+        entities: What is computed elsewhere (`features.tiles`) and stands behind it in every vector; here
+            these columns stay unknown.
+    """
+
+    def __init__(
+        self, features: Sequence[Feature] = FEATURES, entities: Sequence[EntityFeature] = ()
+    ) -> None:
+        self.features: tuple[Feature | EntityFeature, ...] = (*features, *entities)
+        self.entities = tuple(entities)
         self.names = tuple(feature.name for feature in self.features)
-        self.hash = declaration_hash(self.features)
-        self._kernel = _load_kernel(self.features)
+        self.hash = declaration_hash(features) + (f"-{entity_hash(entities)}" if entities else "")
+        self._kernel = _load_kernel(features)
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
         self._calls = 0
         self._grow_sets(1024)
@@ -169,7 +180,7 @@ class Engine:
         n = len(events)
         arena.reserve(slots)
         stamp = self._stamp(int(arena.length[slots].max(initial=0)) + n, n)
-        X = np.full((n, len(self.features)), np.nan)
+        X = np.full((n, len(self.names)), np.nan)
         status = np.zeros(n, dtype=np.int8)
         flags = np.zeros(n, dtype=np.int8)
         self._kernel.compute_chunk(
@@ -203,7 +214,7 @@ class Engine:
         """
         # The kernel's first stamp is the one behind the one it is given, here it is given its own.
         stamp = self._stamp(len(history), 1) + np.uint64(1 << 32)
-        out = np.full(len(self.features), np.nan)
+        out = np.full(len(self.names), np.nan)
         scored = event if event is not None else np.zeros(1, dtype=RECORD)
         self._kernel.compute_as_of(
             history,

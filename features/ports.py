@@ -98,6 +98,22 @@ class HistoryChange:
 
 
 @dataclass(frozen=True, slots=True)
+class EntityChange:
+    """What one source partition stores of a merchant or device, changed.
+
+    Attributes:
+        entity: Name of the kind.
+        code: Hash of its id.
+        value: For `features.tile_codec.decode`: added behind what is stored, or in its place.
+    """
+
+    entity: str
+    code: int
+    value: bytes
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one chunk changes, applied in one atomic step or not at all.
 
@@ -122,6 +138,7 @@ class Commit:
     erased: Mapping[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+    entities: Sequence[EntityChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +200,20 @@ class HistoryStore(Protocol):
 
     async def customers(self, partition: int) -> list[str]:
         """All customers of a partition."""
+        ...
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code.
+
+        Args:
+            keys: Entities.
+            partitions: Whose part of them; `None` for all.
+
+        Returns:
+            For each key, in order, one part for each partition, in order.
+        """
         ...
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:

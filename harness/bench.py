@@ -33,6 +33,7 @@ class ThroughputPlan:
     Attributes:
         customers, days: Size of the bank: about two transactions a customer and day.
         runs: Repetitions; the figure is their median.
+        entities: That the models have features of.
     """
 
     data_dir: Path
@@ -41,6 +42,7 @@ class ThroughputPlan:
     days: int
     seed: int
     runs: int
+    entities: str = ""
 
 
 def run_throughput(plan: ThroughputPlan) -> dict[str, Any]:
@@ -80,6 +82,7 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
                 "redis_url": stack.redis_url,
                 "models": plan.models.resolve(),
                 "partitions": PARTITIONS,
+                "entities": plan.entities,
             },
         )
         watcher = Watcher(stack.bootstrap, PARTITIONS, {})

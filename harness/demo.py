@@ -25,6 +25,7 @@ from schemas.errors import DependencyError
 from schemas.fields import to_epoch_ms
 
 PARTITIONS = 4
+ENTITIES = "merchant,device"
 _DRAIN_S = 120.0
 _LIVE_DAYS = 4.0
 
@@ -61,6 +62,7 @@ async def run_demo(plan: DemoPlan, show: Callable[[Screen], None], hold: asyncio
             "redis_url": stack.redis_url,
             "models": plan.models.resolve(),
             "partitions": PARTITIONS,
+            "entities": ENTITIES,
         }
         worker = WorkerProcess(plan.data_dir, settings)
         api = ApiProcess(plan.data_dir, settings)

@@ -15,7 +15,7 @@ local function acquire(keys, args)
 end
 
 -- Number of arguments of each operation, its letter included; -1: counted in its third argument.
-local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, E = 5, L = -1 }
+local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, P = 3, E = 5, L = -1 }
 
 local function width(args, i)
   local w = WIDTH[args[i]]
@@ -28,6 +28,7 @@ end
 --   A key length header body   append to a history of exactly this length, replacing its header
 --   R key length value         replace a history of this length; of the value's own when tried again
 --   S key value                set
+--   P key value                append
 --   D key                      delete
 --   L key max n value*n        push to a list, keep the newest max
 --   Z score member             into the index of customers by their newest event
@@ -74,6 +75,8 @@ local function apply(keys, args)
       redis.call('SET', keys[tonumber(args[i + 1])], args[i + 3])
     elseif op == 'S' then
       redis.call('SET', keys[tonumber(args[i + 1])], args[i + 2])
+    elseif op == 'P' then
+      redis.call('APPEND', keys[tonumber(args[i + 1])], args[i + 2])
     elseif op == 'D' then
       redis.call('DEL', keys[tonumber(args[i + 1])])
     elseif op == 'L' then

@@ -12,6 +12,7 @@ import redis.asyncio as redis
 from redis import exceptions
 
 from features.codec import VERSION
+from infra.history_store import UNDECIDED
 from schemas.errors import DependencyError, HistoryError
 
 _BATCH = 1000
@@ -68,7 +69,11 @@ class HistoryReset:
                 mine = {topic: start for (topic, p), start in starts.items() if p == number}
                 await self._open(number, epoch, mine if number < partitions else {})
             await self._redis.mset(
-                {f"{self._namespace}:topology": partitions, f"{self._namespace}:cluster": cluster_id}
+                {
+                    f"{self._namespace}:topology": partitions,
+                    f"{self._namespace}:cluster": cluster_id,
+                    f"{self._namespace}:entities": UNDECIDED,
+                }
             )
         except (TimeoutError, exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             raise DependencyError(f"Redis does not answer: {error}; run it again") from error

@@ -9,9 +9,11 @@
 | `{tg:3}:s:<customer>` | newest fraud scores, compressed |
 | `{tg:3}:c:<customer>` | newest churn score, compressed |
 | `{tg:3}:p:<customer>` | profile, contact data sealed |
+| `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant or device (`features.tile_codec`) |
 | `{tg:3}:erased` | digests of erased customers, and until when nothing of them is taken |
 | `tg:topology` | number of source partitions |
 | `tg:cluster` | Kafka cluster that the offsets belong to |
+| `tg:entities` | entities that are counted since the first event |
 """
 
 import asyncio
@@ -39,6 +41,9 @@ _SOURCE = (Path(__file__).parent / "functions.lua").read_text()
 # keeps its own.
 _DIGEST = f"_{sha256(_SOURCE.encode()).hexdigest()[:12]}"
 _FUNCTIONS = _SOURCE.replace("_VERSION", _DIGEST)
+
+UNDECIDED = "*"
+"""Entities of a store in which nothing is counted yet."""
 
 
 class RedisHistoryStore:
@@ -211,6 +216,9 @@ class RedisHistoryStore:
         for customer_id, profile in commit.profiles.items():
             number = key("p", customer_id)
             args += ["D", number] if profile is None else ["S", number, profile]
+        for entity in commit.entities:
+            keys.append(self._entity_key(p, (entity.entity, entity.code)))
+            args += ["S" if entity.replaced else "P", len(keys), entity.value]
         for customer_id, until_ms in commit.erased.items():
             for kind in ("h", "b", "s", "c", "p"):
                 args += ["D", key(kind, customer_id)]
@@ -230,6 +238,46 @@ class RedisHistoryStore:
         index = self._key(partition, "index")
         found = await self._call(lambda: self._redis.zrange(index, 0, -1))
         return [member.decode() for member in found]
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code."""
+        if not keys:
+            return []
+        numbers = range(await self.partitions()) if partitions is None else partitions
+
+        async def read_all() -> list[Any]:
+            # One slot a partition.
+            pipe = self._redis.pipeline(transaction=False)
+            for partition in numbers:
+                pipe.mget([self._entity_key(partition, key) for key in keys])
+            results: list[Any] = await pipe.execute()
+            return results
+
+        return [list(parts) for parts in zip(*await self._call(read_all), strict=True)]
+
+    async def claim_entities(self, names: Sequence[str]) -> None:
+        """Record which entities are counted, or check it; before `claim_topology`.
+
+        Raises:
+            HistoryError: The state was built with others: their windows would lack what came before.
+        """
+        key, wanted = f"{self._namespace}:entities", ",".join(sorted(names))
+        if await self._call(lambda: self._redis.exists(f"{self._namespace}:topology")):
+            stored = (await self._call(lambda: self._redis.get(key)) or b"").decode()
+            if stored == UNDECIDED:
+                await self._call(lambda: self._redis.set(key, wanted))
+                stored = wanted
+        else:
+            await self._call(lambda: self._redis.set(key, wanted, nx=True))
+            stored = (await self._call(lambda: self._redis.get(key))).decode()
+        if stored != wanted:
+            raise HistoryError(
+                f"the state counts entities {stored or 'none'!r}, TIDEGATE_ENTITIES says "
+                f"{wanted or 'none'!r}: set it back, or build all state from the log with "
+                "'tidegate rebuild'"
+            )
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""
@@ -301,6 +349,9 @@ class RedisHistoryStore:
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"
         return tag if customer_id is None else f"{tag}:{customer_id}"
+
+    def _entity_key(self, partition: int, key: tuple[str, int]) -> str:
+        return self._key(partition, "e", f"{key[0]}:{key[1]:08x}")
 
     async def _fcall(self, name: str, keys: list[str], args: list[Any]) -> Any:
         async def call() -> Any:

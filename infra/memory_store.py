@@ -26,6 +26,7 @@ class _Partition:
     scores: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     churn: dict[str, bytes] = field(default_factory=dict)
     profiles: dict[str, bytes] = field(default_factory=dict)
+    entities: dict[tuple[str, int], bytes] = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
 
     def history(self, customer_id: str) -> bytes | None:
@@ -96,6 +97,10 @@ class MemoryHistoryStore:
                 state.profiles.pop(customer_id, None)
             else:
                 state.profiles[customer_id] = profile
+        for entity in commit.entities:
+            key = (entity.entity, entity.code)
+            kept = b"" if entity.replaced else state.entities.get(key, b"")
+            state.entities[key] = kept + entity.value
         for customer_id, until_ms in commit.erased.items():
             parts: tuple[dict[str, Any], ...] = (
                 state.histories,
@@ -123,6 +128,13 @@ class MemoryHistoryStore:
     async def customers(self, partition: int) -> list[str]:
         """All customers of a partition."""
         return [c for _, c in sorted((ms, c) for c, ms in self._partitions[partition].last_event_ms.items())]
+
+    async def entities(
+        self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
+    ) -> list[list[bytes | None]]:
+        """What source partitions store of merchants and devices, by name and code."""
+        numbers = sorted(self._partitions) if partitions is None else partitions
+        return [[self._partitions[p].entities.get(key) for p in numbers] for key in keys]
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""

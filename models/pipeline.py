@@ -13,7 +13,9 @@ from features.arena import HistoryArena
 from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
+from features.entities import EntityFeature
 from features.record import TRANSACTION_KIND, Records
+from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from schemas.errors import ModelError
@@ -48,7 +50,7 @@ class Models:
                 raise ModelError(
                     f"model {model.card.name} {model.card.version} was trained on feature declarations "
                     f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
-                    "(tidegate train) or run the version that trained it"
+                    "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
                 )
 
 
@@ -105,24 +107,83 @@ class ScoredChunk:
         return np.flatnonzero(self.features.status == kernels.ACCEPTED)
 
 
-def score_chunk(arena: HistoryArena, events: Events, models: Models) -> ScoredChunk:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chunk's vectors: histories are past its events, scores are not made yet.
+
+    Attributes:
+        features: With the columns of entities unknown until they are filled in.
+        slots: `(n,)` the customers' slots in the arena.
+    """
+
+    features: ChunkFeatures
+    slots: npt.NDArray[np.int64]
+
+    @property
+    def accepted(self) -> npt.NDArray[np.intp]:
+        """Rows that are not duplicates."""
+        return np.flatnonzero(self.features.status == kernels.ACCEPTED)
+
+    def fill_in(self, vectors: Matrix) -> None:
+        """Take in the features of entities, `(n, k)`."""
+        self.features.X[:, self.features.X.shape[1] - vectors.shape[1] :] = vectors
+
+
+def prepare(arena: HistoryArena, events: Events, models: Models) -> Prepared:
+    """Features of events in order from their customers' histories, which move past them."""
+    slots = np.array([arena.slot(t.customer_id) for t in events.transactions], dtype=np.int64)
+    return Prepared(models.engine.compute_chunk(arena, events.records, slots), slots)
+
+
+def score_chunk(
+    arena: HistoryArena,
+    events: Events,
+    models: Models,
+    entities: Entities | None = None,
+    *,
+    prepared: Prepared | None = None,
+) -> ScoredChunk:
     """Score events in order and move their customers' histories past them.
 
     Args:
         arena: Holds the histories of all customers in the chunk; changed in place.
         events: The chunk.
         models: What to score with.
+        entities: Holds all merchants and devices in the chunk, where the engine declares features of them;
+            changed in place.
+        prepared: In place of `entities`: what `prepare` gave for the chunk, filled in.
     """
-    scored = score_fraud(arena, events, models)
+    if prepared is None:
+        prepared = _with_entities(arena, events, models, entities, count=True)
+    scored = _score(prepared, models)
     update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
     return replace(scored, churn=_due_churn(arena, events, scored, models))
 
 
-def score_fraud(arena: HistoryArena, events: Events, models: Models) -> ScoredChunk:
-    """The fraud part of `score_chunk`: all that a synchronous request needs."""
-    slots = np.array([arena.slot(t.customer_id) for t in events.transactions], dtype=np.int64)
-    features = models.engine.compute_chunk(arena, events.records, slots)
-    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+def score_fraud(
+    arena: HistoryArena, events: Events, models: Models, entities: Entities | None = None
+) -> ScoredChunk:
+    """The fraud part of `score_chunk`, all that a synchronous request needs.
+
+    Nothing is counted at entities; without them their features are unknown.
+    """
+    return _score(_with_entities(arena, events, models, entities, count=False), models)
+
+
+def _with_entities(
+    arena: HistoryArena, events: Events, models: Models, entities: Entities | None, *, count: bool
+) -> Prepared:
+    prepared = prepare(arena, events, models)
+    if models.engine.entities and count and entities is None:
+        raise ValueError("the engine declares features of entities, and none are given")
+    if models.engine.entities and entities is not None:
+        customers = customer_hashes(t.customer_id for t in events.transactions)
+        prepared.fill_in(entities.compute(events.records, customers, prepared.accepted, count=count))
+    return prepared
+
+
+def _score(prepared: Prepared, models: Models) -> ScoredChunk:
+    features, slots, accepted = prepared.features, prepared.slots, prepared.accepted
     fraud = np.full(len(slots), np.nan)
     fraud[accepted] = models.fraud.predict_proba(features.X[accepted])
     decisions = decide(models.fraud, fraud)
@@ -267,6 +328,8 @@ def flag_names(bits: int) -> list[str]:
 
 def is_customer_feature(feature: Any) -> bool:
     """Whether a feature is known without an event to compare with."""
+    if isinstance(feature, EntityFeature):
+        return False
     compares = any(where.value == EVENT for where in feature.where)
     of_event = feature.op in {Op.EVENT_VALUE, Op.ZSCORE, Op.IS_NEW, Op.DISTANCE, Op.SPEED}
     return not (compares or of_event or "amount" in feature.of)

@@ -9,14 +9,16 @@ import numpy as np
 from features.codes import CATEGORIES, CHANNELS, TRANSACTION_TYPES
 from features.definitions import Feature
 from features.engine import Matrix
+from features.entities import EntityFeature
 from models.tree import TreeModel
 
+Declared = Feature | EntityFeature
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _WORDS = {"{channel}": CHANNELS, "{category}": CATEGORIES, "{transaction_type}": TRANSACTION_TYPES}
 
 
 def explain(
-    model: TreeModel, X: Matrix, features: Mapping[str, Feature], *, most: int = 4, rising: bool = True
+    model: TreeModel, X: Matrix, features: Mapping[str, Declared], *, most: int = 4, rising: bool = True
 ) -> list[tuple[dict[str, Any], ...]]:
     """The strongest reasons of each row, as `schemas.score.Reason` fields.
 
@@ -42,7 +44,7 @@ def explain(
     return explained
 
 
-def reason(feature: Feature, value: float, contribution: float) -> dict[str, Any]:
+def reason(feature: Declared, value: float, contribution: float) -> dict[str, Any]:
     """One reason."""
     return {
         "feature": feature.name,
@@ -52,7 +54,7 @@ def reason(feature: Feature, value: float, contribution: float) -> dict[str, Any
     }
 
 
-def in_words(feature: Feature, value: float) -> str:
+def in_words(feature: Declared, value: float) -> str:
     """A feature's value in words.
 
     >>> from features.definitions import Op
@@ -84,6 +86,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def by_name(features: Sequence[Feature]) -> dict[str, Feature]:
+def by_name(features: Sequence[Declared]) -> dict[str, Declared]:
     """Declarations by name."""
     return {feature.name: feature for feature in features}

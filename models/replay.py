@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from features.arena import HistoryArena
 from features.codec import History
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
-from features.record import to_records
+from features.record import label_record, to_records
+from features.tiles import Entities, customer_hashes, find_fraud
 from schemas.label import Label
 from schemas.transaction import Transaction
 
@@ -78,22 +79,69 @@ class _Snapshots:
 
 
 def replay_chunks(
-    transactions: Iterable[Transaction], engine: Engine, arena: HistoryArena
+    messages: Iterable[Transaction | Label],
+    engine: Engine,
+    arena: HistoryArena,
+    entities: Entities | None = None,
 ) -> Iterator[tuple[list[Transaction], ChunkFeatures]]:
     """Vectors of transactions in their order, chunk by chunk, as the worker computes them.
 
     Args:
-        transactions: In the order of the log.
+        messages: Transactions in the order of the log, and labels behind what they are about. A label that
+            comes early counts from its own time.
         engine: The engine.
         arena: Holds the histories; customers not in it start empty.
+        entities: Merchants and devices, where the engine declares features of them; those not in it start
+            empty.
     """
-    stream = iter(transactions)
-    while chunk := list(islice(stream, _CHUNK)):
-        for customer_id in arena.missing(t.customer_id for t in chunk):
-            arena.put(customer_id, History.empty())
-        slots = np.array([arena.slot(t.customer_id) for t in chunk], dtype=np.int64)
-        records = to_records(chunk, [t.amount_minor for t in chunk])
-        yield chunk, engine.compute_chunk(arena, records, slots)
+    if engine.entities and entities is None:
+        raise ValueError("the engine declares features of entities, and none are given")
+    labelled: set[str] = set()
+    chunk: list[Transaction] = []
+    waiting: set[str] = set()
+    for message in messages:
+        if isinstance(message, Transaction):
+            chunk.append(message)
+            waiting.add(message.transaction_id)
+            if len(chunk) == _CHUNK:
+                yield chunk, _vectors(chunk, engine, arena, entities)
+                chunk, waiting = [], set()
+        elif entities is not None and message.label == "fraud" and message.transaction_id not in labelled:
+            if message.transaction_id in waiting:
+                yield chunk, _vectors(chunk, engine, arena, entities)
+                chunk, waiting = [], set()
+            if _note(message, arena, entities):
+                labelled.add(str(message.transaction_id))
+    if chunk:
+        yield chunk, _vectors(chunk, engine, arena, entities)
+
+
+def _vectors(
+    chunk: list[Transaction], engine: Engine, arena: HistoryArena, entities: Entities | None
+) -> ChunkFeatures:
+    for customer_id in arena.missing(t.customer_id for t in chunk):
+        arena.put(customer_id, History.empty())
+    slots = np.array([arena.slot(t.customer_id) for t in chunk], dtype=np.int64)
+    records = to_records(chunk, [t.amount_minor for t in chunk])
+    features = engine.compute_chunk(arena, records, slots)
+    if entities is not None and engine.entities:
+        for key in entities.missing(entities.keys(records)):
+            entities.put(key)
+        accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+        customers = customer_hashes(t.customer_id for t in chunk)
+        vectors = entities.compute(records, customers, accepted, count=True)
+        features.X[:, -vectors.shape[1] :] = vectors
+    return features
+
+
+def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
+    """Tell entities of a fraud; false where the customer's history has no such transaction."""
+    if label.customer_id not in arena:
+        return False
+    fraud = find_fraud(arena.records(arena.slot(label.customer_id)), label_record(label))
+    if fraud is not None:
+        entities.add(entities.frauds([fraud]))
+    return fraud is not None
 
 
 def replay_for_training(
@@ -119,21 +167,25 @@ def replay_for_training(
     ids: list[str] = []
     next_day: int | None = None
 
-    def transactions() -> Iterator[Transaction]:
-        for message in messages:
-            if isinstance(message, Transaction):
-                yield message
-            elif message.label == "fraud" and message.transaction_id is not None:
-                frauds.setdefault(message.transaction_id, message.label_time_ms)
+    entities = Entities(engine.entities) if engine.entities else None
+    today = 0
 
-    for day, of_day in groupby(transactions(), lambda transaction: transaction.event_time_ms // DAY_MS):
+    def day_of(message: Transaction | Label) -> int:
+        nonlocal today
+        if isinstance(message, Transaction):
+            today = message.event_time_ms // DAY_MS
+        elif message.label == "fraud" and message.transaction_id is not None:
+            frauds.setdefault(message.transaction_id, message.label_time_ms)
+        return today
+
+    for day, of_day in groupby(messages, day_of):
         next_day = next_day or day + horizon_days
         # Before the day's first event: a snapshot must not know what came after it, not even by what
         # the arena has let go of since.
         while day >= next_day:
             snapshots.take(arena, engine, next_day * DAY_MS)
             next_day += snapshot_days
-        for chunk, features in replay_chunks(of_day, engine, arena):
+        for chunk, features in replay_chunks(of_day, engine, arena, entities):
             kept = np.flatnonzero(features.status == kernels.ACCEPTED)
             blocks.append(features.X[kept].astype(np.float32))
             chunk_times = np.array([t.event_time_ms for t in chunk], dtype=np.int64)

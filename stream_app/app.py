@@ -18,6 +18,7 @@ from faust.types import TP
 
 import stream_app.transport as transport
 from features.engine import Engine
+from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.contact_vault import ContactVault, LocalMasterKeys
@@ -166,7 +167,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     )
     admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
-        engine = Engine()
+        engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
@@ -233,6 +234,8 @@ async def _wait_for_dependencies(
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
     partitions = await retry.until_done("kafka", admin.source_partitions, stop)
     cluster = await retry.until_done("kafka", admin.cluster_id, stop)
+    counted = sorted({feature.entity for feature in entity_features(settings.entities)})
+    await retry.until_done("redis", lambda: store.claim_entities(counted), stop)
     await retry.until_done("redis", lambda: store.claim_topology(partitions, cluster), stop)
     await retry.until_done("kafka", producer.start, stop)
     await retry.until_done("kafka", tail.start, stop)
@@ -270,6 +273,7 @@ async def _run(
         check_log=check_log,
         published_upto=published_upto,
         chunk_records=settings.chunk_records,
+        entities=models.engine.entities,
         seal=seal,
     )
     app.positions = worker

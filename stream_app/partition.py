@@ -1,7 +1,7 @@
 """What a worker holds of one partition: its lease, its cached histories, and how far it is."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Partition:
             dependency under the lock lets go.
         arena: Decoded histories.
         published_upto: For a topic the offset up to which its scores were published before.
+        on_forget: Called when lease and cache are dropped.
         erasures_read: Whether every erasure that was asked for before the lease is done.
     """
 
@@ -40,6 +41,7 @@ class Partition:
         self.starts: dict[str, int] = {}
         self.arena = HistoryArena(cached_records)
         self.published_upto: dict[str, int] = {}
+        self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self._store = store
         self._cached_records = cached_records
@@ -62,6 +64,7 @@ class Partition:
         self.forget_histories()
         self.published_upto = {}
         self.erasures_read = False
+        self.on_forget(self.number)
         self._signal()
 
     def forget_histories(self) -> None:

@@ -12,16 +12,26 @@ import numpy as np
 
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
-from features.ports import Commit, HistoryChange, HistoryStore, LeaseLost, Outcome, StoreRolledBack
+from features.ports import (
+    Commit,
+    EntityChange,
+    HistoryChange,
+    HistoryStore,
+    LeaseLost,
+    Outcome,
+    StoreRolledBack,
+)
 from features.record import Records, to_records
+from features.tiles import customer_hashes
 from models import messages
-from models.pipeline import ChurnResult, Events, Models, ScoredChunk, score_chunk
+from models.pipeline import ChurnResult, Events, Models, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.dead_letter import dead_letter
+from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, group_rows
 from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import Retry
@@ -153,11 +163,17 @@ class TransactionProcessor:
     """Scores chunks of transactions."""
 
     def __init__(
-        self, delivery: Delivery, models: Callable[[], Models], *, score_features: bool = False
+        self,
+        delivery: Delivery,
+        models: Callable[[], Models],
+        *,
+        score_features: bool = False,
+        entities: EntityStage | None = None,
     ) -> None:
         self._delivery = delivery
         self._models = models
         self._score_features = score_features
+        self._entities = entities
 
     def parse(self, partition: Partition, records: Iterator[Any]) -> Part | None:
         """Take the next part off a chunk's records; `None` where there are no more.
@@ -190,7 +206,15 @@ class TransactionProcessor:
         await delivery.load(partition, customer_ids)
         events = Events(part.transactions, records)
         with observer.step("score"):
-            scored = score_chunk(partition.arena, events, models)
+            prepared = prepare(partition.arena, events, models)
+        entity_changes: Sequence[EntityChange] = ()
+        if self._entities is not None:
+            customers = customer_hashes(customer_ids)
+            counted = await self._entities.count(partition, records, customers, prepared.accepted)
+            prepared.fill_in(counted.vectors)
+            entity_changes = counted.changes
+        with observer.step("score"):
+            scored = score_chunk(partition.arena, events, models, prepared=prepared)
         with observer.step("encode"):
             outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
         delivery.crash("before-publish")
@@ -210,8 +234,11 @@ class TransactionProcessor:
                 scores,
                 churn,
                 watermark_ms=watermark,
+                entities=entity_changes,
             ),
         )
+        if self._entities is not None:
+            self._entities.committed(partition, counted)
         partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
         observer.scored(events, scored, [record.timestamp for record in part.records])
         observer.churn(scored.churn, "event")

@@ -48,6 +48,10 @@ class WorkerSettings(BaseSettings):
         default=2_000_000, ge=1000, description="History records cached per partition, 56 bytes each."
     )
     recent_scores: int = Field(default=10, ge=1, description="Fraud scores kept per customer for lookups.")
+    entities: str = Field(
+        default="",
+        description="Features over all customers: merchant, device or merchant,device, as in training.",
+    )
     score_features: bool = Field(default=False, description="Put the feature vector into fraud scores.")
 
     silent_days: int = Field(default=7, ge=1, description="Silence after which the sweep rescores churn.")

@@ -10,6 +10,7 @@ from features.definitions import RETENTION_MS
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
 from features.record import TRANSACTION_KIND, Records, label_record
+from features.tiles import find_fraud
 from models.pipeline import DECISIONS, Models, decide
 from models.tree import Vector
 from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
@@ -19,6 +20,7 @@ from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
+from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.processor import Delivery
@@ -76,12 +78,20 @@ class LabelProcessor:
         delivery: The shared steps.
         order: Waits for other topics.
         models: The models in use.
+        entities: Are told of frauds.
     """
 
-    def __init__(self, delivery: Delivery, order: "Order", models: Callable[[], Models]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        order: "Order",
+        models: Callable[[], Models],
+        entities: EntityStage | None = None,
+    ) -> None:
         self._delivery = delivery
         self._order = order
         self._models = models
+        self._entities = entities
 
     async def ready(self, partition: Partition) -> bool:
         """Wait for the transactions; false when the partition was lost meanwhile."""
@@ -117,6 +127,11 @@ class LabelProcessor:
                     delivery.observer.outcome("erased")
                     continue
                 outgoing.append(delivery.refuse(record, refused))
+        counted = None
+        if self._entities is not None:
+            histories = {c: partition.arena.records(partition.arena.slot(c)) for c in appended}
+            found = [find_fraud(histories[c], r) for c, records in appended.items() for r in records]
+            counted = await self._entities.confirm(partition, [fraud for fraud in found if fraud is not None])
         await delivery.publish(partition, outgoing)
         changes = [
             partition.change(customer_id, np.concatenate(records))
@@ -129,8 +144,11 @@ class LabelProcessor:
                 partition.require_lease().next_offsets.get(LABELS.name),
                 chunk.next_offset,
                 changes,
+                entities=counted.changes if counted is not None else (),
             ),
         )
+        if self._entities is not None and counted is not None:
+            self._entities.committed(partition, counted)
         partition.advance(LABELS.name, chunk.next_offset)
         delivery.observer.outcome("labelled", sum(map(len, appended.values())))
         for name, decision in self._decided(added):

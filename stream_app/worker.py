@@ -1,17 +1,20 @@
 """A worker: which partitions it has, where they go on, and what happens to each chunk."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import structlog
 
+from features.entities import EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
+from stream_app.alignment import Alignment
+from stream_app.entity_stage import EntityStage
 from stream_app.lanes import Lanes
 from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
@@ -91,6 +94,7 @@ class Worker:
         check_log: Callable[[], Awaitable[None]],
         published_upto: Callable[[int], Awaitable[int]],
         chunk_records: int = 2000,
+        entities: Sequence[EntityFeature] = (),
         seal: Seal | None = None,
     ) -> None:
         self._delivery = delivery
@@ -103,9 +107,12 @@ class Worker:
         self._partitions: dict[int, Partition] = {}
         self._taking: set[int] = set()
         self.lanes = Lanes(self.handle, chunk_records)
-        self._transactions = TransactionProcessor(delivery, models, score_features=score_features)
+        self._entities = self._entity_stage(entities) if entities else None
+        self._transactions = TransactionProcessor(
+            delivery, models, score_features=score_features, entities=self._entities
+        )
         order = Order(delivery, self._log_end, self._passed)
-        self._labels = LabelProcessor(delivery, order, models)
+        self._labels = LabelProcessor(delivery, order, models, self._entities)
         self._profiles = ProfileProcessor(delivery, seal)
         self._erasures = ErasureProcessor(delivery, order)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
@@ -264,6 +271,8 @@ class Worker:
             # Scores of offsets that the log does not have are of another log: publish.
             known = transactions is not None and published <= transactions.end
             partition.begin(lease, starts, {TRANSACTIONS.name: published} if known else {})
+            if self._entities is not None:
+                self._entities.begin(number, lease.watermark_ms)
         self._delivery.observer.lease("acquired")
         return starts
 
@@ -285,7 +294,30 @@ class Worker:
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
             self._partitions[number] = Partition(number, self._delivery.store, self._cached_records)
+            if self._entities is not None:
+                self._partitions[number].on_forget = self._entities.forget
         return self._partitions[number]
+
+    def _entity_stage(self, features: Sequence[EntityFeature]) -> EntityStage:
+        delivery = self._delivery
+        return EntityStage(
+            features,
+            delivery.store,
+            delivery.retry,
+            delivery.observer,
+            Alignment(self._is_idle),
+            partitions=delivery.placement.partitions,
+            mine=lambda: [p.number for p in self._partitions.values() if p.lease is not None],
+        )
+
+    def _is_idle(self, partition: int) -> bool:
+        topic = TRANSACTIONS.name
+        if self._partition(partition).lease is None:
+            # Between two leases it holds the others, unless it is somebody else's now.
+            return (topic, partition) not in self._log.assigned()
+        end, delivered = self._log.end(topic, partition), self._log.delivered(topic, partition)
+        done = end is not None and delivered is not None and delivered >= end
+        return done and self.lanes.is_idle(topic, partition)
 
     def check(self) -> None:
         """Raise what ended the Kafka client's own tasks, if anything did."""

@@ -60,6 +60,29 @@ def registry(
 
 
 @pytest.fixture(scope="session")
+def entity_registry(
+    bank_messages: Sequence[Transaction | Label], tmp_path_factory: pytest.TempPathFactory
+) -> ModelRegistry:
+    """As `registry`, with features of merchants and devices."""
+    from features.engine import Engine
+    from features.entities import ENTITY_FEATURES
+    from tests import scoring
+
+    engine = Engine(entities=ENTITY_FEATURES)
+    data = scoring.replayed(bank_messages, engine)
+    return scoring.trained(data, engine, tmp_path_factory.mktemp("entity-models"))
+
+
+@pytest.fixture(scope="session")
+def entity_models(entity_registry: ModelRegistry) -> Models:
+    """The models of `entity_registry`, loaded."""
+    from features.engine import Engine
+    from features.entities import ENTITY_FEATURES
+
+    return entity_registry.load_champions(Engine(entities=ENTITY_FEATURES))
+
+
+@pytest.fixture(scope="session")
 def models(registry: ModelRegistry, engine: Engine) -> Models:
     """The models of `registry` as the worker and the API load them."""
     return registry.load_champions(engine)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from features import tile_codec
 from features.arena import HistoryArena
 from features.codec import decode
 from features.kernels import FLAG_LATE
@@ -197,6 +198,16 @@ class Store(MemoryHistoryStore):
             for number, p in self._partitions.items()
         }
 
+    def tiles(self) -> dict[int, Any]:
+        """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
+        return {
+            number: {
+                key: tile_codec.merge([tile_codec.decode(v)], 1 << 30, 1 << 30).tolist()
+                for key, v in p.entities.items()
+            }
+            for number, p in self._partitions.items()
+        }
+
 
 def what_counts(stored: bytes | None) -> tuple[Any, bytes]:
     """Totals and records that a feature can look at."""
@@ -281,6 +292,7 @@ class Stream:
     silent_days: int = 7
     misplaced: bool = False
     tail: bool = True
+    score_features: bool = False
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(self.kafka)
@@ -320,9 +332,10 @@ class Stream:
             cached_records=100_000,
             silent_days=self.silent_days,
             forget_days=90,
-            score_features=False,
+            score_features=self.score_features,
             check_log=check_log,
             published_upto=published_upto,
+            entities=self.models.engine.entities,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:

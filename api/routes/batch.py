@@ -9,12 +9,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from api.deps import CustomerId, Given
+from api.deps import CustomerId, Given, entities_of
 from api.errors import problems
 from api.routes.inference import EXAMPLE_TRANSACTION
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.record import to_records
+from features.tiles import Entities
 from models import messages
 from models.pipeline import Events, Models, churn_results, score_fraud
 from schemas.errors import EventError
@@ -129,7 +130,11 @@ async def batch_process(asked: BatchRequest, given: Given) -> Response:
     histories = {c: decode(h) for c, h in zip(customers, stored, strict=True)}
     scored_at = to_rfc3339(given.now())
     for chunk in _rounds(good):
-        scores = _score(chunk, histories, models, scored_at)
+        events = Events(
+            [t for _, t, _ in chunk], to_records([t for _, t, _ in chunk], [m for _, _, m in chunk])
+        )
+        entities = await entities_of(given, events.records)
+        scores = _score(events, histories, models, scored_at, entities)
         for (index, _, _), score in zip(chunk, scores, strict=True):
             results[index]["score"] = score
     return _json({"scored": len(good), "refused": len(results) - len(good), "results": results})
@@ -149,17 +154,16 @@ def _rounds(good: list[tuple[int, Transaction, int]]) -> list[list[tuple[int, Tr
 
 
 def _score(
-    chunk: list[tuple[int, Transaction, int]], histories: dict[str, History], models: Models, scored_at: str
+    events: Events, histories: dict[str, History], models: Models, scored_at: str, entities: Entities
 ) -> list[dict[str, Any]]:
-    transactions = [t for _, t, _ in chunk]
-    events = Events(transactions, to_records(transactions, [minor for _, _, minor in chunk]))
+    transactions = events.transactions
     arena = HistoryArena()
     for row, transaction in enumerate(transactions):
         history = histories[transaction.customer_id]
         # As for one: a transaction that the stream has seen is scored without itself.
         others = history.records[history.records["transaction"] != events.records["transaction"][row]]
         arena.put(transaction.customer_id, History(history.totals, others))
-    scored = score_fraud(arena, events, models)
+    scored = score_fraud(arena, events, models, entities)
     return [
         messages.fraud_score(events, scored, row, models, scored_at=scored_at, source=None)
         for row in range(len(transactions))

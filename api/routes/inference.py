@@ -6,11 +6,12 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from api.deps import CustomerId, Given, history_of, known_state
+from api.deps import CustomerId, Given, entities_of, history_of, known_state
 from api.errors import problems
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.record import to_records
+from features.tiles import Entities
 from models import messages
 from models.pipeline import Events, Models, churn_results, score_fraud
 from schemas.fields import Moment, to_epoch_ms, to_rfc3339
@@ -81,9 +82,18 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     transaction = parse_message(Transaction, await request.body())
     amount_minor = transaction.amount_minor
     check_not_future(transaction.event_time_ms, to_epoch_ms(given.now()))
-    history, degraded = await given.policy.history(lambda: history_of(given, transaction.customer_id))
+    events = Events([transaction], to_records([transaction], [amount_minor]))
+    entities: Entities | None = None
+
+    async def read() -> History:
+        nonlocal entities
+        history = await history_of(given, transaction.customer_id)
+        entities = await entities_of(given, events.records)
+        return history
+
+    history, degraded = await given.policy.history(read)
     scored_at = to_rfc3339(given.now())
-    score = score_one(history, transaction, amount_minor, given.models, scored_at)
+    score = score_one(history, events, given.models, scored_at, entities)
     if not degraded:
         return score
     # Better a score of the transaction alone, which says that it is one, than none before a payment. It
@@ -93,15 +103,15 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
 
 
 def score_one(
-    history: History, transaction: Transaction, amount_minor: int, models: Models, scored_at: str
+    history: History, events: Events, models: Models, scored_at: str, entities: Entities | None = None
 ) -> dict[str, Any]:
     """The fraud score of one transaction, by the chunk code of the stream."""
-    events = Events([transaction], to_records([transaction], [amount_minor]))
+    (transaction,) = events.transactions
     # Asked about a transaction that the stream has seen: answer as it did, without it.
     others = history.records[history.records["transaction"] != events.records["transaction"][0]]
     arena = HistoryArena()
     arena.put(transaction.customer_id, History(history.totals, others))
-    scored = score_fraud(arena, events, models)
+    scored = score_fraud(arena, events, models, entities)
     return messages.fraud_score(events, scored, 0, models, scored_at=scored_at, source=None)
 
 

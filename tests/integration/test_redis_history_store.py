@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from features.ports import Commit, Outcome
 from infra.embedded import EmbeddedRedis
+from infra.history_reset import HistoryReset
 from infra.history_store import RedisHistoryStore
 from schemas.errors import DependencyError, HistoryError
 from tests.histories import HERE, PARTITIONS, A, change, commit, header
@@ -248,3 +249,31 @@ async def test_data_outlives_a_killed_server_that_writes_a_log(tmp_path: Path):
         assert await store.load(HERE, [A]) == [header() + b"a"]
         assert await store.apply(lease, commit(1, 2, change(A, header() + b"a", b"b"))) is Outcome.APPLIED
         await store.close()
+
+
+async def test_state_that_counts_other_entities_is_refused(redis_store):
+    for _ in range(2):
+        await redis_store.claim_entities(["merchant", "device"])
+        await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    with pytest.raises(
+        HistoryError, match="counts entities 'device,merchant', TIDEGATE_ENTITIES says 'none'"
+    ):
+        await redis_store.claim_entities([])
+
+
+async def test_state_from_before_entities_were_counted_is_refused(redis_store):
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    await redis_store.claim_entities([])
+    with pytest.raises(HistoryError, match="counts entities 'none', TIDEGATE_ENTITIES says 'device'"):
+        await redis_store.claim_entities(["device"])
+
+
+async def test_rebuilt_state_counts_what_the_next_worker_says(valkey, redis_store, direct):
+    await redis_store.claim_entities([])
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    reset = HistoryReset(valkey.url)
+    await reset.run(PARTITIONS, "kafka-1", {})
+    await reset.close()
+    await redis_store.claim_entities(["device"])
+    with pytest.raises(HistoryError, match="counts entities 'device'"):
+        await redis_store.claim_entities([])

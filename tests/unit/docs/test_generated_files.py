@@ -10,7 +10,9 @@ from api.settings import ApiSettings
 from cli.metrics import all_metrics
 from cli.settings import all_settings
 from features.catalogue import FEATURES
+from features.describe import entities_markdown
 from features.describe import markdown as features_markdown
+from features.entities import ENTITY_FEATURES
 from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown
 from schemas.export import documents
@@ -30,7 +32,8 @@ def test_no_schema_file_is_left_over():
 
 
 def test_feature_document_is_what_the_declarations_say():
-    assert (ROOT / "docs" / "features.md").read_text() == features_markdown(FEATURES), "run 'make generated'"
+    expected = features_markdown(FEATURES) + entities_markdown(ENTITY_FEATURES)
+    assert (ROOT / "docs" / "features.md").read_text() == expected, "run 'make generated'"
 
 
 def test_settings_document_is_what_the_classes_say():
@@ -64,7 +67,7 @@ def test_settings_of_the_same_name_have_the_same_default():
 
 def test_every_setting_and_feature_has_a_meaning():
     assert all(s.meaning for s in all_settings())
-    assert all(f.meaning.endswith(".") and f.phrase for f in FEATURES)
+    assert all(f.meaning.endswith(".") and f.phrase for f in (*FEATURES, *ENTITY_FEATURES))
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])

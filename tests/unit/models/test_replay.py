@@ -2,11 +2,15 @@ import numpy as np
 import pytest
 
 from features.arena import HistoryArena
+from features.engine import Engine
+from features.entities import entity_features
 from models.replay import replay_chunks, replay_for_training
 from schemas.label import Label
+from schemas.transaction import Transaction
 from tests.scoring import DAY_MS, START, at, score_in_chunks, transactions_of
 
 START_MS = int(START.timestamp() * 1000)
+HOUR_MS = 3_600_000
 
 
 def label(day, transaction_id, value="fraud", customer_id="c-1"):
@@ -158,3 +162,32 @@ def test_nothing_to_replay_is_no_data(engine):
     data = replay_for_training([], engine)
     assert data.X.shape == data.churn_X.shape == (0, len(engine.names))
     assert (len(data.time_ms), len(data.churned), data.transaction_ids, data.end_ms) == (0, 0, [], 0)
+
+
+def entity_log():
+    """Frauds at one shop, their labels in between, and later customers of the same shop."""
+    sent: list[Transaction | Label] = []
+    for n in range(20):
+        sent.append(at(n / 4, transaction_id=f"t-{n}", customer_id=f"c-{n % 4}", merchant_id="m-1"))
+        if n % 5 == 0:
+            known = sent[-1].event_time_ms + HOUR_MS
+            about = {"customer_id": f"c-{n % 4}", "transaction_id": f"t-{n}", "label": "fraud"}
+            sent += [Label.model_validate({**about, "label_time": known})] * 2
+    return [*sent, *(at(12, transaction_id=f"u-{n}", customer_id="c-9", merchant_id="m-1") for n in range(3))]
+
+
+def test_training_vectors_hold_what_other_customers_did_at_the_merchant():
+    engine = Engine(entities=entity_features("merchant"))
+    data = replay_for_training(entity_log(), engine)
+    last = dict(zip(engine.names, data.X[-1].tolist(), strict=True))
+    # All twenty are over by the hour a week before, with the frauds 0, 5, 10 and 15; each is said twice.
+    assert last["merchant_txn_count_30d"] == 20
+    assert last["merchant_fraud_count_30d"] == 4
+    assert last["merchant_fraud_share_30d"] == pytest.approx(0.2)
+    assert data.X.shape[1] == len(engine.names)
+
+
+def test_replay_of_an_engine_with_entities_needs_them():
+    engine = Engine(entities=entity_features("device"))
+    with pytest.raises(ValueError, match="none are given"):
+        next(replay_chunks(iter([at(0)]), engine, HistoryArena()))

@@ -1,16 +1,23 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
+from api.deps import Services, entities_of
 from api.failure_policy import FailurePolicy
 from features.codec import decode
+from features.record import to_records
+from features.tiles import customer_hashes
+from infra.partitioning import partition_for
 from models.pipeline import churn_results
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.parse import dump
 from schemas.score import ChurnScore, FraudScore
+from schemas.transaction import Transaction
 from tests.scoring import DAY_MS, START
 from tests.serving import AWAY, NOW, Broken, World, assert_problem, serving
+from tests.streaming import Stream, transaction
 
 FRAUD, CHURN = "/inference/fraud-detection", "/inference/churn-score"
 LEAST = {
@@ -227,3 +234,42 @@ async def test_while_the_store_is_away_a_transaction_is_scored_as_degraded_and_n
 async def test_where_degraded_answers_are_not_wanted_there_are_none(eager):
     async with serving(Broken(AWAY), eager, extras={"policy": FailurePolicy(redis_away="hold")}) as client:
         assert_problem(await client.post(FRAUD, json=LEAST), 503, "dependency-away", "c-new")
+
+
+async def test_merchant_and_device_count_as_in_the_stream(entity_models):
+    stream = Stream(entity_models, partitions=2, misplaced=True, score_features=True)
+    for n in range(90):
+        sent = transaction(n, customer=f"c-{n % 4}", device_id=f"d-{n % 3}")
+        stream.kafka.put("transactions", partition_for(sent["customer_id"], 2), sent, b"k")
+    await stream.start()
+    await stream.run([1] * 1000)
+    published = {s["transaction_id"]: s for s in stream.kafka.messages("scores.fraud")}
+    assert published["t-89"]["features"]["merchant_txn_count_30d"] > 0
+    assert published["t-89"]["features"]["device_customers_7d"] > 1
+    scores = set()
+    async with serving(stream.store, entity_models) as client:
+        for n in range(40, 90):
+            again = Transaction.model_validate(transaction(n, customer=f"c-{n % 4}", device_id=f"d-{n % 3}"))
+            found = comparable(published[f"t-{n}"])
+            del found["features"]
+            answer = comparable(await ask(client, again))
+            assert answer == found
+            scores.add(answer["score"])
+    assert len(scores) > 1
+
+
+async def test_vector_of_a_request_is_the_streams(entity_models):
+    stream = Stream(entity_models, score_features=True)
+    stream.transact(90)
+    await stream.start()
+    await stream.run()
+    services = Services(stream.store, entity_models, lambda: None, lambda: NOW)
+    for score in stream.kafka.messages("scores.fraud")[60:]:
+        number = int(score["transaction_id"][2:])
+        again = Transaction.model_validate(transaction(number, customer=score["customer_id"]))
+        record = to_records([again], [again.amount_minor])
+        entities = await entities_of(services, record)
+        customers = customer_hashes([again.customer_id])
+        (row,) = entities.compute(record, customers, np.arange(1), count=False).tolist()
+        names = [feature.name for feature in entities.features]
+        assert [None if v != v else v for v in row] == [score["features"][name] for name in names]

@@ -1,0 +1,239 @@
+"""Features of what an event happens at, from all customers' events: declared as data.
+
+A merchant or a device has no history of events but hourly tiles. A window is
+`[hour(t - delay) - size, hour(t - delay))`, `hour` rounding down: it consists of whole tiles, so that tiles
+make it exact. It ends a delay ago because a fraud is not known when it happens, and because what other
+partitions have counted by now may not be known here.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final
+
+from features.definitions import DAY_MS, Where, parse_duration_ms
+from schemas.errors import ConfigError
+
+TILE_MS: Final = 3_600_000
+SLACK_TILES: Final = 1
+"""Whole tiles by which partitions may be apart; no delay is shorter, and a fraud counts once it has been
+known for longer."""
+
+LATENESS_TILES: Final = 7 * 24
+"""How much older than an entity's newest event another may be and still find its whole window."""
+
+MAX_WINDOW_MS: Final = 90 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A kind of thing that events happen at.
+
+    Attributes:
+        name: As in settings and keys.
+        field: Field of a history record with the hash of its id; 0 where an event has none.
+        by_customer: Whether tiles tell customers apart: only for what few customers share.
+    """
+
+    name: str
+    field: str
+    by_customer: bool = False
+
+
+ENTITIES: Final = (Entity("merchant", "merchant"), Entity("device", "device", by_customer=True))
+
+
+class EntityOp(StrEnum):
+    """What is computed over an entity's tiles."""
+
+    COUNT = "count"
+    FRAUD_COUNT = "fraud_count"
+    FRAUD_SHARE = "fraud_share"  # unknown where there was no transaction
+    CUSTOMERS = "customers"  # different ones
+
+
+@dataclass(frozen=True, slots=True)
+class EntityFeature:
+    """One feature of an entity, declared as data.
+
+    Attributes:
+        name: `<entity>_<quantity>_<window>`.
+        entity: Name of an `Entity`.
+        op: What is computed.
+        window: Size, like `30d`, in whole hours.
+        delay: How long before the event the window ends, in whole hours.
+        unit: Of the value.
+        meaning: One line for documents.
+        phrase: Words for a reason, with `{value}` in them.
+    """
+
+    name: str
+    entity: str
+    op: EntityOp
+    window: str
+    delay: str
+    unit: str
+    meaning: str
+    phrase: str | None = None
+
+    @property
+    def ends(self) -> str:
+        """How long before the event the window ends."""
+        return self.delay
+
+    @property
+    def category(self) -> str:
+        """Part of the catalogue it stands in."""
+        return self.entity
+
+    @property
+    def where(self) -> tuple[Where, ...]:
+        """No conditions on past events."""
+        return ()
+
+    @property
+    def of(self) -> tuple[str, ...]:
+        """Not made from other features."""
+        return ()
+
+    @property
+    def window_tiles(self) -> int:
+        """Window size in tiles."""
+        return parse_duration_ms(self.window) // TILE_MS
+
+    @property
+    def delay_tiles(self) -> int:
+        """Delay in tiles."""
+        return parse_duration_ms(self.delay) // TILE_MS
+
+
+def _merchant() -> list[EntityFeature]:
+    kinds = (
+        (EntityOp.COUNT, "txn_count", "events", "Transactions", "{value:.0f} transactions at this merchant"),
+        (
+            EntityOp.FRAUD_COUNT,
+            "fraud_count",
+            "events",
+            "Confirmed frauds",
+            "{value:.0f} confirmed frauds at this merchant",
+        ),
+        (
+            EntityOp.FRAUD_SHARE,
+            "fraud_share",
+            "ratio",
+            "Confirmed frauds over transactions",
+            "{value:.1%} of this merchant's transactions were fraud",
+        ),
+    )
+    return [
+        EntityFeature(
+            f"merchant_{name}_{window}",
+            "merchant",
+            op,
+            window,
+            "7d",
+            unit,
+            f"{text} of all customers at the merchant in {window}, ending 7 days before the event's hour.",
+            f"{phrase} in {window}, a week ago",
+        )
+        for op, name, unit, text, phrase in kinds
+        for window in ("1d", "7d", "30d")
+    ]
+
+
+def _device() -> list[EntityFeature]:
+    customers = [
+        EntityFeature(
+            f"device_customers_{window}",
+            "device",
+            EntityOp.CUSTOMERS,
+            window,
+            "1h",
+            "customers",
+            f"Customers who used the device in {window}, ending an hour before the event's hour.",
+            f"{{value:.0f}} customers used this device in {window}",
+        )
+        for window in ("1d", "7d", "30d")
+    ]
+    frauds = EntityFeature(
+        "device_fraud_count_30d",
+        "device",
+        EntityOp.FRAUD_COUNT,
+        "30d",
+        "1h",
+        "events",
+        "Confirmed frauds of all customers on the device in 30d, ending an hour before the event's hour.",
+        "{value:.0f} confirmed frauds on this device in 30d",
+    )
+    return [*customers, frauds]
+
+
+def check(features: Sequence[EntityFeature]) -> None:
+    """Refuse declarations that cannot work.
+
+    Raises:
+        ConfigError: Names the feature and the reason.
+    """
+    seen: set[str] = set()
+    for feature in features:
+        problem = _problem(feature, seen)
+        if problem:
+            raise ConfigError(f"feature {feature.name!r}: {problem}")
+        seen.add(feature.name)
+
+
+def _problem(feature: EntityFeature, before: set[str]) -> str | None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", feature.name):
+        return "a name is lower-case letters, digits and underscores"
+    if feature.name in before:
+        return "declared twice"
+    entity = next((e for e in ENTITIES if e.name == feature.entity), None)
+    if entity is None:
+        return f"entity must be one of {', '.join(e.name for e in ENTITIES)}"
+    try:
+        window_ms, delay_ms = parse_duration_ms(feature.window), parse_duration_ms(feature.delay)
+    except ConfigError as malformed:
+        return str(malformed)
+    if window_ms % TILE_MS or delay_ms % TILE_MS:
+        return "window and delay are kept by the hour: give whole hours"
+    if window_ms + delay_ms > MAX_WINDOW_MS:
+        return f"window and delay are longer than what is kept ({MAX_WINDOW_MS // DAY_MS}d)"
+    if feature.op is EntityOp.CUSTOMERS and not entity.by_customer:
+        return f"customers of a {entity.name} are not told apart"
+    return None
+
+
+def declaration_hash(features: Sequence[EntityFeature]) -> str:
+    """Identity of a list of declarations; wording does not count."""
+    words = {"meaning", "phrase", "unit"}
+    computed = [{k: v for k, v in asdict(f).items() if k not in words} for f in features]
+    return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+ENTITY_FEATURES: Final = (*_merchant(), *_device())
+check(ENTITY_FEATURES)
+
+
+def entity_features(names: str) -> tuple[EntityFeature, ...]:
+    """The declarations of chosen entities.
+
+    Args:
+        names: Entities with commas between them; nothing for none.
+
+    Raises:
+        ConfigError: There is no such entity.
+
+    >>> len(entity_features("device")), entity_features("")
+    (4, ())
+    """
+    chosen = {name.strip() for name in names.split(",") if name.strip()}
+    unknown = sorted(chosen - {entity.name for entity in ENTITIES})
+    if unknown:
+        known = ", ".join(entity.name for entity in ENTITIES)
+        raise ConfigError(
+            f"there is no entity {', '.join(unknown)}: choose from {known}, with commas between"
+        )
+    return tuple(feature for feature in ENTITY_FEATURES if feature.entity in chosen)

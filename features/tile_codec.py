@@ -1,0 +1,74 @@
+"""Tiles of an entity to bytes and back.
+
+What is stored is a header and tiles in the order they were added, so that new ones are appended. Reading
+puts tiles of the same hour together.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import HistoryError
+
+TILE: Final = np.dtype(
+    [
+        ("hour", "<u4"),  # since 1970, of the events' own time
+        ("known", "<u4"),  # hour since 1970 in which a fraud became known; 0 for transactions
+        ("customer", "<u4"),  # hash of the customer where they are told apart, else 0
+        ("count", "<u4"),
+    ]
+)
+"""16 bytes. A change of this layout is a new `VERSION`."""
+
+Tiles = npt.NDArray[np.void]
+"""Structured array of `TILE`, shape `(n,)`."""
+
+VERSION: Final = 1
+_MAGIC: Final = b"TE"
+HEADER: Final = _MAGIC + bytes([VERSION, TILE.itemsize]) + bytes(4)
+"""8 bytes before the tiles."""
+
+
+def encode(tiles: Tiles) -> bytes:
+    """A whole stored entity."""
+    return HEADER + tiles.tobytes()
+
+
+def decode(stored: bytes | None) -> Tiles:
+    """Tiles from stored bytes, as they were added; none from `None`.
+
+    Raises:
+        HistoryError: The bytes are not tiles of this version.
+    """
+    if stored is None:
+        return np.zeros(0, dtype=TILE)
+    if stored[: len(HEADER)] != HEADER:
+        raise HistoryError(
+            f"stored tiles start with {stored[:4].hex()}, this program reads {HEADER[:4].hex()}: run the "
+            "version that wrote them, or rebuild from the log"
+        )
+    if (len(stored) - len(HEADER)) % TILE.itemsize:
+        raise HistoryError(f"stored tiles of {len(stored)} bytes are cut off")
+    return np.frombuffer(stored, dtype=TILE, offset=len(HEADER))
+
+
+def merge(parts: Iterable[Tiles], retention: int, most: int) -> Tiles:
+    """Tiles by hour, each once, without those that no feature looks at any more.
+
+    Args:
+        parts: In any order.
+        retention: Tiles kept before the newest.
+        most: Tiles kept at most: the newest.
+    """
+    tiles = np.concatenate([np.zeros(0, dtype=TILE), *parts])
+    if len(tiles) == 0:
+        return tiles
+    tiles = tiles[tiles["hour"].astype(np.int64) >= int(tiles["hour"].max()) - retention]
+    tiles = tiles[np.lexsort((tiles["customer"], tiles["known"], tiles["hour"]))]
+    keys = np.stack([tiles[name] for name in ("hour", "known", "customer")])
+    first = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
+    merged: Tiles = tiles[first].copy()
+    merged["count"] = np.add.reduceat(tiles["count"], first)
+    return merged[-most:]

@@ -1,0 +1,129 @@
+"""Compiled loops over tiles: windows of an event's entity, and counting the event."""
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+COUNT: Final = 0
+FRAUD_COUNT: Final = 1
+FRAUD_SHARE: Final = 2
+CUSTOMERS: Final = 3
+
+
+@numba.njit(cache=True)
+def add_tile(pool: Any, first: int, length: int, hour: int, known: int, customer: int, count: int) -> int:
+    """Count events where their hour belongs; returns how many tiles that added.
+
+    The caller has made room for one at `first + length`.
+    """
+    index = first + length
+    while index > first and pool[index - 1].hour > hour:
+        index -= 1
+    same = index - 1
+    while same >= first and pool[same].hour == hour:
+        if pool[same].known == known and pool[same].customer == customer:
+            pool[same].count += np.uint32(count)
+            return 0
+        same -= 1
+    for place in range(first + length, index, -1):
+        pool[place] = pool[place - 1]
+    pool[index].hour = hour
+    pool[index].known = known
+    pool[index].customer = customer
+    pool[index].count = count
+    return 1
+
+
+@numba.njit(cache=True)
+def _is_new(values: Any, stamp: int, customer: int) -> bool:
+    """Put a customer into an open-addressing set; a value of another stamp counts as empty."""
+    entry = np.uint64(stamp) << np.uint64(32) | np.uint64(customer)
+    mask = np.uint64(values.shape[0] - 1)
+    slot = (np.uint64(customer) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
+    while values[slot] >> np.uint64(32) == np.uint64(stamp):
+        if values[slot] == entry:
+            return False
+        slot = (slot + np.uint64(1)) & mask
+    values[slot] = entry
+    return True
+
+
+@numba.njit(cache=True)
+def compute_tiles(
+    pool: Any,
+    start: Any,
+    length: Any,
+    slots: Any,
+    hours: Any,
+    customers: Any,
+    ops: Any,
+    spans: Any,
+    windows: Any,
+    delays: Any,
+    slack: int,
+    retention: int,
+    most: int,
+    count: bool,
+    apart: bool,
+    out: Any,
+    totals: Any,
+    frauds: Any,
+    different: Any,
+    values: Any,
+    stamp: int,
+) -> int:
+    """Windows of events in order, each before it is counted; returns the last stamp used.
+
+    Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers`.
+    Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in tiles, are. `apart` is
+    whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span.
+    """
+    for e in range(slots.shape[0]):
+        slot = slots[e]
+        if slot < 0:
+            continue
+        hour = hours[e]
+        first = start[slot]
+        end = first + length[slot]
+        oldest = np.int64(0)
+        if end > first:
+            oldest = np.int64(pool[end - 1].hour) - retention
+        totals[:] = 0
+        frauds[:] = 0
+        different[:] = 0
+        stamp += 1
+        lowest = hour
+        for s in range(windows.shape[0]):
+            lowest = min(lowest, hour - delays[s] - windows[s])
+        lowest = max(lowest, oldest)
+        kept = max(first, end - most)
+        index = end - 1
+        while index >= kept and pool[index].hour >= lowest:
+            tile = pool[index]
+            index -= 1
+            if tile.known != 0 and tile.known >= hour - slack:
+                continue
+            for s in range(windows.shape[0]):
+                newer = hour - delays[s]
+                if tile.hour >= newer or tile.hour < newer - windows[s]:
+                    continue
+                if tile.known != 0:
+                    frauds[s] += tile.count
+                    continue
+                totals[s] += tile.count
+                if apart and _is_new(values[s], stamp, tile.customer):
+                    different[s] += 1
+        for f in range(ops.shape[0]):
+            s = spans[f]
+            if ops[f] == FRAUD_COUNT:
+                out[e, f] = frauds[s]
+            elif ops[f] == FRAUD_SHARE:
+                out[e, f] = frauds[s] / totals[s] if totals[s] > 0 else np.nan
+            elif ops[f] == CUSTOMERS:
+                out[e, f] = different[s]
+            else:
+                out[e, f] = totals[s]
+        if count and hour >= oldest:
+            length[slot] += add_tile(pool, first, length[slot], hour, 0, customers[e], 1)
+    return stamp

@@ -1,0 +1,345 @@
+"""Entities' tiles in memory: what all customers did at a merchant or on a device, by the hour.
+
+One class, configured by entity. The worker, the API and training run it alike: the order of the events
+is the order of the log, and an event is not in its own windows.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features import tile_kernels
+from features.codes import name_hash
+from features.engine import Matrix
+from features.entities import ENTITIES, LATENESS_TILES, SLACK_TILES, TILE_MS, Entity, EntityFeature, EntityOp
+from features.record import LABEL_CODES, TRANSACTION_KIND, Records
+from features.tile_codec import TILE, Tiles, merge
+
+MAX_TILES: Final = 16_384
+"""Tiles of one entity that features look at: the newest. A merchant has one an hour, with those of frauds."""
+
+_OPS: Final = {
+    EntityOp.COUNT: tile_kernels.COUNT,
+    EntityOp.FRAUD_COUNT: tile_kernels.FRAUD_COUNT,
+    EntityOp.FRAUD_SHARE: tile_kernels.FRAUD_SHARE,
+    EntityOp.CUSTOMERS: tile_kernels.CUSTOMERS,
+}
+_SMALLEST: Final = 8
+
+Rows = npt.NDArray[np.intp]
+Key = tuple[str, int]
+"""An entity's name and the hash of an id."""
+
+
+class EntityTiles:
+    """Tiles of the merchants, or devices, that were asked for, and their features.
+
+    Args:
+        entity: What it is about.
+        features: Declarations of this entity.
+    """
+
+    def __init__(self, entity: Entity, features: Sequence[EntityFeature]) -> None:
+        self.entity = entity
+        self.features = tuple(features)
+        self.retention = LATENESS_TILES + max(f.window_tiles + f.delay_tiles for f in self.features)
+        self._ops = np.array([_OPS[f.op] for f in self.features], dtype=np.int64)
+        of = [(f.window_tiles, f.delay_tiles) for f in self.features]
+        spans = sorted(set(of))
+        self._spans = np.array([spans.index(span) for span in of], dtype=np.int64)
+        self._windows = np.array([window for window, _ in spans], dtype=np.int64)
+        self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
+        self._scratch = np.zeros((3, len(spans)), dtype=np.int64)
+        self._sets = np.zeros((len(spans), 64), dtype=np.uint64)
+        self._stamp = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._pool: Tiles = np.zeros(1024, dtype=TILE)
+        self._start = np.zeros(64, dtype=np.int64)
+        self._length = np.zeros(64, dtype=np.int64)
+        self._capacity = np.zeros(64, dtype=np.int64)
+        self._slots: dict[int, int] = {}  # by code
+        self._free_slots = list(range(63, -1, -1))
+        self._free_blocks: defaultdict[int, list[int]] = defaultdict(list)
+        self._used = 0
+
+    @property
+    def reserved(self) -> int:
+        """Tiles that there is memory for."""
+        return len(self._pool)
+
+    def __contains__(self, code: object) -> bool:
+        return code in self._slots
+
+    def put(self, code: int, parts: Iterable[Tiles]) -> None:
+        """Take in an entity's tiles.
+
+        Args:
+            code: Hash of its id.
+            parts: Of one source partition each.
+        """
+        tiles = merge(parts, self.retention, MAX_TILES)
+        self.drop(code)
+        if not self._free_slots:
+            self._grow_slots()
+        slot = self._free_slots.pop()
+        self._place(slot, tiles, _capacity_for(len(tiles)))
+        self._slots[code] = slot
+
+    def drop(self, code: int) -> None:
+        """Forget an entity."""
+        if code in self._slots:
+            slot = self._slots.pop(code)
+            self._free_blocks[int(self._capacity[slot])].append(int(self._start[slot]))
+            self._free_slots.append(slot)
+
+    def tiles(self, code: int) -> Tiles:
+        """A copy of an entity's tiles, by hour."""
+        slot = self._slots[code]
+        start = self._start[slot]
+        found: Tiles = self._pool[start : start + self._length[slot]].copy()
+        return found
+
+    def compute(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows, count: bool) -> Matrix:
+        """Features of transactions in their order, all of whose entities are here.
+
+        Args:
+            records: `(n,)` records.
+            customers: `(n,)` hashes of their customers.
+            rows: Rows to compute; the others stay unknown.
+            count: Whether each is counted once it is computed.
+
+        Returns:
+            `(n, k)`; NaN is unknown, also where an event has no such entity.
+        """
+        out = np.full((len(records), len(self.features)), np.nan)
+        codes = records[self.entity.field][rows].tolist()
+        slots = np.full(len(records), -1, dtype=np.int64)
+        slots[rows] = [self._slots[code] if code else -1 for code in codes]
+        if count:
+            self._reserve(slots)
+        self._reserve_sets(int(self._length[slots].max(initial=0)) + len(records))
+        who = customers if self.entity.by_customer else np.zeros_like(customers)
+        self._stamp = tile_kernels.compute_tiles(
+            self._pool,
+            self._start,
+            self._length,
+            slots,
+            records["time_ms"] // TILE_MS,
+            who,
+            self._ops,
+            self._spans,
+            self._windows,
+            self._delays,
+            SLACK_TILES,
+            self.retention,
+            MAX_TILES,
+            count,
+            self.entity.by_customer,
+            out,
+            *self._scratch,
+            self._sets,
+            self._stamp,
+        )
+        return out
+
+    def added(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows) -> dict[int, Tiles]:
+        """What counting these rows adds, by entity: to be stored."""
+        rows = rows[records[self.entity.field][rows] != 0]
+        if len(rows) == 0:
+            return {}
+        tiles = np.zeros(len(rows), dtype=TILE)
+        tiles["hour"] = records["time_ms"][rows] // TILE_MS
+        tiles["customer"] = customers[rows] if self.entity.by_customer else 0
+        codes = records[self.entity.field][rows]
+        order = np.lexsort((tiles["customer"], tiles["hour"], codes))
+        tiles, codes = tiles[order], codes[order]
+        changed = (tiles[1:] != tiles[:-1]) | (codes[1:] != codes[:-1])
+        first = np.flatnonzero(np.r_[True, changed])
+        tiles, codes, counts = tiles[first], codes[first], np.diff(np.r_[first, len(tiles)])
+        tiles["count"] = counts
+        edges = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]).tolist()
+        ends = [*edges[1:], len(codes)]
+        return {
+            code: tiles[low:high] for code, low, high in zip(codes[edges].tolist(), edges, ends, strict=True)
+        }
+
+    def add(self, code: int, tiles: Tiles) -> None:
+        """Add tiles to an entity that is here."""
+        slot = self._slots[code]
+        for tile in tiles:
+            self._reserve(np.array([slot]))
+            first, length = int(self._start[slot]), int(self._length[slot])
+            if length and int(tile["hour"]) < int(self._pool["hour"][first + length - 1]) - self.retention:
+                continue
+            self._length[slot] += tile_kernels.add_tile(
+                self._pool, first, length, *(int(tile[n]) for n in ("hour", "known", "customer", "count"))
+            )
+
+    def _reserve(self, slots: npt.NDArray[np.int64]) -> None:
+        """Make room for one more tile for each time a slot is named."""
+        unique, wanted = np.unique(slots[slots >= 0], return_counts=True)
+        short = self._length[unique] + wanted > self._capacity[unique]
+        for slot, more in zip(unique[short].tolist(), wanted[short].tolist(), strict=True):
+            start, capacity = int(self._start[slot]), int(self._capacity[slot])
+            tiles = merge([self._pool[start : start + self._length[slot]]], self.retention, MAX_TILES)
+            self._free_blocks[capacity].append(start)
+            self._place(slot, tiles, _capacity_for(len(tiles) + more))
+
+    def _reserve_sets(self, longest: int) -> None:
+        # Half full at most: a full open-addressing set would search for ever.
+        needed = 2 * min(longest, MAX_TILES)
+        if needed > self._sets.shape[1] or self._stamp >= 1 << 31:
+            capacity = max(self._sets.shape[1], 1 << needed.bit_length())
+            self._sets = np.zeros((len(self._windows), capacity), dtype=np.uint64)
+            self._stamp = 0
+
+    def _place(self, slot: int, tiles: Tiles, capacity: int) -> None:
+        if self._free_blocks[capacity]:
+            start = self._free_blocks[capacity].pop()
+        else:
+            start, self._used = self._used, self._used + capacity
+            if self._used > len(self._pool):
+                grown = np.zeros(max(2 * len(self._pool), self._used), dtype=TILE)
+                grown[: len(self._pool)] = self._pool
+                self._pool = grown
+        self._start[slot], self._length[slot], self._capacity[slot] = start, len(tiles), capacity
+        self._pool[start : start + len(tiles)] = tiles
+
+    def _grow_slots(self) -> None:
+        n = len(self._start)
+        more = np.zeros(n, dtype=np.int64)
+        self._start, self._length = np.r_[self._start, more], np.r_[self._length, more]
+        self._capacity = np.r_[self._capacity, more]
+        self._free_slots = list(range(2 * n - 1, n - 1, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedFraud:
+    """A transaction that is known to have been fraud, and since when."""
+
+    record: Records
+    known_ms: int
+
+
+class Entities:
+    """All entities that are declared, each with its tiles.
+
+    Args:
+        features: Declarations; columns are in their order.
+        max_tiles: Memory, in tiles of 16 bytes an entity, after which `forget_if_full` forgets all.
+    """
+
+    def __init__(self, features: Sequence[EntityFeature], max_tiles: int = 1 << 62) -> None:
+        self.features = tuple(features)
+        self.stages = {
+            entity.name: EntityTiles(entity, mine)
+            for entity in ENTITIES
+            if (mine := [f for f in self.features if f.entity == entity.name])
+        }
+        self._columns = {
+            name: np.array([i for i, f in enumerate(self.features) if f.entity == name])
+            for name in self.stages
+        }
+        self._max_tiles = max_tiles
+
+    def keys(self, records: Records) -> list[Key]:
+        """Entities of records, each once."""
+        return [
+            (name, code)
+            for name, stage in self.stages.items()
+            for code in np.unique(records[stage.entity.field]).tolist()
+            if code
+        ]
+
+    def missing(self, keys: Iterable[Key]) -> list[Key]:
+        """Entities that are not here."""
+        return [key for key in keys if key[1] not in self.stages[key[0]]]
+
+    def put(self, key: Key, parts: Iterable[Tiles] = ()) -> None:
+        """Take in an entity's tiles."""
+        self.stages[key[0]].put(key[1], parts)
+
+    def drop(self, key: Key) -> None:
+        """Forget an entity."""
+        self.stages[key[0]].drop(key[1])
+
+    def clear(self) -> None:
+        """Forget all."""
+        for stage in self.stages.values():
+            stage.clear()
+
+    def forget_if_full(self) -> bool:
+        """Forget all where that is too much; returns whether it was."""
+        full = any(stage.reserved > self._max_tiles for stage in self.stages.values())
+        if full:
+            self.clear()
+        return full
+
+    def compute(
+        self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows, *, count: bool
+    ) -> Matrix:
+        """Features of transactions, `(n, k)`, in their order; see `EntityTiles.compute`."""
+        out = np.full((len(records), len(self.features)), np.nan)
+        for name, stage in self.stages.items():
+            out[:, self._columns[name]] = stage.compute(records, customers, rows, count)
+        return out
+
+    def added(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows) -> dict[Key, Tiles]:
+        """What counting these rows adds, by entity."""
+        return {
+            (name, code): tiles
+            for name, stage in self.stages.items()
+            for code, tiles in stage.added(records, customers, rows).items()
+        }
+
+    def frauds(self, known: Sequence[ConfirmedFraud]) -> dict[Key, Tiles]:
+        """What confirmed frauds add, by entity: each at the hour of its transaction."""
+        tiles: defaultdict[Key, list[Tiles]] = defaultdict(list)
+        for fraud in known:
+            tile = np.zeros(1, dtype=TILE)
+            tile["hour"] = fraud.record["time_ms"] // TILE_MS
+            tile["known"], tile["count"] = fraud.known_ms // TILE_MS, 1
+            for key in self.keys(fraud.record):
+                tiles[key].append(tile)
+        return {key: np.concatenate(mine) for key, mine in tiles.items()}
+
+    def add(self, tiles: dict[Key, Tiles]) -> None:
+        """Add tiles to entities that are here."""
+        for (name, code), mine in tiles.items():
+            self.stages[name].add(code, mine)
+
+
+def customer_hashes(customer_ids: Iterable[str]) -> npt.NDArray[np.uint32]:
+    """Hashes by which tiles tell customers apart."""
+    return np.array([name_hash(customer_id) for customer_id in customer_ids], dtype=np.uint32)
+
+
+def find_fraud(history: Records, label: Records) -> ConfirmedFraud | None:
+    """The transaction that a fraud label is about, in its customer's history.
+
+    Args:
+        history: Records of the customer.
+        label: The label's record, shape `(1,)`.
+
+    Returns:
+        `None` for other labels, and where there is no such transaction.
+    """
+    if label["label"][0] != LABEL_CODES["fraud"]:
+        return None
+    about = np.flatnonzero(
+        (history["transaction"] == label["transaction"][0]) & (history["kind"] == TRANSACTION_KIND)
+    )
+    if len(about) == 0:
+        return None
+    return ConfirmedFraud(history[about[:1]].copy(), int(label["time_ms"][0]))
+
+
+def _capacity_for(n: int) -> int:
+    return max(_SMALLEST, 1 << n.bit_length())

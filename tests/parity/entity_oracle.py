@@ -1,0 +1,54 @@
+"""Entity features by their declarations: plain Python over everything that happened before."""
+
+import math
+from dataclasses import dataclass, field
+
+from features.entities import LATENESS_TILES, SLACK_TILES, EntityFeature, EntityOp
+
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class EntityOracle:
+    """Remembers everything.
+
+    Attributes:
+        events: `(time_ms, {entity: id}, customer)` in order of arrival.
+        frauds: `(time_ms of the transaction, {entity: id}, time_ms at which it became known)`.
+    """
+
+    features: tuple[EntityFeature, ...]
+    events: list[tuple[int, dict[str, object], object]] = field(default_factory=list)
+    frauds: list[tuple[int, dict[str, object], int]] = field(default_factory=list)
+
+    def vector(self, time_ms: int, ids: dict[str, object]) -> list[float]:
+        return [self._value(f, time_ms // HOUR_MS, ids.get(f.entity)) for f in self.features]
+
+    def _value(self, feature: EntityFeature, hour: int, wanted: object) -> float:
+        if wanted is None:
+            return math.nan
+        end = hour - feature.delay_tiles
+        events = [
+            (t // HOUR_MS, customer) for t, ids, customer in self.events if ids.get(feature.entity) == wanted
+        ]
+        frauds = [
+            (t // HOUR_MS, known // HOUR_MS)
+            for t, ids, known in self.frauds
+            if ids.get(feature.entity) == wanted
+        ]
+        begin = max(end - feature.window_tiles, self._kept_from(feature, [h for h, _ in events + frauds]))
+        in_window = [customer for h, customer in events if begin <= h < end]
+        confirmed = sum(begin <= h < end and known < hour - SLACK_TILES for h, known in frauds)
+        match feature.op:
+            case EntityOp.COUNT:
+                return len(in_window)
+            case EntityOp.CUSTOMERS:
+                return len(set(in_window))
+            case EntityOp.FRAUD_COUNT:
+                return confirmed
+            case EntityOp.FRAUD_SHARE:
+                return confirmed / len(in_window) if in_window else math.nan
+
+    def _kept_from(self, feature: EntityFeature, hours: list[int]) -> int:
+        longest = max(f.window_tiles + f.delay_tiles for f in self.features if f.entity == feature.entity)
+        return max(hours, default=0) - longest - LATENESS_TILES

@@ -1,0 +1,123 @@
+"""Every entity feature against the naive oracle, on streams with everything that goes wrong."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.entities import ENTITY_FEATURES
+from features.record import RECORD
+from features.tile_codec import decode, encode
+from features.tiles import ConfirmedFraud, Entities
+from tests.parity.entity_oracle import HOUR_MS, EntityOracle
+
+START_MS = 1_767_225_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transaction, or that an earlier one was fraud."""
+
+    gap_ms: int
+    late_ms: int
+    merchant: int
+    device: int
+    customer: int
+    fraud_of: int | None
+    forget: bool
+
+
+def steps() -> st.SearchStrategy[list[Step]]:
+    gaps = st.one_of(
+        st.sampled_from([0, 1, HOUR_MS - 1, HOUR_MS, HOUR_MS + 1, DAY_MS, 7 * DAY_MS, 37 * DAY_MS]),
+        st.integers(0, 3 * HOUR_MS),
+        st.integers(0, 5 * DAY_MS),
+    )
+    late = st.one_of(st.just(0), st.just(0), st.integers(0, 60 * DAY_MS))
+    return st.lists(
+        st.builds(
+            Step,
+            gaps,
+            late,
+            st.integers(0, 2),
+            st.integers(0, 2),
+            st.integers(1, 4),
+            st.one_of(st.none(), st.none(), st.integers(0, 30)),
+            st.integers(0, 9).map(lambda n: n == 0),
+        ),
+        max_size=40,
+    )
+
+
+def ids(record: np.ndarray) -> dict[str, object]:
+    return {name: int(record[name][0]) for name in ("merchant", "device") if record[name][0]}
+
+
+@given(steps(), st.lists(st.integers(1, 7), max_size=10))
+def test_every_entity_feature_equals_the_oracle(stream, sizes):
+    entities, oracle = Entities(ENTITY_FEATURES), EntityOracle(ENTITY_FEATURES)
+    stored: dict[tuple[str, int], dict[int, list[bytes]]] = {}
+    seen: list[np.ndarray] = []
+    chunk: list[tuple[np.ndarray, int]] = []
+    wanted, got = [], []
+    now, left = START_MS, iter(sizes)
+    size = next(left, 5)
+
+    def keep(added, partition):
+        # As the store does: appended to what the partition has of the entity.
+        for key, tiles in added.items():
+            parts = stored.setdefault(key, {}).setdefault(partition, [])
+            parts.append(tiles.tobytes() if parts else encode(tiles))
+
+    def bring(records):
+        for key in entities.missing(entities.keys(records)):
+            entities.put(key, [decode(b"".join(parts)) for parts in stored.get(key, {}).values()])
+
+    def run():
+        if not chunk:
+            return
+        records = np.concatenate([record for record, _ in chunk])
+        customers = np.array([customer for _, customer in chunk], dtype=np.uint32)
+        rows = np.arange(len(chunk))
+        bring(records)
+        got.extend(entities.compute(records, customers, rows, count=True).tolist())
+        for partition in range(2):
+            # A customer's events are all in one partition.
+            keep(entities.added(records, customers, rows[customers % 2 == partition]), partition)
+        chunk.clear()
+
+    for step in stream:
+        now += step.gap_ms
+        if step.fraud_of is not None and step.fraud_of < len(seen):
+            run()
+            known = ConfirmedFraud(seen[step.fraud_of], now)
+            bring(known.record)
+            added = entities.frauds([known])
+            entities.add(added)
+            keep(added, 0)
+            oracle.frauds.append((int(known.record["time_ms"][0]), ids(known.record), now))
+            continue
+        record = np.zeros(1, dtype=RECORD)
+        record["time_ms"], record["merchant"], record["device"] = (
+            now - step.late_ms,
+            step.merchant,
+            step.device,
+        )
+        wanted.append(oracle.vector(now - step.late_ms, ids(record)))
+        oracle.events.append((now - step.late_ms, ids(record), step.customer))
+        seen.append(record)
+        chunk.append((record, step.customer))
+        if len(chunk) >= size:
+            run()
+            size = next(left, 5)
+        if step.forget:
+            run()
+            entities.clear()
+    run()
+    for expected, found in zip(wanted, got, strict=True):
+        assert [None if math.isnan(v) else v for v in found] == [
+            None if math.isnan(v) else v for v in expected
+        ]

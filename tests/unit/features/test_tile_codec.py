@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from features.tile_codec import HEADER, TILE, decode, encode, merge
+from schemas.errors import HistoryError
+
+
+def tiles(*rows):
+    return np.array(list(rows), dtype=TILE)
+
+
+def test_tiles_come_back_as_they_were_added_also_behind_others():
+    first, second = tiles((5, 0, 1, 2)), tiles((4, 9, 0, 1), (5, 0, 1, 1))
+    assert decode(encode(first) + second.tobytes()).tolist() == [*first.tolist(), *second.tolist()]
+    assert len(decode(None)) == 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [(b"", "start with"), (b"TE\x02\x10" + bytes(4), "start with 54450210"), (HEADER + bytes(15), "cut off")],
+)
+def test_what_is_not_tiles_of_this_version_is_refused(stored, reason):
+    with pytest.raises(HistoryError, match=reason):
+        decode(stored)
+
+
+def test_merging_adds_up_the_same_tile_and_keeps_others_apart():
+    merged = merge(
+        [tiles((5, 0, 1, 2), (4, 0, 1, 1)), tiles((5, 0, 1, 3), (5, 0, 2, 1), (5, 7, 0, 1))], 100, 100
+    )
+    assert merged.tolist() == [(4, 0, 1, 1), (5, 0, 1, 5), (5, 0, 2, 1), (5, 7, 0, 1)]
+
+
+def test_merging_lets_go_of_what_is_older_than_the_retention_or_beyond_the_most():
+    old = tiles((10, 0, 0, 1), (89, 0, 0, 1), (90, 0, 0, 1), (100, 0, 0, 1))
+    assert merge([old], 10, 100)["hour"].tolist() == [90, 100]
+    assert merge([old], 1000, 3)["hour"].tolist() == [89, 90, 100]
+    assert len(merge([], 10, 100)) == 0

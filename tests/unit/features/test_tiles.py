@@ -1,0 +1,163 @@
+import math
+
+import numpy as np
+import pytest
+
+from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
+from features.record import LABEL_KIND, RECORD
+from features.tile_codec import TILE
+from features.tiles import ConfirmedFraud, Entities, customer_hashes, find_fraud
+
+HOUR = TILE_MS
+DAY = 24 * HOUR
+T0 = 1_767_225_600_000
+
+
+class Shop:
+    """Entities that are asked by time, one transaction after the other."""
+
+    def __init__(self, max_tiles=1 << 62):
+        self.entities = Entities(ENTITY_FEATURES, max_tiles)
+
+    def at(self, ms, *, merchant=1, device=0, customer="c-1", count=True):
+        record = record_at(ms, merchant, device)
+        for key in self.entities.missing(self.entities.keys(record)):
+            self.entities.put(key)
+        (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
+        return dict(zip((f.name for f in ENTITY_FEATURES), row.tolist(), strict=True))
+
+    def fraud(self, ms, known_ms, **ids):
+        self.entities.add(self.entities.frauds([ConfirmedFraud(record_at(ms, **ids), known_ms)]))
+
+
+def record_at(ms, merchant=1, device=0):
+    record = np.zeros(1, dtype=RECORD)
+    record["time_ms"], record["merchant"], record["device"] = T0 + ms, merchant, device
+    return record
+
+
+#          t - 8d           t - 7d           t
+#   --------[----------------)---------------|
+@pytest.mark.parametrize(
+    ("age_ms", "inside"),
+    [
+        (7 * DAY, False),
+        (7 * DAY + 30 * 60_000, False),  # the hour of t - 7d is not over at t - 7d
+        (7 * DAY + 31 * 60_000, True),
+        (8 * DAY + 30 * 60_000, True),
+        (8 * DAY + 31 * 60_000, False),
+    ],
+)
+def test_window_of_a_day_ends_at_the_hour_a_week_ago(age_ms, inside):
+    shop, t = Shop(), 40 * DAY + 30 * 60_000
+    shop.at(t - age_ms)
+    assert shop.at(t)["merchant_txn_count_1d"] == inside
+
+
+def test_event_is_not_in_its_own_windows_and_what_is_only_asked_is_in_none():
+    shop = Shop()
+    assert shop.at(0)["merchant_txn_count_30d"] == 0
+    shop.at(0, count=False)
+    assert shop.at(8 * DAY)["merchant_txn_count_30d"] == 1
+
+
+def test_fraud_counts_once_it_has_been_known_for_a_whole_hour():
+    shop = Shop()
+    shop.at(0)
+    known = 9 * DAY + 20 * 60_000
+    shop.fraud(0, T0 + known, merchant=1)
+    hour_of_known = known // HOUR * HOUR
+    assert shop.at(hour_of_known + 2 * HOUR - 1, count=False)["merchant_fraud_count_30d"] == 0
+    assert shop.at(hour_of_known + 2 * HOUR, count=False)["merchant_fraud_count_30d"] == 1
+
+
+def test_share_is_unknown_where_nothing_happened():
+    shop = Shop()
+    assert math.isnan(shop.at(0)["merchant_fraud_share_7d"])
+    shop.at(HOUR)
+    shop.fraud(0, T0 + HOUR, merchant=1)
+    assert shop.at(7 * DAY + 3 * HOUR)["merchant_fraud_share_7d"] == 0.5
+
+
+def test_event_without_merchant_or_device_has_no_features_of_it():
+    features = Shop().at(0, merchant=0, device=7)
+    assert {name.split("_")[0] for name, v in features.items() if math.isnan(v)} == {"merchant"}
+    assert all(math.isnan(v) for v in Shop().at(0, merchant=0).values())
+
+
+def test_customers_on_a_device_are_counted_once_each():
+    shop = Shop()
+    for n, customer in enumerate(["a", "b", "a", "c", "b"]):
+        shop.at(n * 2 * HOUR, device=9, customer=customer)
+    assert shop.at(10 * HOUR, device=9, customer="d")["device_customers_1d"] == 3
+    assert shop.at(30 * HOUR, device=9, customer="d")["device_customers_1d"] == 3  # c, b and d
+    assert shop.at(29 * HOUR, device=8)["device_customers_1d"] == 0
+
+
+def test_event_later_than_the_lateness_sees_only_what_is_kept():
+    merchant, kept = Shop(), 37 * DAY + LATENESS_TILES * HOUR
+    merchant.at(0)
+    merchant.at(kept)
+    assert merchant.at(8 * DAY, count=False)["merchant_txn_count_30d"] == 1
+    merchant.at(kept + HOUR)
+    assert merchant.at(8 * DAY, count=False)["merchant_txn_count_30d"] == 0
+
+
+def test_million_transactions_of_a_merchant_take_a_tile_an_hour():
+    entities, n = Entities(ENTITY_FEATURES), 1_000_000
+    entities.put(("merchant", 1))
+    records = np.zeros(n, dtype=RECORD)
+    records["time_ms"] = T0 + np.arange(n) * (90 * DAY // n)
+    records["merchant"] = 1
+    for start in range(0, n, 5000):
+        chunk = records[start : start + 5000]
+        out = entities.compute(chunk, np.ones(len(chunk), dtype=np.uint32), np.arange(len(chunk)), count=True)
+    assert len(entities.stages["merchant"].tiles(1)) <= 90 * 24
+    assert entities.stages["merchant"].reserved < 32_768
+    column = [f.name for f in ENTITY_FEATURES].index("merchant_txn_count_30d")
+    hour = records["time_ms"] // HOUR
+    end = int(hour[-1]) - 7 * 24
+    assert out[-1, column] == ((hour >= end - 30 * 24) & (hour < end)).sum()
+
+
+def test_what_is_added_to_the_store_is_one_tile_for_an_hour_and_customer():
+    entities = Entities(ENTITY_FEATURES)
+    records = np.concatenate([record_at(ms, 5, device) for ms, device in ((1, 8), (0, 8), (2, 0), (HOUR, 8))])
+    added = entities.added(records, np.array([1, 2, 1, 1], dtype=np.uint32), np.array([0, 1, 2, 3]))
+    h = T0 // HOUR
+    assert added["merchant", 5].tolist() == [(h, 0, 0, 3), (h + 1, 0, 0, 1)]
+    assert added["device", 8].tolist() == [(h, 0, 1, 1), (h, 0, 2, 1), (h + 1, 0, 1, 1)]
+    assert entities.added(records[:0], np.zeros(0, dtype=np.uint32), np.arange(0)) == {}
+
+
+def test_all_is_forgotten_where_it_is_too_much():
+    shop = Shop(max_tiles=5000)
+    for n in range(4000):
+        shop.at(n * HOUR, merchant=n + 1)
+        full = shop.entities.forget_if_full()
+        if full:
+            break
+    assert full
+    assert shop.entities.missing([("merchant", 1)]) == [("merchant", 1)]
+
+
+def test_entity_that_is_dropped_is_not_here_and_comes_back_with_what_it_is_given():
+    entities = Entities(ENTITY_FEATURES)
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 2)], dtype=TILE)])
+    entities.drop(("device", 3))
+    assert entities.missing([("device", 3)]) == [("device", 3)]
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 5)], dtype=TILE)])
+    assert entities.stages["device"].tiles(3)["count"].tolist() == [5]
+
+
+@pytest.mark.parametrize(("code", "transaction", "found"), [(1, 7, True), (2, 7, False), (1, 8, False)])
+def test_fraud_label_finds_its_transaction_and_others_none(code, transaction, found):
+    history = record_at(0, merchant=4)
+    history["transaction"] = 7
+    about = np.zeros(1, dtype=RECORD)
+    about["kind"], about["label"], about["transaction"] = LABEL_KIND, code, transaction
+    about["time_ms"] = T0 + DAY
+    fraud = find_fraud(np.concatenate([history, about]), about)
+    assert (fraud is not None) == found
+    if fraud is not None:
+        assert (int(fraud.record["merchant"][0]), fraud.known_ms) == (4, T0 + DAY)
