@@ -79,11 +79,13 @@ class HistoryChange:
     """One customer's stored history, changed.
 
     Attributes:
-        expected_bytes: Length of the stored history that this change was made from; 0 for none.
+        expected_bytes: Length of the stored header and records that this change was made from,
+            the packed block not counted; 0 for none.
         header: New header, always written.
         appended: Records to add behind the stored ones, in order of arrival.
-        replaced: Whether `header + appended` replaces everything that is stored.
+        replaced: Whether `header + appended` and `packed` replace everything that is stored.
         last_event_ms: Time of the newest event, for finding silent customers.
+        packed: New packed block of a history that is replaced (`codec.pack`); may be empty.
     """
 
     customer_id: str
@@ -92,6 +94,7 @@ class HistoryChange:
     appended: bytes
     last_event_ms: int
     replaced: bool = False
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class HistoryStore(Protocol):
     async def load(
         self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
     ) -> list[bytes | None]:
-        """Stored histories, in the order asked for.
+        """Stored histories, each with its packed block behind it, in the order asked for.
 
         Args:
             partition: Source partition.

@@ -1,5 +1,6 @@
 """One event in a history, and what is known of a customer besides: fixed-width records."""
 
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ from features.codes import (
 )
 from schemas.label import Label
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 RECORD: Final = np.dtype(
     [
@@ -41,6 +43,8 @@ RECORD: Final = np.dtype(
 )
 """56 bytes. A change of this layout is a new `codec.VERSION`."""
 
+_ROW: Final = struct.Struct("<qQqIIIffHHBBBBBBBB")
+
 TRANSACTION_KIND: Final = 0
 LABEL_KIND: Final = 1
 LABEL_CODES: Final = {"fraud": 1, "genuine": 2, "account_closed": 3}
@@ -60,15 +64,18 @@ Records = npt.NDArray[np.void]
 """Structured array of `RECORD`, shape `(n,)`."""
 
 
-def to_records(transactions: Sequence[Transaction], amounts_minor: Sequence[int]) -> Records:
+def to_records(
+    transactions: Sequence[Transaction | WireTransaction], amounts_minor: Sequence[int]
+) -> Records:
     """Records of transactions, in their order.
 
     Args:
         transactions: Validated messages.
         amounts_minor: Their amounts in minor units, computed once while validating.
     """
+    pack = _ROW.pack
     rows = [
-        (
+        pack(
             t.event_time_ms,
             transaction_hash(t.transaction_id),
             minor,
@@ -90,7 +97,8 @@ def to_records(transactions: Sequence[Transaction], amounts_minor: Sequence[int]
         )
         for t, minor in zip(transactions, amounts_minor, strict=True)
     ]
-    return np.array(rows, dtype=RECORD)
+    # From a bytearray: numba compiles once more for memory that cannot be written.
+    return np.frombuffer(bytearray().join(rows), dtype=RECORD)
 
 
 def label_record(label: Label) -> Records:

@@ -4,9 +4,10 @@
 | --- | --- |
 | `{tg:3}:meta` | epoch, owner, next offsets, watermark, format version |
 | `{tg:3}:index` | customers by the time of their newest event |
-| `{tg:3}:h:<customer>` | history (`features.codec`) |
-| `{tg:3}:s:<customer>` | newest fraud scores |
-| `{tg:3}:c:<customer>` | newest churn score |
+| `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
+| `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
+| `{tg:3}:s:<customer>` | newest fraud scores, compressed |
+| `{tg:3}:c:<customer>` | newest churn score, compressed |
 | `{tg:3}:p:<customer>` | profile, contact data sealed |
 | `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant or device (`features.tile_codec`) |
 | `{tg:3}:erased` | digests of erased customers, and until when nothing of them is taken |
@@ -31,6 +32,7 @@ from redis.backoff import NoBackoff
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.partitioning import partition_for
+from infra.score_packing import ScorePacker
 from schemas.erasure import erased_name
 from schemas.errors import DependencyError, HistoryError
 
@@ -82,6 +84,7 @@ class RedisHistoryStore:
         self._partitions = partitions
         self._namespace = self.namespace = namespace
         self._recent_scores = recent_scores
+        self._packer = ScorePacker()
         self._loading = asyncio.Lock()
 
     async def close(self) -> None:
@@ -164,7 +167,8 @@ class RedisHistoryStore:
         """Stored histories, in the order asked for."""
         if not customer_ids:
             return []
-        keys = [self._key(partition, "h", c) for c in customer_ids]
+        # One command, so that a header and the block it speaks of are of the same moment.
+        keys = [self._key(partition, kind, c) for kind in ("h", "b") for c in customer_ids]
 
         async def read_all() -> list[Any]:
             # The lease is looked at behind the histories: what it is then, it was when they were read.
@@ -178,7 +182,10 @@ class RedisHistoryStore:
         histories, *meta = await self._call(read_all)
         if lease is not None:
             _require_same(lease, _text(meta[0]))
-        return cast(list[bytes | None], histories)
+        n = len(customer_ids)
+        return [
+            _joined(history, packed) for history, packed in zip(histories[:n], histories[n:], strict=True)
+        ]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
@@ -196,14 +203,16 @@ class RedisHistoryStore:
             number = key("h", change.customer_id)
             if change.replaced:
                 args += ["R", number, change.expected_bytes, change.header + change.appended]
+                packed = key("b", change.customer_id)
+                args += ["S", packed, change.packed] if change.packed else ["D", packed]
             else:
                 args += ["A", number, change.expected_bytes, change.header, change.appended]
             args += ["Z", change.last_event_ms, change.customer_id]
         for customer_id, scores in commit.scores.items():
-            newest = scores[-self._recent_scores :]
+            newest = [self._packer.pack(score) for score in scores[-self._recent_scores :]]
             args += ["L", key("s", customer_id), self._recent_scores, len(newest), *newest]
         for customer_id, churn in commit.churn.items():
-            args += ["S", key("c", customer_id), churn]
+            args += ["S", key("c", customer_id), self._packer.pack(churn)]
         for customer_id, profile in commit.profiles.items():
             number = key("p", customer_id)
             args += ["D", number] if profile is None else ["S", number, profile]
@@ -211,7 +220,7 @@ class RedisHistoryStore:
             keys.append(self._entity_key(p, (entity.entity, entity.code)))
             args += ["S" if entity.replaced else "P", len(keys), entity.value]
         for customer_id, until_ms in commit.erased.items():
-            for kind in ("h", "s", "c", "p"):
+            for kind in ("h", "b", "s", "c", "p"):
                 args += ["D", key(kind, customer_id)]
             keys.append(self._key(p, "erased"))
             args += ["E", len(keys), customer_id, erased_name(customer_id), until_ms]
@@ -280,15 +289,16 @@ class RedisHistoryStore:
         async def read_all() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
             for p, numbers in by_partition.items():
-                pipe.mget([self._key(p, "h", customer_ids[n]) for n in numbers])
+                pipe.mget([self._key(p, kind, customer_ids[n]) for kind in ("h", "b") for n in numbers])
             results: list[Any] = await pipe.execute()
             return results
 
         found: list[bytes | None] = [None] * len(customer_ids)
         answers = await self._call(read_all)
         for numbers, answer in zip(by_partition.values(), answers, strict=True):
-            for number, history in zip(numbers, answer, strict=True):
-                found[number] = history
+            n = len(numbers)
+            for number, history, packed in zip(numbers, answer[:n], answer[n:], strict=True):
+                found[number] = _joined(history, packed)
         return found
 
     async def next_offsets(self, partition: int) -> dict[str, int]:
@@ -305,12 +315,15 @@ class RedisHistoryStore:
             pipe = self._redis.pipeline(transaction=True)
             pipe.hgetall(self._key(partition, "meta"))
             pipe.mget([self._key(partition, "h", c) for c in customer_ids])
+            pipe.mget([self._key(partition, "b", c) for c in customer_ids])
             pipe.mget([self._key(partition, "c", c) for c in customer_ids])
             results: list[Any] = await pipe.execute()
             return results
 
-        meta, histories, churn = await self._call(read_all)
-        return _next_offsets(_text(meta)), histories, churn
+        meta, histories, packed, churn = await self._call(read_all)
+        joined = [_joined(history, block) for history, block in zip(histories, packed, strict=True)]
+        unpacked = [None if score is None else self._packer.unpack(score) for score in churn]
+        return _next_offsets(_text(meta)), joined, unpacked
 
     async def read(self, customer_id: str) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
@@ -318,16 +331,20 @@ class RedisHistoryStore:
 
         async def read_all() -> list[Any]:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.get(self._key(p, "h", customer_id))
+            pipe.mget(self._key(p, "h", customer_id), self._key(p, "b", customer_id))
             pipe.lrange(self._key(p, "s", customer_id), 0, -1)
             pipe.mget(self._key(p, "c", customer_id), self._key(p, "p", customer_id))
             results: list[Any] = await pipe.execute()
             return results
 
-        history, scores, (churn, profile) = await self._call(read_all)
+        (history, packed), scores, (churn, profile) = await self._call(read_all)
         if history is None and profile is None:
             return None
-        return CustomerState(history, scores, churn, profile)
+        unpack = self._packer.unpack
+        newest = [unpack(score) for score in scores]
+        return CustomerState(
+            _joined(history, packed), newest, None if churn is None else unpack(churn), profile
+        )
 
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"
@@ -378,6 +395,10 @@ class RedisHistoryStore:
             ):
                 raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
             raise
+
+
+def _joined(history: bytes | None, packed: bytes | None) -> bytes | None:
+    return history if history is None or packed is None else history + packed
 
 
 def _text(meta: Mapping[bytes, bytes]) -> dict[str, str]:

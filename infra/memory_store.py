@@ -21,12 +21,17 @@ class _Partition:
     watermark_ms: int = 0
     swept_day: int = -1
     histories: dict[str, bytes] = field(default_factory=dict)
+    packed: dict[str, bytes] = field(default_factory=dict)
     last_event_ms: dict[str, int] = field(default_factory=dict)
     scores: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     churn: dict[str, bytes] = field(default_factory=dict)
     profiles: dict[str, bytes] = field(default_factory=dict)
     entities: dict[tuple[str, int], bytes] = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
+
+    def history(self, customer_id: str) -> bytes | None:
+        found = self.histories.get(customer_id)
+        return None if found is None else found + self.packed.get(customer_id, b"")
 
 
 class MemoryHistoryStore:
@@ -58,7 +63,7 @@ class MemoryHistoryStore:
         if lease is not None:
             state = self._partitions[partition]
             lease.require_same(state.epoch, state.owner, state.next_offsets)
-        return [self._partitions[partition].histories.get(c) for c in customer_ids]
+        return [self._partitions[partition].history(c) for c in customer_ids]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
@@ -81,6 +86,8 @@ class MemoryHistoryStore:
         for change in commit.histories:
             kept = b"" if change.replaced else state.histories.get(change.customer_id, b"")[HEADER.itemsize :]
             state.histories[change.customer_id] = change.header + kept + change.appended
+            if change.replaced:
+                state.packed[change.customer_id] = change.packed
             state.last_event_ms[change.customer_id] = change.last_event_ms
         for customer_id, scores in commit.scores.items():
             state.scores[customer_id] = [*state.scores[customer_id], *scores][-self._recent_scores :]
@@ -97,6 +104,7 @@ class MemoryHistoryStore:
         for customer_id, until_ms in commit.erased.items():
             parts: tuple[dict[str, Any], ...] = (
                 state.histories,
+                state.packed,
                 state.last_event_ms,
                 state.scores,
                 state.churn,
@@ -138,7 +146,7 @@ class MemoryHistoryStore:
         for state in self._partitions.values():
             if customer_id in state.histories or customer_id in state.profiles:
                 return CustomerState(
-                    state.histories.get(customer_id),
+                    state.history(customer_id),
                     tuple(state.scores.get(customer_id, ())),
                     state.churn.get(customer_id),
                     state.profiles.get(customer_id),

@@ -7,7 +7,7 @@ from typing import Any
 
 from features.engine import Matrix
 from models.pipeline import ACTIONS, BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk, flag_names
-from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
+from schemas.fields import SCHEMA_VERSION, epoch_ms_to_rfc3339
 
 _Message = dict[str, Any]
 
@@ -28,7 +28,7 @@ def fraud_score(
         "schema_version": SCHEMA_VERSION,
         "transaction_id": transaction.transaction_id,
         "customer_id": transaction.customer_id,
-        "event_time": to_rfc3339(transaction.event_time),
+        "event_time": epoch_ms_to_rfc3339(transaction.event_time_ms),
         "scored_at": scored_at,
         "score": float(chunk.fraud[row]),
         "decision": DECISIONS[chunk.decisions[row]],
@@ -51,7 +51,7 @@ def fraud_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) ->
         "alert_id": f"fraud:{transaction.transaction_id}",
         "kind": "fraud",
         "customer_id": transaction.customer_id,
-        "event_time": to_rfc3339(transaction.event_time),
+        "event_time": epoch_ms_to_rfc3339(transaction.event_time_ms),
         "severity": DECISIONS[chunk.decisions[row]],
         "score": float(chunk.fraud[row]),
         "transaction_id": transaction.transaction_id,
@@ -67,7 +67,7 @@ def churn_score(result: ChurnResult, models: Models, *, scored_at: str, trigger:
     return {
         "schema_version": SCHEMA_VERSION,
         "customer_id": result.customer_id,
-        "as_of": to_rfc3339(from_epoch_ms(result.as_of_ms)),
+        "as_of": epoch_ms_to_rfc3339(result.as_of_ms),
         "scored_at": scored_at,
         "churn_probability": result.proba,
         "band": BANDS[result.band],
@@ -84,7 +84,7 @@ def churn_alert(result: ChurnResult, models: Models) -> _Message | None:
     """An alert where a customer moved up to the medium or high band; else `None`."""
     if result.band == 0 or result.band <= result.band_before:
         return None
-    as_of = to_rfc3339(from_epoch_ms(result.as_of_ms))
+    as_of = epoch_ms_to_rfc3339(result.as_of_ms)
     return {
         "schema_version": SCHEMA_VERSION,
         "alert_id": f"churn:{result.customer_id}:{as_of}",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
+from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
@@ -19,6 +20,7 @@ from models.reasons import by_name, explain
 from models.tree import TreeModel
 from schemas.errors import ModelError
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 DECISIONS: Final = ("allow", "review", "block")
 BANDS: Final = ("low", "medium", "high")
@@ -61,7 +63,7 @@ class Events:
         records: `(n,)` the same as records.
     """
 
-    transactions: Sequence[Transaction]
+    transactions: Sequence[Transaction | WireTransaction]
     records: Records
 
 
@@ -198,12 +200,18 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
 
 def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
     """Add accepted transactions to their customers' lifetime totals."""
-    order = np.argsort(slots, kind="stable")
-    edges = np.flatnonzero(np.diff(slots[order])) + 1
-    for rows in np.split(order, edges):
-        if len(rows):
-            slot = int(slots[rows[0]])
-            arena.set_totals(slot, arena.totals(slot).plus(records[rows]))
+    added: dict[int, Totals] = {}
+    for slot, time_ms, minor, credit in zip(
+        slots.tolist(),
+        records["time_ms"].tolist(),
+        records["amount_minor"].tolist(),
+        records["credit"].tolist(),
+        strict=True,
+    ):
+        totals = added.get(slot) or arena.totals(slot)
+        added[slot] = totals.plus_one(time_ms, minor, credit == 1)
+    for slot, totals in added.items():
+        arena.set_totals(slot, totals)
 
 
 def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
@@ -270,10 +278,10 @@ def _rescore(
     for result in churn_results(X, wanted, before, models):
         totals = arena.totals(result.slot)
         # A chunk may span days: the band before is then that of the result before.
-        results.append(replace(result, band_before=totals.churn_band))
-        arena.set_totals(
-            result.slot, replace(totals, churn_day=result.as_of_ms // DAY_MS, churn_band=result.band)
-        )
+        if result.band_before != totals.churn_band:
+            result = replace(result, band_before=totals.churn_band)
+        results.append(result)
+        arena.set_totals(result.slot, totals.rescored(result.as_of_ms // DAY_MS, result.band))
     return results
 
 

@@ -14,7 +14,7 @@ TransactionType = Literal[
 ]
 Channel = Literal["pos", "ecommerce", "atm", "mobile", "branch", "online"]
 
-_CREDIT_TYPES = frozenset({"deposit", "refund", "salary"})
+CREDIT_TYPES = frozenset({"deposit", "refund", "salary"})
 
 
 def _check_currency(value: str) -> str:
@@ -77,4 +77,4 @@ class Transaction(Message):
         """Whether money came in: by `direction`, else by the type, else it went out."""
         if self.direction is not None:
             return self.direction == "credit"
-        return self.transaction_type in _CREDIT_TYPES
+        return self.transaction_type in CREDIT_TYPES

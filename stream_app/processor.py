@@ -29,6 +29,7 @@ from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction, read_transaction
 from stream_app.dead_letter import dead_letter
 from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, group_rows
@@ -151,7 +152,7 @@ class Part:
     """
 
     next_offset: int
-    transactions: list[Transaction] = field(default_factory=list)
+    transactions: list[Transaction | WireTransaction] = field(default_factory=list)
     amounts_minor: list[int] = field(default_factory=list)
     records: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
@@ -245,8 +246,12 @@ class TransactionProcessor:
     def _sort(self, partition: Partition, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
         try:
-            transaction = parse_message(Transaction, record.value)
-            amount_minor = transaction.amount_minor
+            transaction: Transaction | WireTransaction
+            if (plain := read_transaction(record.value)) is not None:
+                transaction, amount_minor = plain
+            else:
+                transaction = parse_message(Transaction, record.value)
+                amount_minor = transaction.amount_minor
             event_time_ms = transaction.event_time_ms
             check_not_future(event_time_ms, record.timestamp)
         except EventError as refused:
@@ -274,10 +279,11 @@ class TransactionProcessor:
         number, scored_at = partition.number, self._delivery.clock()
         outgoing: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
+        status, decisions = scored.features.status.tolist(), scored.decisions.tolist()
         for row, record in enumerate(part.records):
             transaction = events.transactions[row]
             key = transaction.customer_id.encode()
-            if scored.features.status[row] == DUPLICATE:
+            if status[row] == DUPLICATE:
                 refused = EventError(
                     "duplicate_transaction",
                     "transaction_id: already accepted for this customer; nothing was counted twice",
@@ -303,7 +309,7 @@ class TransactionProcessor:
             if partition.is_published(record.offset):
                 continue
             outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
-            if scored.decisions[row]:
+            if decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")

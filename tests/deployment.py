@@ -116,7 +116,8 @@ class Deployment:
         with Redis.from_url(self.stack.redis_url) as client:
             found = {}
             for key in client.scan_iter(match="{tg:*}:h:*"):
-                totals = decode(client.get(key)).totals
+                packed = client.get(key.replace(b":h:", b":b:", 1)) or b""
+                totals = decode(client.get(key) + packed).totals
                 if totals.count:
                     customer = key.decode().split(":h:", 1)[1]
                     found[customer] = [totals.count, totals.debit_minor, totals.credit_minor]

@@ -29,9 +29,10 @@ def change(
     mark: bytes = b"h",
     last_ms: int = 1000,
     replaced: bool = False,
+    packed: bytes = b"",
 ) -> HistoryChange:
-    """Records for a customer whose stored history was `before`."""
-    return HistoryChange(customer, len(before), header(mark), records, last_ms, replaced)
+    """Records for a customer whose stored header and records were `before`."""
+    return HistoryChange(customer, len(before), header(mark), records, last_ms, replaced, packed)
 
 
 def commit(

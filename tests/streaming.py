@@ -8,9 +8,12 @@ from typing import Any
 
 import orjson
 
+from features.arena import HistoryArena
+from features.codec import decode
 from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
-from features.tile_codec import decode, merge
+from features.tile_codec import decode as decode_tiles
+from features.tile_codec import merge
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk
@@ -177,13 +180,16 @@ class Store(MemoryHistoryStore):
             raise self.failures.pop(0)
 
     def state(self) -> dict[int, Any]:
-        """Everything stored, in a form that compares; without what names a lease."""
+        """Everything stored, in a form that compares; without what names a lease.
+
+        When a history was packed and cut down depends on the chunks; what counts of it does not.
+        """
         return {
             number: (
                 dict(p.next_offsets),
                 p.watermark_ms,
                 p.swept_day,
-                dict(p.histories),
+                {c: what_counts(p.history(c)) for c in p.histories},
                 dict(p.last_event_ms),
                 {c: tuple(s) for c, s in p.scores.items() if s},
                 dict(p.churn),
@@ -196,9 +202,19 @@ class Store(MemoryHistoryStore):
     def tiles(self) -> dict[int, Any]:
         """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
         return {
-            number: {key: merge([decode(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()}
+            number: {
+                key: merge([decode_tiles(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()
+            }
             for number, p in self._partitions.items()
         }
+
+
+def what_counts(stored: bytes | None) -> tuple[Any, bytes]:
+    """Totals and records that a feature can look at."""
+    history, arena = decode(stored), HistoryArena()
+    slot = arena.put("", history)
+    arena.prune(slot)
+    return history.totals, arena.records(slot).tobytes()
 
 
 class Consumer:

@@ -16,6 +16,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import zstandard
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from redis import Redis
@@ -268,18 +269,41 @@ def _alerts(log: Log, verdict: Verdict) -> None:
     verdict.repeated_others += ids.total() - len(ids)
 
 
+def _unpacked(block: bytes) -> bytes:
+    """Records of a packed block, by the description of the format and not by the codec."""
+    (n,) = struct.unpack_from("<I", block)
+    plain = zstandard.ZstdDecompressor().decompress(block[4 + 8 * n :])
+    (kinds,) = struct.unpack_from("<I", plain)
+    at = 4 + 16 * n + 32 * kinds
+
+    def number(start: int, size: int, i: int) -> int:
+        return int.from_bytes(bytes(plain[start + byte * n + i] for byte in range(size)), "little")
+
+    records, time = b"", 0
+    for i in range(n):
+        time = (time + number(4, 8, i)) % 2**64
+        rest = 4 + 16 * n + 32 * number(at, 4, i)
+        records += time.to_bytes(8, "little") + block[4 + 8 * i : 12 + 8 * i]
+        records += number(4 + 8 * n, 8, i).to_bytes(8, "little") + plain[rest : rest + 32]
+    return records
+
+
 def _state(redis: Redis, namespace: str, expected: _Expected, verdict: Verdict) -> None:
     stored = set()
     for key in redis.scan_iter(match=f"{{{namespace}:*}}:h:*", count=1000):
         tag, customer = key.decode().split(":h:", 1)
         stored.add(customer)
         raw = redis.get(key)
-        magic, version, width, _, _, count, debit, credit, _, _ = HEADER.unpack_from(raw)
-        assert (magic, version, width) == (0x4754, 1, RECORD.size), f"{key!r}: a format not known here"
+        magic, version, width, packed_bytes, _, count, debit, credit, _, _ = HEADER.unpack_from(raw)
+        assert (magic, version, width) == (0x4754, 2, RECORD.size), f"{key!r}: a format not known here"
         wanted = expected.totals.get(customer, [0, 0, 0])
         verdict.lost += max(0, wanted[0] - count)
         verdict.doubled += max(0, count - wanted[0])
         body = raw[HEADER.size :]
+        if packed_bytes:
+            block = redis.get(key.replace(b":h:", b":b:", 1))
+            assert len(block) == packed_bytes, f"{key!r}: another block than its header says"
+            body += _unpacked(block)
         assert len(body) % RECORD.size == 0, f"{key!r}: cut off"
         records = Counter(_comparable(body[i : i + RECORD.size]) for i in range(0, len(body), RECORD.size))
         right = [count, debit, credit] == wanted and records == expected.histories[customer]

@@ -99,6 +99,19 @@ async def test_a_replaced_history_is_only_what_was_given(store):
     assert await store.load(HERE, [B]) == [header() + b"first"]
 
 
+async def test_a_packed_block_stands_behind_what_is_appended_until_it_is_replaced(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 1, change(A, b"", b"1"), change(B, b"", b"b")))
+    two = change(A, header() + b"1", b"", mark=b"i", replaced=True, packed=b"PACKED")
+    await store.apply(lease, commit(1, 2, two))
+    assert await store.load(HERE, [A, B]) == [header(b"i") + b"PACKED", header() + b"b"]
+    await store.apply(lease, commit(2, 3, change(A, header(b"i"), b"22", mark=b"j")))
+    assert await store.load(HERE, [B, A]) == [header() + b"b", header(b"j") + b"22PACKED"]
+    assert (await store.read(A)).history == header(b"j") + b"22PACKED"
+    await store.apply(lease, commit(3, 4, change(A, header(b"j") + b"22", b"3", replaced=True)))
+    assert await store.load(HERE, [A]) == [header() + b"3"]
+
+
 async def test_a_replacement_made_from_another_length_is_an_error_and_nothing_is_written(store):
     """The cache is ahead of the store at the same offset: somebody wrote beside the protocol."""
     lease = await store.acquire(HERE)
@@ -484,6 +497,15 @@ async def test_an_erased_customer_is_gone_and_remembered_by_a_digest(store):
     assert not again.is_erased(A, 7001)
     assert not again.is_erased(B, 0)
     assert (await store.acquire(HERE + 1)).erased == {}
+
+
+async def test_a_packed_block_is_erased_too(store):
+    lease = await store.acquire(HERE)
+    await store.apply(lease, commit(None, 1, change(A, b"", b"", replaced=True, packed=b"block")))
+    assert await store.load(HERE, [A]) == [header() + b"block"]
+    await store.apply(lease, commit(None, 1, source="erasures", erased={A: 7000}))
+    await store.apply(lease, commit(1, 2, change(A, b"", b"new")))
+    assert await store.load(HERE, [A]) == [header() + b"new"]
 
 
 async def test_an_older_erasure_does_not_take_a_newer_one_back(store):

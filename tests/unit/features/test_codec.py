@@ -1,9 +1,11 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.codec import HEADER, History, Totals, decode, encode, encode_header
+from features.codec import HEADER, History, Totals, decode, encode, encode_header, pack, packed_length, unpack
 from features.record import RECORD, Records
 from schemas.errors import HistoryError
 
@@ -48,6 +50,54 @@ def test_every_bit_of_a_record_is_kept(raw):
     assert decode(encode_header(Totals()) + raw).records.tobytes() == raw
 
 
+def any_records(draw, most=60) -> Records:
+    """Every bit free; some of them repeated, as customers do."""
+    distinct = draw(st.lists(st.binary(min_size=56, max_size=56), min_size=1, max_size=8))
+    chosen = draw(st.lists(st.sampled_from(distinct), max_size=most))
+    return np.frombuffer(b"".join(chosen), dtype=RECORD)
+
+
+@given(st.composite(any_records)())
+def test_packed_records_are_the_same_bit_for_bit(records):
+    again = unpack(pack(records))
+
+    assert again.tobytes() == records.tobytes()
+    assert again.dtype == RECORD
+    assert pack(again) == pack(records)
+
+
+@given(TOTALS, st.lists(st.integers(0, 20)), st.integers(0, 30))
+def test_how_much_of_a_history_is_packed_makes_no_difference(totals, times, cut):
+    records = records_of(times)
+    packed = pack(records[:cut])
+    stored = encode_header(totals, len(packed)) + records[cut:].tobytes() + packed
+
+    assert packed_length(stored) == len(packed)
+    found = decode(stored)
+    assert found.totals == totals
+    assert found.records.tobytes() == decode(encode(History(totals, records))).records.tobytes()
+
+
+@given(st.data())
+def test_a_damaged_block_is_read_or_refused_and_breaks_nothing_else(data):
+    packed = bytearray(pack(records_of(range(40))))
+    at = data.draw(st.integers(0, len(packed) - 1))
+    packed[at] ^= data.draw(st.integers(1, 255))
+    damaged = bytes(packed[: data.draw(st.integers(0, len(packed)))])
+    found = None
+    with suppress(HistoryError):
+        found = unpack(damaged)
+    assert found is None or found.dtype == RECORD
+
+
+def test_a_header_whose_block_is_gone_is_refused():
+    records = records_of(range(40))
+    packed = pack(records)
+    for kept in (b"", records[:2].tobytes(), records.tobytes()):
+        with pytest.raises(HistoryError, match=r"cut off|cannot be read"):
+            decode(encode_header(Totals(), len(packed)) + kept)
+
+
 def test_customer_never_stored_has_an_empty_history():
     assert decode(None).totals == Totals()
     assert len(decode(None).records) == 0
@@ -72,11 +122,11 @@ def test_cut_off_bytes_are_refused(length):
         decode(whole[:length])
 
 
-@pytest.mark.parametrize(("field", "value"), [("magic", 1), ("version", 2), ("record_bytes", 40)])
+@pytest.mark.parametrize(("field", "value"), [("magic", 1), ("version", 1), ("record_bytes", 40)])
 def test_another_format_is_refused(field, value):
     stored = np.frombuffer(encode_header(Totals()), dtype=HEADER).copy()
     stored[field] = value
-    with pytest.raises(HistoryError, match=r"this program reads 1: run the version .*'tidegate rebuild'"):
+    with pytest.raises(HistoryError, match=r"this program reads 2: run the version .*'tidegate rebuild'"):
         decode(stored.tobytes())
 
 

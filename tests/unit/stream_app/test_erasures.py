@@ -12,7 +12,7 @@ from infra.partitioning import partition_for
 from schemas.customer import SealedContact
 from schemas.erasure import erased_name
 from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
-from tests.streaming import DAY_MS, START_MS, Crash, Store, Stream, label, transaction
+from tests.streaming import DAY_MS, START_MS, Crash, Store, Stream, label, transaction, what_counts
 
 T, L, C, E = TRANSACTIONS.name, LABELS.name, CUSTOMERS.name, ERASURES.name
 HOURS_3 = 3 * 3_600_000
@@ -32,7 +32,7 @@ def others(stream: Stream, customer: str) -> Any:
     return (
         p.watermark_ms,
         p.swept_day,
-        {c: h for c, h in p.histories.items() if c != customer},
+        {c: what_counts(p.history(c)) for c in p.histories if c != customer},
         {c: ms for c, ms in p.last_event_ms.items() if c != customer},
         {c: tuple(s) for c, s in p.scores.items() if s and c != customer},
         {c: s for c, s in p.churn.items() if c != customer},
@@ -42,7 +42,7 @@ def others(stream: Stream, customer: str) -> Any:
 
 def is_gone(stream: Stream, customer: str) -> bool:
     p = stream.store._partitions[0]
-    parts = (p.histories, p.last_event_ms, p.scores, p.churn, p.profiles)
+    parts = (p.histories, p.packed, p.last_event_ms, p.scores, p.churn, p.profiles)
     return not any(customer in part for part in parts)
 
 

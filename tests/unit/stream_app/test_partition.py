@@ -1,11 +1,12 @@
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from features.codec import HEADER, decode
+from features.codec import HEADER, decode, packed_length
 from features.ports import Lease, LeaseLost
-from features.record import RECORD, label_record
+from features.record import label_record
 from infra.memory_store import MemoryHistoryStore
 from schemas.label import Label
 from stream_app.partition import Partition, group_rows, newest_event_ms
@@ -60,26 +61,48 @@ async def test_move_wakes_who_waits_and_so_does_the_end_of_the_lease() -> None:
     assert not await fresh.moved(lease, 0.001)
 
 
-async def test_history_is_rewritten_when_most_of_it_no_longer_counts() -> None:
-    store = MemoryHistoryStore()
-    here = Partition(0, store, 100_000)
-    here.begin(await store.acquire(0), {}, {})
+async def test_history_is_packed_when_much_of_it_is_not_and_what_no_longer_counts_is_let_go() -> None:
+    here = Partition(0, MemoryHistoryStore(), 100_000)
+    here.begin(await here._store.acquire(0), {}, {})
     await here.load(["a"])
-    old = events([at(n / 1000, customer_id="a", transaction_id=f"old-{n}") for n in range(200)]).records
     slot = here.arena.slot("a")
-    for n in range(200):
-        here.arena.insert(slot, old[n : n + 1])
-    change = here.change("a", old)
-    assert not change.replaced
-    here.committed([change])
+    stored = b""
+    replaced, lengths = [], []
+    for n in range(300):
+        new = events([at(n / 2, customer_id="a", transaction_id=f"t-{n}")]).records
+        here.arena.reserve(np.array([slot]))
+        here.arena.insert(slot, new)
+        change = here.change("a", new)
+        assert change.expected_bytes == len(stored) - packed_length(stored)
+        kept = b"" if change.replaced else stored[HEADER.itemsize : len(stored) - packed_length(stored)]
+        block = change.packed if change.replaced else stored[len(stored) - packed_length(stored) :]
+        stored = change.header + kept + change.appended + block
+        here.committed([change])
+        if change.replaced:
+            replaced.append(n)
+            lengths.append(len(decode(stored).records))
+        live = here.arena.records(slot)
+        assert decode(stored).records[-len(live) :].tobytes() == live.tobytes()
 
-    new = events([at(200, customer_id="a", transaction_id="new")]).records
-    here.arena.insert(slot, new)
-    here.arena.prune(slot)
-    change = here.change("a", new)
-    assert change.replaced
-    assert len(decode(change.header + change.appended).records) == 1
-    assert change.expected_bytes == HEADER.itemsize + 200 * RECORD.itemsize
+    assert replaced[:2] == [16, 34]
+    # 120 days of two events a day are kept, and the one of 120 days ago to the millisecond.
+    assert lengths[-1] == 241
+    # Read again, it goes on where it was.
+    reader = Partition(0, _Holding(stored), 100_000)
+    reader.begin(Lease(0, 1, "me"), {}, {})
+    await reader.load(["a"])
+    assert reader._stored_bytes == here._stored_bytes
+
+
+class _Holding(MemoryHistoryStore):
+    def __init__(self, stored: bytes) -> None:
+        super().__init__()
+        self._stored = stored
+
+    async def load(
+        self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
+    ) -> list[bytes | None]:
+        return [self._stored]
 
 
 async def test_bytes_of_evicted_customers_are_forgotten() -> None:

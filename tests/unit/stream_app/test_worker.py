@@ -1,6 +1,8 @@
 import asyncio
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -195,7 +197,7 @@ class TestTheStoreAnswers:
         stream.transact(10)
         await stream.start()
         await stream.run([5])
-        saved = stream.store.state()
+        saved = deepcopy(stream.store._partitions)
         stream.transact(10, first=10)
         await stream.run([5])
         after = stream.store.state()
@@ -218,7 +220,7 @@ class TestTheStoreAnswers:
         stream.transact(10)
         await stream.start()
         await stream.run([5])
-        saved = stream.store.state()
+        saved = deepcopy(stream.store._partitions)
         stream.transact(10, first=10)
         await stream.run([5])
         restore(stream, saved)
@@ -302,20 +304,11 @@ class TestTheStoreAnswers:
         assert stream.consumer.next == {}
 
 
-def restore(stream: Stream, saved: dict[int, object]) -> None:
-    """Put the store back to an earlier state."""
-    offsets, watermark, swept, histories, last, scores, churn, profiles, erased = saved[0]  # type: ignore[misc]
-    p = stream.store._partitions[0]
-    p.erased = dict(erased)
-    p.next_offsets, p.watermark_ms, p.swept_day = dict(offsets), watermark, swept
-    p.histories, p.last_event_ms, p.churn, p.profiles = (
-        dict(histories),
-        dict(last),
-        dict(churn),
-        dict(profiles),
-    )
-    p.scores.clear()
-    p.scores.update({c: list(s) for c, s in scores.items()})
+def restore(stream: Stream, saved: dict[int, Any]) -> None:
+    """Put the store back to an earlier state, but for who holds the lease."""
+    now, then = stream.store._partitions[0], deepcopy(saved[0])
+    then.epoch, then.owner = now.epoch, now.owner
+    stream.store._partitions[0] = then
 
 
 class _Held(Publisher):
