@@ -264,7 +264,10 @@ def _security(
     if settings.rate_limits == "on" or (settings.rate_limits == "auto" and settings.auth != "off"):
         url = settings.rate_limits_redis_url or settings.redis_url
         counter = RedisLimiter(
-            url, prefix=f"{settings.namespace}:limit", options=redis.options(settings.redis_url)
+            url,
+            prefix=f"{settings.namespace}:limit",
+            timeout_s=settings.rate_limits_timeout_s,
+            options=redis.options(settings.redis_url),
         )
         closing.append(counter.close)
         noted = Counter(

@@ -89,6 +89,9 @@ class ApiSettings(BaseSettings):
     rate_limits_redis_url: str = Field(
         default="", description="Redis that counts requests; empty: TIDEGATE_REDIS_URL."
     )
+    rate_limits_timeout_s: float = Field(
+        default=0.25, gt=0, description="Limit of one count; requests wait for it."
+    )
     rate_auth: Rate = Field(default="30/60s", description="Tokens, per client and address.")
     rate_read: Rate = Field(default="2000/1s", description="Lookups, per client and route.")
     rate_score: Rate = Field(default="1000/1s", description="Synchronous scores, per client and route.")

@@ -99,7 +99,8 @@ async def test_two_processes_share_one_limit_within_one_percent(apis, folder):
     assert total.keys() == {404, 429}
     assert all(mine[404] > 0 and mine[429] > 0 for mine in seen)
     expected = RATE_PER_S + RATE_PER_S * elapsed
-    assert abs(total[404] - expected) <= 0.01 * expected, (total, elapsed)
+    # One at either end of the span may or may not be in it.
+    assert abs(total[404] - expected) <= 0.01 * expected + 2, (total, elapsed)
 
 
 async def test_rotating_keys_under_load_refuses_no_valid_request(apis, folder, processes):

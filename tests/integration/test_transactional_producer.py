@@ -24,6 +24,7 @@ class Said:
     topic: str = "scores.fraud"
     partition: int = 0
     key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def score(offset):

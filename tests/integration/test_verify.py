@@ -11,7 +11,7 @@ from redis import Redis
 from typer.testing import CliRunner
 
 from cli.main import app
-from features.codec import History, decode, encode
+from features.codec import HEADER, History, decode, encode
 from generator.settings import BankSettings
 from infra.partitioning import partition_for
 from tests.deployment import PARTITIONS, Deployment, Outputs, eventually
@@ -71,9 +71,16 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
 
     # The worker is stopped. One bit of one stored history:
     with Redis.from_url(deployment.stack.redis_url) as redis:
-        customer = sorted(deployment.log.totals)[7]
-        key = f"{{tg:{partition_for(customer, PARTITIONS)}}}:h:{customer}"
-        healthy = redis.get(key)
+
+        def kept(customer, kind):
+            return f"{{tg:{partition_for(customer, PARTITIONS)}}}:{kind}:{customer}"
+
+        # Of a customer whose newest record is not in the packed block.
+        customer = next(
+            c for c in sorted(deployment.log.totals) if len(redis.get(kept(c, "h"))) > HEADER.itemsize
+        )
+        key, block = kept(customer, "h"), kept(customer, "b")
+        healthy, packed = redis.get(key), redis.get(block)
         bit = 8 * (len(healthy) - 40) + 5
         redis.setbit(key, bit, 1 - redis.getbit(key, bit))
         code, result = await verified(deployment)
@@ -82,10 +89,11 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
         assert (first["kind"], first["customer_id"]) == ("history", customer)
         assert first["values"]
         # One bit of one amount, and a lifetime count.
-        history = decode(healthy)
+        history = decode(healthy + (packed or b""))
         records = history.records.copy()
         records["amount_minor"][-1] ^= 1
         redis.set(key, encode(History(replace(history.totals, count=history.totals.count + 1), records)))
+        redis.delete(block)
         code, result = await verified(deployment)
         first = result["first_difference"]
         assert (code, first["customer_id"]) == (1, customer)
@@ -95,6 +103,8 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
         assert count == [history.totals.count + 1, history.totals.count]
         assert first["history"][-1]["amount_minor"] == amount[1]
         redis.set(key, healthy)
+        if packed is not None:
+            redis.set(block, packed)
 
     partition, score = outputs.records["scores.fraud"][100]
     forged = {**score, "score": score["score"] / 2 + 0.25}
