@@ -75,7 +75,7 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(BIN)/python -m infra.dashboards infra/grafana/dashboards
 
 lock: $(READY) ## Pin current versions with hashes.
-	@for extra in stream api train; do \
+	@for extra in stream api train sink; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --extra $$extra -o requirements/$$extra.lock pyproject.toml; done
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \

@@ -8,12 +8,11 @@ from typing import Any
 
 import orjson
 
+from features import tile_codec
 from features.arena import HistoryArena
 from features.codec import decode
 from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
-from features.tile_codec import decode as decode_tiles
-from features.tile_codec import merge
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk
@@ -203,7 +202,8 @@ class Store(MemoryHistoryStore):
         """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
         return {
             number: {
-                key: merge([decode_tiles(v)], 1 << 30, 1 << 30).tolist() for key, v in p.entities.items()
+                key: tile_codec.merge([tile_codec.decode(v)], 1 << 30, 1 << 30).tolist()
+                for key, v in p.entities.items()
             }
             for number, p in self._partitions.items()
         }

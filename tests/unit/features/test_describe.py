@@ -1,5 +1,5 @@
 from features.catalogue import FEATURES, FEATURES_HASH
-from features.describe import markdown
+from features.describe import markdown, window
 
 
 def test_document_has_a_row_for_every_feature_and_the_hash():
@@ -7,7 +7,7 @@ def test_document_has_a_row_for_every_feature_and_the_hash():
 
     assert f"{len(FEATURES)} features, declaration `{FEATURES_HASH}`." in lines
     for feature in FEATURES:
-        row = f"| `{feature.name}` | {feature.window or ''} | {feature.unit} | {feature.meaning} |"
+        row = f"| `{feature.name}` | {window(feature)} | {feature.unit} | {feature.meaning} |"
         assert lines.count(row) == 1
 
 
