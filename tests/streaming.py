@@ -1,5 +1,6 @@
 """A log, a consumer and a publisher in memory, and a worker over them that can die anywhere."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -351,6 +352,21 @@ class Stream:
                     if chunk is not None:
                         more = True
                         await self.worker.handle(chunk)
+
+    async def run_side_by_side(self, topic: str, sizes: Iterable[int] = ()) -> None:
+        """Handle what is in the log of a topic with all partitions under way at once, as the worker does."""
+        wanted, numbers = iter(sizes), range(self.partitions)
+        while not self.worker.failed.done():
+            for number in numbers:
+                chunk = self.consumer.fetch(topic, number, next(wanted, 7))
+                if chunk is not None:
+                    self.worker.submit(chunk)
+            idle = all(self.worker.lanes.is_idle(topic, p) for p in numbers)
+            if idle and all(
+                self.consumer.next.get((topic, p)) == self.consumer.end(topic, p) for p in numbers
+            ):
+                return
+            await asyncio.sleep(0)
 
     def transact(
         self, count: int, customers: int = 3, first: int = 0, partition: int = 0

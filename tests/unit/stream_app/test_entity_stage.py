@@ -84,23 +84,6 @@ def stream_of(models: Models, **given: Any) -> Stream:
     return Stream(models, partitions=PARTITIONS, misplaced=True, score_features=True, **given)
 
 
-async def side_by_side(stream: Stream, sizes: Iterable[int], topic: str) -> None:
-    """Handle a topic with all partitions under way at once, as the worker does."""
-    wanted = iter(sizes)
-    worker, tries = stream.worker, 0
-    while not worker.failed.done():
-        for number in range(PARTITIONS):
-            chunk = stream.consumer.fetch(topic, number, next(wanted, 7))
-            if chunk is not None:
-                worker.submit(chunk)
-        done = all(worker.lanes.is_idle(topic, p) for p in range(PARTITIONS))
-        if done and all(at_end(stream, topic, p) for p in range(PARTITIONS)):
-            return
-        tries += 1
-        assert tries < 1_000_000
-        await asyncio.sleep(0)
-
-
 def vectors(stream: Stream) -> dict[str, list[float | None]]:
     return {
         m["transaction_id"]: [m["features"][name] for name in NAMES]
@@ -120,7 +103,7 @@ def test_vectors_of_a_worker_with_several_partitions_are_those_of_one_replay_in_
             if phase == 0:
                 await stream.start()
             for topic in (T, L):
-                await side_by_side(stream, sizes, topic)
+                await stream.run_side_by_side(topic, sizes)
         assert not stream.worker.failed.done()
         assert vectors(stream) == scene.offline(entity_models.engine)
 
@@ -167,7 +150,7 @@ def test_crashes_change_no_score_and_count_nothing_twice(
                 await once.start()
                 await often.start()
             for topic in (T, L):
-                await side_by_side(once, (), topic)
+                await once.run_side_by_side(topic)
                 often.publisher.failures = [(through, DependencyError("gone")) for through in publishes]
                 for _ in range(len(crashes) + 1):
                     often.crash = die
@@ -195,7 +178,7 @@ def at_end(stream: Stream, topic: str, number: int) -> bool:
 
 
 async def until_crash(stream: Stream, sizes: Iterable[int], topic: str) -> None:
-    """As `side_by_side`; what runs beside a chunk that dies goes no further."""
+    """As `Stream.run_side_by_side`; what runs beside a chunk that dies goes no further."""
     worker = stream.worker
     died: list[BaseException] = []
     handle = worker.lanes._handle
@@ -231,7 +214,7 @@ async def filled(models: Models, days: int = 3) -> Stream:
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
     await stream.start()
-    await side_by_side(stream, (), T)
+    await stream.run_side_by_side(T)
     return stream
 
 
@@ -250,7 +233,7 @@ async def test_new_worker_reads_what_all_partitions_stored(entity_models: Models
     customer, late = "c-0", START_MS + 10 * DAY_MS
     number = partition_for(customer, PARTITIONS)
     stream.kafka.put(T, number, transaction(99, customer=customer, event_time=late, merchant_id="m-1"))
-    await side_by_side(stream, (), T)
+    await stream.run_side_by_side(T)
     wanted = sum(n % 5 == 1 for n in range(24) if START_MS + n * 3 * HOUR_MS < late - 7 * DAY_MS)
     assert vectors(stream)["t-99"][NAMES.index("merchant_txn_count_30d")] == wanted > 0
 
@@ -262,7 +245,7 @@ async def test_stored_tiles_are_put_together_when_they_have_become_many(entity_m
     for n in range(200):
         message = transaction(n, customer="c-1", event_time=START_MS + n * 1000, merchant_id="m-1")
         stream.kafka.put(T, number, message)
-    await side_by_side(stream, [1] * 1000, T)
+    await stream.run_side_by_side(T, [1] * 1000)
     (stored,) = stream.store._partitions[number].entities.values()
     assert len(decode(stored)) < 100
     assert int(decode(stored)["count"].sum()) == 200
@@ -276,15 +259,15 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
     for n in range(30, 40):
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
-    await side_by_side(stream, (), T)
+    await stream.run_side_by_side(T)
     whole = stream.store.tiles()
     stream.store._partitions.clear()
     stream.store._partitions.update(before)
     for n in range(40, 60):
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
-    await side_by_side(stream, [1] * 100, T)
-    await side_by_side(stream, (), T)
+    await stream.run_side_by_side(T, [1] * 100)
+    await stream.run_side_by_side(T)
     counted = sum(
         row[3] for state in stream.store.tiles().values() for rows in state.values() for row in rows
     )

@@ -1,5 +1,6 @@
 import copy
 import json
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -242,12 +243,12 @@ async def test_merchant_and_device_count_as_in_the_stream(entity_models):
         sent = transaction(n, customer=f"c-{n % 4}", device_id=f"d-{n % 3}")
         stream.kafka.put("transactions", partition_for(sent["customer_id"], 2), sent, b"k")
     await stream.start()
-    await stream.run([1] * 1000)
+    await stream.run_side_by_side("transactions", [1] * 1000)
     published = {s["transaction_id"]: s for s in stream.kafka.messages("scores.fraud")}
     assert published["t-89"]["features"]["merchant_txn_count_30d"] > 0
     assert published["t-89"]["features"]["device_customers_7d"] > 1
     scores = set()
-    async with serving(stream.store, entity_models) as client:
+    async with serving(stream.store, entity_models, now=NOW + timedelta(days=60)) as client:
         for n in range(40, 90):
             again = Transaction.model_validate(transaction(n, customer=f"c-{n % 4}", device_id=f"d-{n % 3}"))
             found = comparable(published[f"t-{n}"])
