@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import COMMANDS, app, load
 from features.catalogue import FEATURE_NAMES
+from features.entities import ENTITY_FEATURES
 
 runner = CliRunner()
 
@@ -60,4 +61,5 @@ def test_every_option_has_a_help_text(path):
 
 def test_features_are_listed_for_machines():
     result = runner.invoke(app, ["features", "list", "--json"])
-    assert tuple(row["name"] for row in json.loads(result.output)) == FEATURE_NAMES
+    names = tuple(row["name"] for row in json.loads(result.output))
+    assert names == (*FEATURE_NAMES, *(f.name for f in ENTITY_FEATURES))
