@@ -8,7 +8,7 @@ from schemas.errors import HistoryError
 
 # What scores are compressed against: messages as `models.messages` makes them, what is most usual last.
 # A change of this text is a new `codec.VERSION`.
-_WORDS: Final = (
+WORDS: Final = (
     b'"band":"high","band":"medium","recommended_action":"contact"}"recommended_action":"watch"'
     b'{"schema_version":1,"customer_id":"c0000001","as_of":"2026-03-01T02:14:00.001Z","scored_at":'
     b'"2026-03-01T02:14:00.021Z","churn_probability":0.01,"band":"low","horizon_days":30,"drivers":[],'
@@ -31,7 +31,7 @@ class ScorePacker:
     """Packs and unpacks; not for several threads at once."""
 
     def __init__(self) -> None:
-        words = zstandard.ZstdCompressionDict(_WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        words = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         words.precompute_compress(level=_LEVEL)
         self._compress = zstandard.ZstdCompressor(dict_data=words)
         self._decompress = zstandard.ZstdDecompressor(dict_data=words)

@@ -22,6 +22,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from redis import Redis
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
+from infra.score_packing import WORDS
+
 INPUTS = ("transactions", "labels", "customers")
 OUTPUTS = ("scores.fraud", "scores.churn", "alerts", "transactions.dlq")
 HEADER = struct.Struct("<HBBIqqqqii")
@@ -29,6 +31,10 @@ RECORD = struct.Struct("<qQqIIIffHH8B")
 _CREDITS = {"deposit", "refund", "salary"}
 _LABELS = {"fraud": 1, "genuine": 2, "account_closed": 3}
 _PRESENT = {None: 0, False: 1, True: 2}
+# The words that stored scores are compressed against are a part of the format, not of the program.
+_SCORES = zstandard.ZstdDecompressor(
+    dict_data=zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+)
 _SHOWN = 5
 _LARGEST = 64 * 1024
 
@@ -320,7 +326,7 @@ def _state(redis: Redis, namespace: str, expected: _Expected, verdict: Verdict) 
             )
         newest = redis.lindex(f"{tag}:s:{customer}", -1)
         if customer in expected.newest and not verdict.moved:
-            shown = json.loads(newest)["transaction_id"] if newest else None
+            shown = json.loads(_SCORES.decompress(newest))["transaction_id"] if newest else None
             if shown != expected.newest[customer]:
                 verdict.wrong_states += 1
                 verdict.note("newest score", (customer, shown, expected.newest[customer]))
