@@ -7,6 +7,7 @@ import pytest
 
 from features.codec import History, Totals, encode
 from features.record import to_records
+from infra.score_packing import ScorePacker
 from schemas.transaction import Transaction
 from tests.faults.checker import Record, check
 
@@ -43,7 +44,7 @@ class Stored:
         return self.histories[key]
 
     def lindex(self, key, index):
-        return json.dumps({"transaction_id": self.newest})
+        return ScorePacker().pack(json.dumps({"transaction_id": self.newest}).encode())
 
 
 def score(offset, value=0.5, **more):
