@@ -75,11 +75,13 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(BIN)/python -m infra.dashboards infra/grafana/dashboards
 
 lock: $(READY) ## Pin current versions with hashes.
-	@for extra in stream api train sink; do \
-	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+	@for extra in stream api train sink online; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --extra $$extra -o requirements/$$extra.lock pyproject.toml; done
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" --all-extras --group dev -o requirements/dev.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --extra stream --group peers -o requirements/peers.lock pyproject.toml
 
 clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info

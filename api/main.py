@@ -267,7 +267,7 @@ def _security(
             url,
             prefix=f"{settings.namespace}:limit",
             timeout_s=settings.rate_limits_timeout_s,
-            options=redis.options(settings.redis_url),
+            options=redis.options(url),
         )
         closing.append(counter.close)
         noted = Counter(

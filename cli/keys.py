@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from cli.console import out, print_json
+from infra.access import from_environment
 from infra.contact_vault import ContactVault, LocalMasterKeys
 from infra.key_ring import PURPOSES, add_key, data_keys, remove_key
 from infra.profiles import StoredProfiles
@@ -129,8 +130,10 @@ def rewrap(
     if ring is None:
         raise ConfigError("there is no master key: run 'tidegate keys rotate --for data'")
 
+    _, redis = from_environment()
+
     async def run() -> dict[str, int]:
-        profiles = StoredProfiles(redis_url, namespace)
+        profiles = StoredProfiles(redis_url, namespace, options=redis.options(redis_url))
         try:
             return await profiles.rewrap(ContactVault(LocalMasterKeys(ring), namespace), ring.current.key_id)
         finally:

@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from infra.access import from_environment
 from infra.history_store import RedisHistoryStore
 from infra.verifier import Verifier
 from models.registry import ModelRegistry
@@ -76,7 +77,8 @@ def verify(
 async def _verify(
     bootstrap: str, redis_url: str, namespace: str, models: Path, only: list[int] | None
 ) -> Tally:
-    store = RedisHistoryStore(redis_url, namespace=namespace)
+    kafka, redis = from_environment()
+    store = RedisHistoryStore(redis_url, namespace=namespace, options=redis.options(redis_url))
     try:
         with progress() as bar:
             tasks: dict[int, TaskID] = {}
@@ -86,7 +88,9 @@ async def _verify(
                     tasks[partition] = bar.add_task(f"partition {partition}", total=total)
                 bar.update(tasks[partition], completed=done)
 
-            verifier = Verifier(bootstrap, store, ModelRegistry(models), on_progress=show)
+            verifier = Verifier(
+                bootstrap, store, ModelRegistry(models), on_progress=show, options=kafka.options()
+            )
             return await verifier.run(only)
     finally:
         await store.close()

@@ -1,12 +1,13 @@
 """Records of one partition from the start of the log to an offset, in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from infra.consumers import connected
 from schemas.errors import DependencyError
 
 _RECORDS = 2000
@@ -18,26 +19,32 @@ class LogReader:
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of connecting, and of waiting for the next record.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, bootstrap: str, topic: str, partition: int, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        partition: int,
+        *,
+        timeout_s: float = 30.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._bootstrap = bootstrap
         self._tp = TopicPartition(topic, partition)
         self._timeout_s = timeout_s
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            enable_auto_commit=False,
+        self._options = options
+        self._consumer: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._consumer = await connected(
+            self._bootstrap,
+            timeout_s=self._timeout_s,
+            options=self._options,
             auto_offset_reset="none",
             fetch_max_wait_ms=50,
         )
-
-    async def __aenter__(self) -> Self:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self._consumer.stop()
-            raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
         self._consumer.assign([self._tp])
         return self
 

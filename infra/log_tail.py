@@ -10,6 +10,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from infra.consumers import connected
 from schemas.errors import DependencyError
 
 _LOOK_BACK = 20
@@ -50,20 +51,14 @@ class LogTail:
         self._consumer = await self._connect()
 
     async def _connect(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            enable_auto_commit=False,
+        return await connected(
+            self._bootstrap,
+            timeout_s=self._timeout_s,
+            options=self._options,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
             isolation_level="read_committed" if self._committed_only else "read_uncommitted",
-            **self._options,
         )
-        try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
-            await consumer.stop()
-            raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
-        return consumer
 
     @asynccontextmanager
     async def _look(self, what: str) -> AsyncIterator[AIOKafkaConsumer]:

@@ -1,6 +1,7 @@
 """All profiles of a namespace, for work that is not a worker's."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -26,11 +27,14 @@ class StoredProfiles:
         url: `redis://`, `rediss://` or `unix://`.
         namespace: First part of every key.
         timeout_s: Limit of one call.
+        options: Encryption and login, from `infra.access`.
     """
 
-    def __init__(self, url: str, namespace: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, namespace: str, *, timeout_s: float = 5.0, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **(options or {})
         )
         self._swap = self._redis.register_script(_SWAP)
         self._namespace = namespace

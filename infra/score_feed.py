@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from infra.consumers import connected
 from schemas.errors import DependencyError
 
 
@@ -111,21 +112,13 @@ class KafkaScores:
                     await consumer.stop()
 
     async def _connect(self) -> Any:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            enable_auto_commit=False,
+        return await connected(
+            self._bootstrap,
+            timeout_s=self._timeout_s,
+            options=self._options,
             auto_offset_reset="none",
             fetch_max_wait_ms=50,
-            **self._options,
         )
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            with suppress(KafkaError, OSError):
-                await consumer.stop()
-            raise self._away(error) from error
-        return consumer
 
     def _away(self, error: BaseException) -> DependencyError:
         return DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}")

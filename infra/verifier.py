@@ -1,9 +1,10 @@
 """A deployment verified: its topics replayed through the engine, compared with its scores and histories."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from features.engine import Engine
 from infra.history_store import RedisHistoryStore
@@ -83,7 +84,9 @@ class Verifier:
         registry: ModelRegistry,
         *,
         on_progress: Progress = lambda partition, done, total: None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
+        self._options = options
         self._bootstrap = bootstrap
         self._store = store
         self._registry = registry
@@ -100,9 +103,9 @@ class Verifier:
             HistoryError: Nothing was ever stored, or from another log.
         """
         partitions = await self._store.partitions()
-        admin = TopicsAdmin(self._bootstrap)
+        admin = TopicsAdmin(self._bootstrap, options=self._options)
         await self._store.claim_topology(await admin.source_partitions(), await admin.cluster_id())
-        tail = LogTail(self._bootstrap)
+        tail = LogTail(self._bootstrap, options=self._options)
         await tail.start()
         try:
             for number in range(partitions) if only is None else only:
@@ -172,7 +175,9 @@ class Verifier:
                 rebuild.compare_history(customer_id, history, score)
 
     async def _reader(self, stack: AsyncExitStack, topic: str, partition: int, start: int) -> LogReader:
-        reader = await stack.enter_async_context(LogReader(self._bootstrap, topic, partition))
+        reader = await stack.enter_async_context(
+            LogReader(self._bootstrap, topic, partition, options=self._options)
+        )
         reader.seek(start)
         return reader
 

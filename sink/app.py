@@ -25,6 +25,7 @@ from tenacity import (
 )
 
 from infra.access import from_environment
+from infra.consumers import connected
 from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
 from infra.sink_metrics import SinkMetrics
@@ -42,6 +43,7 @@ _TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.na
 # A log that is ahead of the other waits: what is read and not joined is in memory.
 _AHEAD = 20_000
 _STRAY_S = 3600.0
+_CONNECT_S = 30.0
 
 
 async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -> int:
@@ -88,6 +90,7 @@ class Sink:
     ) -> None:
         self._settings, self._store, self._files = settings, store, files
         self._metrics, self._stop = metrics, stop
+        self._options = from_environment()[0].options()
         self._consumer: AIOKafkaConsumer | None = None
         self._joins: dict[int, PartitionJoin] = {}
         self._other: dict[tuple[str, int], int] = {}
@@ -161,7 +164,7 @@ class Sink:
         return await tries(attempt)
 
     async def _open(self) -> AIOKafkaConsumer:
-        admin = TopicsAdmin(self._settings.bootstrap, options=from_environment()[0].options())
+        admin = TopicsAdmin(self._settings.bootstrap, options=self._options)
         partitions = await self.retried("kafka", admin.source_partitions)
         cluster = await self.retried("kafka", admin.cluster_id)
         await self.retried("database", lambda: asyncio.to_thread(self._store.claim, cluster))
@@ -190,20 +193,14 @@ class Sink:
         return consumer
 
     async def _connect(self) -> Any:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.bootstrap,
-            enable_auto_commit=False,
+        return await connected(
+            self._settings.bootstrap,
+            timeout_s=_CONNECT_S,
+            options=self._options,
             # Never silently elsewhere than where the event log ends.
             auto_offset_reset="none",
             fetch_max_wait_ms=100,
-            **from_environment()[0].options(),
         )
-        try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
-            await consumer.stop()
-            raise DependencyError(f"Kafka at {self._settings.bootstrap} does not answer: {error}") from error
-        return consumer
 
     async def _starts(
         self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]

@@ -191,7 +191,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         async def vitals(worker: Worker) -> None:
             await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
 
-        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop, seal)
+        return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop, seal, kafka)
     except Interrupted:
         return 0
     except TidegateError as error:
@@ -253,8 +253,9 @@ async def _run(
     vitals: Callable[[Worker], Awaitable[None]],
     stop: asyncio.Event,
     seal: Seal | None,
+    kafka: KafkaAccess,
 ) -> int:
-    app = create_faust_app(settings, from_environment()[0])
+    app = create_faust_app(settings, kafka)
 
     async def published_upto(partition: int) -> int:
         # First: it ends what the owner before left open, which decides whether that counts.
