@@ -17,11 +17,11 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 import stream_app.transport as transport
-from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.key_ring import data_keys
 from infra.log_tail import LogTail
@@ -167,7 +167,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     )
     admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
-        engine = Engine(entities=entity_features(settings.entities))
+        engine = load_engine(settings.features, settings.entities)
         engine.warm_up()
         models = ModelRegistry(settings.models).load_champions(engine)
         ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
