@@ -117,7 +117,8 @@ class Declaration(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_said(self) -> Self:
-        known: Sequence[str] = list(Op) if self.entity == "customer" else list(EntityOp)
+        ops: type[Op] | type[EntityOp] = Op if self.entity == "customer" else EntityOp
+        known = [op.value for op in ops]
         kinds = ["customer", *(entity.name for entity in ENTITIES)]
         if self.entity not in kinds:
             raise ValueError(f"entity {self.entity!r}: there are {', '.join(kinds)}")

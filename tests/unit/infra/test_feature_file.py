@@ -129,8 +129,14 @@ WRONG: list[tuple[str, str]] = [
     ("x: {op: count, window: 3d, entity: shop}", "entity 'shop': there are customer, merchant, device"),
     ("x: {op: sum, window: 3d, ends: 7d, entity: merchant}", "op 'sum' of a merchant: there are count"),
     ("x: {op: count, window: 3d, entity: merchant}", "needs window and ends"),
-    ("x: {op: count, window: 31d, ends: 7d, entity: merchant}", "further back than a merchant is kept: 37d"),
-    ("x: {op: count, window: 30d, ends: 2h, entity: device}", "further back than a device is kept: 30d 1h"),
+    (
+        "x: {op: count, window: 31d, ends: 7d, entity: merchant}",
+        "reach back further than a merchant is kept: 37d",
+    ),
+    (
+        "x: {op: count, window: 30d, ends: 2h, entity: device}",
+        "reach back further than a device is kept: 30d 1h",
+    ),
     ("x: {op: count, window: 90m, ends: 2h, entity: device}", "give whole hours"),
     ("x: {op: customers, window: 3d, ends: 1h, entity: merchant}", "customers of a merchant are not told"),
     ("x: {op: count, window: 3d, ends: 1h, entity: device, by: country}", "by: not of a device"),
