@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
@@ -54,5 +55,23 @@ ALERTS = Topic("alerts", Alert, "out", "What a person should look at.", config=_
 DEAD_LETTERS = Topic(
     "transactions.dlq", DeadLetter, "out", "What could not be accepted, with the reason.", config=_kept(90)
 )
+AUDIT = Topic(
+    "audit",
+    AuditRecord,
+    "out",
+    "Who read, changed or erased what; keyed by the program that asked.",
+    copartitioned=False,
+    config=_kept(400),
+)
 
-TOPICS = (TRANSACTIONS, LABELS, CUSTOMERS, ERASURES, FRAUD_SCORES, CHURN_SCORES, ALERTS, DEAD_LETTERS)
+TOPICS = (
+    TRANSACTIONS,
+    LABELS,
+    CUSTOMERS,
+    ERASURES,
+    FRAUD_SCORES,
+    CHURN_SCORES,
+    ALERTS,
+    DEAD_LETTERS,
+    AUDIT,
+)
