@@ -112,6 +112,8 @@ def create_app(
         lifespan=lifespan,
         # Every route, also one that is added later, asks who comes in.
         dependencies=[Depends(authorise)],
+        # A redirect would go to whatever host the request named.
+        redirect_slashes=False,
         # Our own pages, which load nothing from elsewhere.
         docs_url=None,
         redoc_url=None,

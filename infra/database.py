@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from schemas.errors import ConfigError, DependencyError, HistoryError
+from schemas.errors import ConfigError, DependencyError, EventError, HistoryError
 
 METADATA = sa.MetaData()
 
@@ -181,6 +181,7 @@ class Database:
 
         Raises:
             DependencyError: The database does not answer, or the transaction did not go through.
+            EventError: A value is none that it can hold.
         """
         try:
             with self.engine.begin() as connection:
@@ -190,6 +191,10 @@ class Database:
             original = getattr(away, "orig", None)
             reason = str(original).strip().splitlines()[0] if original else "no connection in time"
             raise DependencyError(f"the database {self.shown} does not answer: {reason}") from None
+        except exc.DataError:
+            raise EventError(
+                "unstorable", "a value has a character that the database does not know (NUL); leave it out"
+            ) from None
 
     def scrub(self) -> bool:
         """Have deleted rows out of SQLite's journal as well; false where a reader is in the way: try again.

@@ -129,7 +129,7 @@ class SinkStore:
         names = {erased_name(c): until_ms for c, until_ms in commit.erased.items()}
         connection.execute(statement, [{"name": n, "until_ms": names[n]} for n in sorted(names)])
         c = CUSTOMERS.c
-        for customer_id in sorted(commit.erased):
+        for customer_id in sorted(c for c in commit.erased if "\0" not in c):
             until_ms = commit.erased[customer_id]
             mine = c.customer_id == customer_id
             row = connection.execute(sa.select(CUSTOMERS).where(mine)).mappings().first()
@@ -152,11 +152,15 @@ class SinkStore:
         connection.execute(sa.update(EVENT_FILES).where(retired).values(retired_ms=_AT_ONCE))
 
     def _drop_empty(self, connection: sa.Connection, customer_ids: Sequence[str]) -> None:
-        """Delete customers of whom there is only a churn score: it was under way when they were erased."""
+        """Delete erased customers of whom there is no transaction and no profile.
+
+        A churn score was under way when they were erased, or their profile was taken back afterwards.
+        """
         if customer_ids:
             c = CUSTOMERS.c
             nothing = [c.transactions == 0, c.country == "", c.segment == "", c.opened_on == ""]
-            connection.execute(sa.delete(CUSTOMERS).where(c.customer_id.in_(list(customer_ids)), *nothing))
+            ids = [i for i in customer_ids if "\0" not in i]
+            connection.execute(sa.delete(CUSTOMERS).where(c.customer_id.in_(ids), *nothing))
 
     def _moved(self, connection: sa.Connection, commit: SinkCommit) -> bool:
         """Move the offsets; whether they had been moved by this very commit."""
@@ -198,14 +202,16 @@ class SinkStore:
         rows: Mapping[str, Mapping[str, Any]],
         changes: Callable[[Any], dict[str, Any]],
     ) -> None:
-        if not rows:
+        # PostgreSQL has no NUL character in texts: such a customer is in the event log alone.
+        ids = sorted(c for c in rows if "\0" not in c)
+        if not ids:
             return
         insert = self._database.insert(CUSTOMERS)
         statement = insert.on_conflict_do_update(
             index_elements=[CUSTOMERS.c.customer_id], set_=changes(insert.excluded)
         )
         # In one order: two transactions that lock the same rows do not wait for each other for ever.
-        connection.execute(statement, [{"customer_id": c, **rows[c]} for c in sorted(rows)])
+        connection.execute(statement, [{"customer_id": c, **rows[c]} for c in ids])
 
     def files(self, days: Iterable[int] | None = None) -> list[EventFile]:
         """Files that count, oldest day first."""

@@ -331,7 +331,7 @@ class Sink:
             batch.profiles,
             erased,
             replaced,
-            [c for c in batch.churn if erasures.until_ms(c) >= 0],
+            [c for c in {**batch.churn, **batch.profiles} if erasures.until_ms(c) >= 0],
         )
         await self.retried("database", lambda: asyncio.to_thread(self._store.commit, commit))
         self._crash("after-commit")

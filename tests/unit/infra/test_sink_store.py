@@ -245,3 +245,10 @@ def test_an_erased_customer_is_not_to_be_found_in_the_database_files(two_custome
     two_customers.commit(SinkCommit({SOURCE: 6}, {SOURCE: 7}, erased={"seldom-seen-name": 9}))
     assert database.scrub()
     assert b"seldom-seen-name" not in stored()
+
+
+def test_a_customer_whose_id_no_database_takes_is_left_out_of_the_index(store, database):
+    rows = {"c\0": activity(1, 5), "c-1": activity(1, 5)}
+    store.commit(SinkCommit({}, {SOURCE: 1}, [file(1)], rows))
+    store.commit(SinkCommit({SOURCE: 1}, {SOURCE: 2}, erased={"c\0": 9}, doubtful=["c\0"]))
+    assert set(customers(database)) == {"c-1"}
