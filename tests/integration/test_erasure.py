@@ -264,8 +264,8 @@ async def test_an_erased_customer_is_gone_and_stays_gone_when_all_is_built_anew(
     assert [(r["event"], r["action"]) for r in trail if r.get("action") in ("export", "erase")] == [
         ("asked", "export"),
         ("answered", "export"),
-        ("asked", "erase"),
-        ("answered", "erase"),
+        # Sent three times with one key, and done once.
+        *[("asked", "erase"), ("answered", "erase")] * 3,
     ]
     written = b"".join(
         path.read_bytes()
