@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
 from harness.bench_latency import STEPS, LatencyPlan, run_latency
+from harness.bench_start import StartPlan, run_start
 from schemas.errors import ConfigError
 
 RATES = (2_000.0, 10_000.0)
@@ -125,3 +126,35 @@ def _row(measured: dict[str, Any]) -> tuple[str, ...]:
         f"{measured['publisher_late_ms']['p99']:g}",
         ", ".join(notes),
     )
+
+
+def start(
+    runs: Annotated[int, typer.Option(min=1, help="Starts with compiled kernels; figures are medians.")] = 3,
+    compiling: Annotated[bool, typer.Option(help="Also start once with nothing compiled.")] = True,
+    models: Annotated[
+        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
+    ] = Path(".tidegate/models"),
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Time from starting a worker's process to its first score being readable.
+
+    The transactions are in the log before. Starts its own broker and Valkey.
+    """
+    ensure_models(models)
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        plan = StartPlan(Path(folder), models, runs, compiling)
+        result = run_start(plan, lambda text: err.print(text, highlight=False))
+    if json:
+        print_json(result)
+        return
+    table = Table("seconds", "first score", "metrics answer", "worker's processor time")
+    for name in ("compiling", "cached"):
+        if found := result.get(name):
+            table.add_row(
+                f"kernels {name}",
+                f"{found['first_score_s']:g}",
+                f"{found['metrics_answer_s']:g}",
+                f"{found['worker_cpu_s']:g}",
+            )
+    out.print(table)
+    err.print(result["environment"])
