@@ -107,7 +107,7 @@ def _columns(trees: list[dict[str, Any]], base: np.float32) -> Forest:
 def _probes(forest: Forest, columns: int) -> Inputs:
     """Rows of the trees' own thresholds, a step to their left, far away, and unknown."""
     random = np.random.default_rng(1)
-    rows = random.choice(np.float32([np.nan, 0, 1e12, -1e12]), (_PROBES, columns)).astype(np.float32)
+    rows = random.choice(np.array([np.nan, 0, 1e12, -1e12]), (_PROBES, columns)).astype(np.float32)
     for column in range(columns):
         thresholds = forest.value[forest.column == column]
         if len(thresholds):
