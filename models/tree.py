@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xgboost
 
 from features.engine import Matrix
+from models.boosters import xgboost
+from models.forest import Inputs, Margins, read_forest
 from schemas.errors import ModelError
 from schemas.score import Role
 
@@ -86,12 +87,13 @@ class TreeModel:
             )
         # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
         self._booster.set_param({"nthread": 1})
+        self._forest = read_forest(bytes(self._booster.save_raw("json")), self._booster_margins)
 
     def log_odds(self, X: Matrix) -> Vector:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
         if not len(X):
             return np.empty(0)
-        margin = self._booster.inplace_predict(self._inputs(X), predict_type="margin")
+        margin = (self._forest.margins if self._forest else self._booster_margins)(self._inputs(X))
         return self.card.slope * np.asarray(margin, dtype=np.float64) + self.card.intercept
 
     def predict_proba(self, X: Matrix) -> Vector:
@@ -116,6 +118,9 @@ class TreeModel:
         shares = np.asarray(shares, dtype=np.float64) * self.card.slope
         shares[:, -1] += self.card.intercept
         return shares
+
+    def _booster_margins(self, inputs: Inputs) -> Margins:
+        return np.asarray(self._booster.inplace_predict(inputs, predict_type="margin"))
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(X[:, self.columns], dtype=np.float32)
