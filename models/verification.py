@@ -357,6 +357,11 @@ class PartitionRebuild:
         same_names = score.features is not None and score.features.keys() == set(names)
         if model is None and not same_names:
             return None
+        if count := len(self._engine.entities):
+            # Of all partitions' events, and this is one partition: they are taken as they were published.
+            if score.features is None or not same_names:
+                return None
+            vector = np.r_[vector[:-count], [score.features[name] for name in names[-count:]]]
         values: dict[str, tuple[Any, Any]] = {}
         if model is not None:
             key = (score.version, vector.tobytes())
