@@ -105,7 +105,8 @@ async def test_corrections_are_rebuilt_as_the_worker_took_them(models: Models, s
     stream.kafka.put(L, 0, label("t-3", customer="c-0", at_ms=START_MS + 5 * DAY_MS))
     stream.transact(10, first=20)
     await stream.start()
-    await stream.run([7, 11, 5])
+    await stream.run([7, 11, 5], topics=[T])
+    await stream.run()
     tally, rebuild = verified(stream, models, size=size)
     await histories(stream, rebuild)
     assert tally.first is None
