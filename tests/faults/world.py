@@ -145,6 +145,11 @@ class World:
     def bootstrap(self) -> str:
         return str(self.broker.address)
 
+    @property
+    def sent(self) -> int:
+        """Messages published up to now, all topics."""
+        return self._sent
+
     def start(self) -> None:
         if self.proxied:
             assert self.kafka_proxy is not None
@@ -347,11 +352,11 @@ class World:
                     key = str(event.message["customer_id"]).encode()
                     pending.add(await producer.send(event.topic, json.dumps(event.message).encode(), key=key))
                     sent += 1
+                    self._sent += 1
                 await asyncio.sleep(0)
             # What the broker refused is not in the log, and the log is what counts.
             await asyncio.wait_for(asyncio.gather(*pending, return_exceptions=True), 60)
         finally:
-            self._sent += sent
             with contextlib.suppress(KafkaError):
                 await producer.stop()
 
@@ -425,6 +430,7 @@ class World:
         await self.until(done, timeout_s, "the end of the log")
 
     async def verdict(self, *, committed_only: bool = False, moved: bool = False) -> Verdict:
+        """What the checker says of everything that is there now."""
         log = await read_log(self.bootstrap, committed_only=committed_only)
         with Redis(port=self.redis.port, socket_timeout=30) as client:
             return check(log, client, moved=moved)
