@@ -338,6 +338,7 @@ class World:
         )
         await producer.start()
         pending: set[asyncio.Future[Any]] = set()
+        unacknowledged: dict[str, asyncio.Future[Any]] = {}
         started, sent = time.monotonic(), 0
         try:
             while not stop.is_set() and (most is None or sent < most):
@@ -350,7 +351,15 @@ class World:
                 for _ in range(min(due, 200)):
                     event = next(self.events)
                     key = str(event.message["customer_id"]).encode()
-                    pending.add(await producer.send(event.topic, json.dumps(event.message).encode(), key=key))
+                    named = str(event.message.get("transaction_id"))
+                    if event.topic == "labels" and named in unacknowledged:
+                        # Nobody has a finding about what is not in the log yet.
+                        await asyncio.wait([unacknowledged[named]], timeout=30)
+                    future = await producer.send(event.topic, json.dumps(event.message).encode(), key=key)
+                    pending.add(future)
+                    if event.topic == "transactions":
+                        unacknowledged[named] = future
+                        future.add_done_callback(lambda _, name=named: unacknowledged.pop(name, None))
                     sent += 1
                     self._sent += 1
                 await asyncio.sleep(0)
