@@ -43,7 +43,7 @@ MUTATIONS = (
         "infra/functions.lua",
         "if held[1] ~= epoch or held[2] ~= owner then",
         "if held[1] ~= epoch then",
-        "tests/integration/test_history_store_machine.py::test_protocol_holds_in_any_order",
+        "tests/integration/test_redis_history_store.py::test_an_epoch_given_out_twice_serves_its_last_owner_only",
     ),
     Mutation(
         "offset check in the Function",
