@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -122,11 +123,23 @@ class World:
         proxied: bool = False,
         settings: Mapping[str, object] | None = None,
         bank: BankSettings = BANK,
+        containers: bool = False,
     ) -> None:
         self.folder = folder
         self.kafka = kafka
-        self.broker: Any = KafkaCluster(folder, brokers) if kafka else EmbeddedBroker(folder)
-        self.redis = EmbeddedRedis(redis_dir or folder)
+        self.containers = containers
+        self.broker: Any
+        self.redis: Any
+        if containers:
+            # What is between processes of this machine, or in their files, is tested without containers.
+            if brokers > 1 or proxied or redis_dir:
+                pytest.skip("reaches into servers that are processes of this machine")
+            from tests.faults.containers import ContainerKafka, ContainerRedis
+
+            self.broker, self.redis = ContainerKafka(), ContainerRedis()
+        else:
+            self.broker = KafkaCluster(folder, brokers) if kafka else EmbeddedBroker(folder)
+            self.redis = EmbeddedRedis(redis_dir or folder)
         self.brokers = brokers
         self.redis_proxy = Proxy(self.redis.port)
         self.kafka_proxy = Proxy(self.broker.nodes[0].port) if kafka else None
@@ -168,8 +181,8 @@ class World:
     def close(self) -> None:
         for worker in self.workers:
             worker.kill()
-        self.broker.kill()
-        self.redis.kill()
+        for part in (self.broker, self.redis):
+            part.remove() if self.containers else part.kill()
         if self.proxied:
             self.redis_proxy.close()
             assert self.kafka_proxy is not None
@@ -304,6 +317,31 @@ class World:
 
         await self.until(moved, timeout_s, "progress of every partition")
         faults.resumed_s.append(time.monotonic() - started)
+
+    @contextlib.asynccontextmanager
+    async def stalls(self) -> AsyncIterator[dict[int, float]]:
+        """While the body runs under load: the longest time that each partition stood still, in seconds."""
+        longest = dict.fromkeys(range(self.partitions), 0.0)
+        moved_at = dict.fromkeys(longest, time.monotonic())
+        stop = asyncio.Event()
+
+        async def watch() -> None:
+            before = self.positions()
+            while not stop.is_set():
+                await asyncio.sleep(0.1)
+                now, here = time.monotonic(), await asyncio.to_thread(self.positions)
+                for p in longest:
+                    longest[p] = max(longest[p], now - moved_at[p])
+                    if here[p] != before[p]:
+                        moved_at[p] = now
+                before = here
+
+        task = asyncio.create_task(watch())
+        try:
+            yield longest
+        finally:
+            stop.set()
+            await task
 
     @contextlib.asynccontextmanager
     async def load(self, rate: float | None = None, workers: int = 3) -> AsyncIterator[Faults]:
@@ -448,7 +486,8 @@ class World:
         """Drain, check, write the row, and fail where an invariant does not hold."""
         await self.drained()
         verdict = await self.verdict(**more)
-        Row.of(name, faults, verdict, kafka=self.kafka).write()
+        broker = "Apache Kafka" if self.kafka else "embedded"
+        Row.of(name, faults, verdict, broker + " in a container" * self.containers).write()
         assert verdict.clean, f"{name}: {verdict}"
         return verdict
 
@@ -482,11 +521,11 @@ class Pool:
     def __init__(self) -> None:
         self._world: World | None = None
 
-    def take(self, folder: Path, models: Path, *, kafka: bool) -> World:
+    def take(self, folder: Path, models: Path, *, kafka: bool, containers: bool) -> World:
         if self._world is not None and self._world._sent > 200_000:
             self.drop()
         if self._world is None:
-            self._world = World(folder, models, kafka=kafka)
+            self._world = World(folder, models, kafka=kafka, containers=containers)
             try:
                 self._world.start()
             except BaseException:
