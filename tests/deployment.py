@@ -28,7 +28,7 @@ PARTITIONS = 4
 BROKER = os.environ.get("TIDEGATE_TEST_BROKER", "embedded")
 CONTAINERS = BROKER == "containers"
 KAFKA = BROKER == "kafka" or CONTAINERS
-OUTPUTS = ("scores.fraud", "scores.churn", "alerts", "transactions.dlq")
+OUTPUTS = ("scores.fraud", "scores.churn", "scores.shadow", "alerts", "transactions.dlq")
 
 
 @dataclass
