@@ -319,31 +319,6 @@ class World:
         faults.resumed_s.append(time.monotonic() - started)
 
     @contextlib.asynccontextmanager
-    async def stalls(self) -> AsyncIterator[dict[int, float]]:
-        """While the body runs under load: the longest time that each partition stood still, in seconds."""
-        longest = dict.fromkeys(range(self.partitions), 0.0)
-        moved_at = dict.fromkeys(longest, time.monotonic())
-        stop = asyncio.Event()
-
-        async def watch() -> None:
-            before = self.positions()
-            while not stop.is_set():
-                await asyncio.sleep(0.1)
-                now, here = time.monotonic(), await asyncio.to_thread(self.positions)
-                for p in longest:
-                    longest[p] = max(longest[p], now - moved_at[p])
-                    if here[p] != before[p]:
-                        moved_at[p] = now
-                before = here
-
-        task = asyncio.create_task(watch())
-        try:
-            yield longest
-        finally:
-            stop.set()
-            await task
-
-    @contextlib.asynccontextmanager
     async def load(self, rate: float | None = None, workers: int = 3) -> AsyncIterator[Faults]:
         """Publish a bank's events at this rate while the body runs; it begins when workers make progress."""
         if workers:
