@@ -154,6 +154,7 @@ class _CountsLabels:
     def __init__(self, models: Models) -> None:
         self._engine = models.engine
         self.names = models.engine.names
+        self.entities = ()
 
     def compute_chunk(self, arena: HistoryArena, events: Any, slots: Any) -> ChunkFeatures:
         features = self._engine.compute_chunk(arena, events, slots)
