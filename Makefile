@@ -32,7 +32,7 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-properties: $(READY) ## Features against their oracles, 2,000 examples each; CI runs it.
+properties: $(READY) ## Features against their oracles, 2,000 examples each; minutes.
 	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci tests/parity/test_entities_against_oracle.py \
 	  tests/parity/test_engine_against_oracle.py::test_chunks_equal_recomputing_from_raw_events \
 	  tests/parity/test_engine_against_oracle.py::test_lookup_as_of_any_moment_equals_the_oracle \

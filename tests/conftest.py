@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from schemas.label import Label
     from schemas.transaction import Transaction
 
-# `make properties`, which CI runs, has the profile `ci` for the features' own properties.
+# `make properties` has the profile `ci` for the features' own properties.
 settings.register_profile("short", max_examples=200, deadline=None)
 settings.register_profile("ci", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("short")
