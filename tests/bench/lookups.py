@@ -1,7 +1,7 @@
 """Processor time of lookups without network: `python tests/bench/lookups.py features,transactions 1000`.
 
-Asks the application in this process. `TIDEGATE_*` name the Redis, database, event log and models of a deployment
-that is there, with an index in SQLite.
+Asks the application in this process. `TIDEGATE_*` name the Redis, database, event log and models of a
+deployment that is there, with an index in SQLite.
 """
 
 import argparse
