@@ -17,13 +17,13 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 import stream_app.transport as transport
-from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
-from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.contact_vault import ContactVault
+from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
-from infra.key_ring import data_keys
+from infra.kms import master_keys
 from infra.log_tail import LogTail
 from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
@@ -169,11 +169,13 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     )
     admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
-        engine = Engine(entities=entity_features(settings.entities))
+        engine = load_engine(settings.features, settings.entities)
         engine.warm_up()
         models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)
-        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
-        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
+        keys = master_keys(
+            settings.data_keys.get_secret_value(), settings.security_dir, measure=metrics.dependencies.call
+        )
+        seal = ContactVault(keys, settings.namespace).seal if keys else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
