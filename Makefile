@@ -32,6 +32,12 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+properties: $(READY) ## Features against their oracles, 2,000 examples each; CI runs it.
+	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci tests/parity/test_entities_against_oracle.py \
+	  tests/parity/test_engine_against_oracle.py::test_chunks_equal_recomputing_from_raw_events \
+	  tests/parity/test_engine_against_oracle.py::test_lookup_as_of_any_moment_equals_the_oracle \
+	  tests/unit/features/test_compiler.py::test_any_declaration_compiles_to_what_it_says $(ARGS)
+
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
@@ -40,14 +46,14 @@ kafka: $(READY) ## Run Apache Kafka here until Ctrl-C (needs Java 17 and Maven).
 
 faults: $(READY) ## Break real processes and count; writes the table of docs/reliability.md; an hour.
 	@rm -rf .tidegate/faults .tidegate/faults.failed; mkdir -p .tidegate
-	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || touch .tidegate/faults.failed
-	@TIDEGATE_TEST_BROKER=embedded $(BIN)/python -m pytest -m "faults and short" tests/faults/test_workers.py \
-	  tests/faults/test_redis_faults.py $(ARGS) || touch .tidegate/faults.failed
+	@TIDEGATE_TEST_BROKER=$${TIDEGATE_TEST_BROKER:-kafka} $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || touch .tidegate/faults.failed
+	@TIDEGATE_TEST_BROKER=embedded $(BIN)/python -m pytest -m faults tests/faults/test_workers.py \
+	  tests/faults/test_redis_faults.py tests/faults/test_input_faults.py $(ARGS) || touch .tidegate/faults.failed
 	@$(BIN)/python -m tests.faults.report docs/reliability.md
 	@test ! -e .tidegate/faults.failed || { rm .tidegate/faults.failed; exit 1; }
 
 faults-short: $(READY) ## The part of it that CI runs; on Apache Kafka, needs Java 17 and Maven.
-	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m "faults and short" tests/faults $(ARGS)
+	@TIDEGATE_TEST_BROKER=$${TIDEGATE_TEST_BROKER:-kafka} $(BIN)/python -m pytest -m "faults and short" tests/faults $(ARGS)
 
 mutations: $(READY) ## Remove each guard of the protocol in a copy and name the test that notices.
 	@$(BIN)/python -m tests.faults.mutations
@@ -94,4 +100,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check kafka faults faults-short mutations soak secrets peers tools ops audit generated lock clean
+.PHONY: help setup demo test lint properties check kafka faults faults-short mutations soak secrets peers tools ops audit generated lock clean

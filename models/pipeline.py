@@ -1,9 +1,9 @@
 """One chunk from events to scores: what the worker, the API, training and the backtest all run."""
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
-from features.record import TRANSACTION_KIND, Records
+from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
+from models.roles import Challenger, model_for, split
 from models.tree import TreeModel
 from schemas.errors import ModelError
 from schemas.transaction import Transaction
@@ -29,12 +30,20 @@ _FLAGS: Final = (
     (kernels.FLAG_LATE, "late"),
     (kernels.FLAG_COLD_START, "cold_start"),
     (kernels.FLAG_HISTORY_CUT, "history_cut"),
+    (kernels.FLAG_CORRECTED, "corrected"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models in use and the engine they were trained on.
+    """One set of models and the engine they were trained on: a chunk is scored by exactly one set.
+
+    Attributes:
+        fraud: The champion.
+        churn: The champion.
+        challengers: By name.
+        shadows: By name; their scores are never seen outside `scores.shadow`.
+        identity: Names the set (`models.roles.identity`); empty for one that was put together by hand.
 
     Raises:
         ModelError: A model was trained on other declarations than the engine's.
@@ -43,15 +52,31 @@ class Models:
     engine: Engine
     fraud: TreeModel
     churn: TreeModel
+    challengers: Mapping[str, Challenger] = field(default_factory=dict)
+    shadows: Mapping[str, Sequence[TreeModel]] = field(default_factory=dict)
+    identity: str = ""
 
     def __post_init__(self) -> None:
-        for model in (self.fraud, self.churn):
+        for model in self.all():
             if model.card.features_hash != self.engine.hash:
                 raise ModelError(
                     f"model {model.card.name} {model.card.version} was trained on feature declarations "
                     f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
                     "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
                 )
+
+    def all(self) -> list[TreeModel]:
+        """Every model of the set, champions first."""
+        shadows = [model for models in self.shadows.values() for model in models]
+        return [self.fraud, self.churn, *(c.model for c in self.challengers.values()), *shadows]
+
+    def fraud_for(self, customer_id: str) -> TreeModel:
+        """The fraud model that scores a customer."""
+        return model_for(self.fraud, self.challengers.get("fraud"), customer_id)
+
+    def churn_for(self, customer_id: str) -> TreeModel:
+        """The churn model that scores a customer."""
+        return model_for(self.churn, self.challengers.get("churn"), customer_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +92,25 @@ class Events:
     records: Records
 
 
+class ShadowScore(NamedTuple):
+    """What a shadow says of a row or customer.
+
+    Attributes:
+        decision: Index into `DECISIONS`, or `BANDS` of churn.
+    """
+
+    model: TreeModel
+    proba: float
+    decision: int
+
+
 @dataclass(frozen=True, slots=True)
 class ChurnResult:
-    """A recomputed churn probability."""
+    """A recomputed churn probability.
+
+    Attributes:
+        shadows: One for each shadow.
+    """
 
     customer_id: str
     slot: int
@@ -79,6 +120,7 @@ class ChurnResult:
     band_before: int
     value_at_risk: float
     drivers: tuple[dict[str, Any], ...] = ()
+    shadows: tuple["ShadowScore", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,7 @@ class ScoredChunk:
         decisions: `(n,)` indices into `DECISIONS`.
         reasons: By row, for what is not allowed.
         churn: Customers whose churn probability was due.
+        shadows: By row that is no duplicate, one for each shadow; empty without shadows.
     """
 
     features: ChunkFeatures
@@ -100,6 +143,7 @@ class ScoredChunk:
     decisions: npt.NDArray[np.int8]
     reasons: dict[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
     churn: Sequence[ChurnResult] = ()
+    shadows: Mapping[int, Sequence[ShadowScore]] = field(default_factory=dict)
 
     @property
     def accepted(self) -> npt.NDArray[np.intp]:
@@ -155,8 +199,8 @@ def score_chunk(
     """
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
-    scored = _score(prepared, models)
-    update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    scored = _score(prepared, events, models)
+    update_totals(arena, events.records, scored.slots, prepared.features)
     return replace(scored, churn=_due_churn(arena, events, scored, models))
 
 
@@ -167,7 +211,7 @@ def score_fraud(
 
     Nothing is counted at entities; without them their features are unknown.
     """
-    return _score(_with_entities(arena, events, models, entities, count=False), models)
+    return _score(_with_entities(arena, events, models, entities, count=False), events, models)
 
 
 def _with_entities(
@@ -182,14 +226,33 @@ def _with_entities(
     return prepared
 
 
-def _score(prepared: Prepared, models: Models) -> ScoredChunk:
+def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
     features, slots, accepted = prepared.features, prepared.slots, prepared.accepted
-    fraud = np.full(len(slots), np.nan)
-    fraud[accepted] = models.fraud.predict_proba(features.X[accepted])
-    decisions = decide(models.fraud, fraud)
-    alerted = np.flatnonzero(decisions > 0)
-    reasons = explain(models.fraud, features.X[alerted], by_name(models.engine.features))
-    return ScoredChunk(features, slots, fraud, decisions, dict(zip(alerted.tolist(), reasons, strict=True)))
+    fraud, decisions = np.full(len(slots), np.nan), np.zeros(len(slots), dtype=np.int8)
+    reasons: dict[int, tuple[dict[str, Any], ...]] = {}
+    customer_ids = [t.customer_id for t in events.transactions] if models.challengers else ()
+    for model, rows in split(models.fraud, models.challengers.get("fraud"), customer_ids, accepted):
+        fraud[rows] = model.predict_proba(features.X[rows])
+        decisions[rows] = decide(model, fraud[rows])
+        alerted = rows[decisions[rows] > 0]
+        explained = explain(model, features.X[alerted], by_name(models.engine.features))
+        reasons.update(zip(alerted.tolist(), explained, strict=True))
+    shadows = _shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
+    return ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
+
+
+def _shadow_scores(
+    shadows: Sequence[TreeModel],
+    X: Matrix,
+    rows: npt.NDArray[np.intp],
+    decide: Callable[[TreeModel, npt.NDArray[np.float64]], npt.NDArray[np.int8]],
+) -> dict[int, list[ShadowScore]]:
+    found: dict[int, list[ShadowScore]] = {}
+    for model in shadows:
+        proba = model.predict_proba(X[rows])
+        for row, p, d in zip(rows.tolist(), proba.tolist(), decide(model, proba).tolist(), strict=True):
+            found.setdefault(row, []).append(ShadowScore(model, p, d))
+    return found
 
 
 def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
@@ -198,10 +261,23 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
 
 
-def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
-    """Add accepted transactions to their customers' lifetime totals."""
+def update_totals(
+    arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64], features: ChunkFeatures
+) -> None:
+    """Add a chunk's accepted transactions to their customers' lifetime totals.
+
+    Args:
+        arena: Histories, past the chunk; their totals are changed.
+        records: `(n,)` the chunk.
+        slots: `(n,)` the customers' slots.
+        features: What was computed of it.
+    """
+    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+    corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
+    slots, records = slots[accepted], records[accepted]
     added: dict[int, Totals] = {}
-    for slot, time_ms, minor, credit in zip(
+    for row, slot, time_ms, minor, credit in zip(
+        accepted.tolist(),
         slots.tolist(),
         records["time_ms"].tolist(),
         records["amount_minor"].tolist(),
@@ -209,9 +285,20 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
         strict=True,
     ):
         totals = added.get(slot) or arena.totals(slot)
+        if row in corrected:
+            totals = _without_replaced(totals, features.replaced[row : row + 1], arena.records(slot), time_ms)
         added[slot] = totals.plus_one(time_ms, minor, credit == 1)
     for slot, totals in added.items():
         arena.set_totals(slot, totals)
+
+
+def _without_replaced(totals: Totals, replaced: Records, history: Records, time_ms: int) -> Totals:
+    first_ms = totals.first_ms
+    if replaced["time_ms"][0] == first_ms:
+        # The earliest is in the history, so all others are.
+        times = history["time_ms"][history["kind"] == TRANSACTION_KIND]
+        first_ms = int(times.min(initial=time_ms))
+    return totals.corrected(replaced, first_ms)
 
 
 def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
@@ -235,21 +322,31 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
             scored_day[slot] = time_ms // DAY_MS
             # As of just after the event: it is the best sign that the customer is still there.
             wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
-            # Only what came later and is older can be in the windows of this moment.
-            late = [r for r in later[slot] if time_of[r] <= time_ms]
-            histories.append(_without(arena.records(slot), events.records[late]))
+            histories.append(
+                _before(arena.records(slot), later[slot], time_ms, events.records, scored.features)
+            )
     return _rescore(arena, wanted, histories, models)
 
 
-def _without(history: Records, later: Records) -> Records:
-    """A history before these arrived: a late one may be older than the moment that is asked about."""
-    if len(later) == 0:
-        return history
-    came = np.isin(history["transaction"], later["transaction"]) & np.isin(
-        history["time_ms"], later["time_ms"]
-    )
-    kept: Records = history[~came | (history["kind"] != TRANSACTION_KIND)]
-    return kept
+def _before(
+    history: Records, later: Sequence[int], time_ms: int, records: Records, features: ChunkFeatures
+) -> Records:
+    """A history as it was at a moment, before these rows of the chunk came.
+
+    A late one may be older than the moment, and what a correction replaced too.
+    """
+    for row in reversed(later):
+        corrects, event = features.flags[row] & kernels.FLAG_CORRECTED, records[row]
+        if not corrects and event["time_ms"] > time_ms:
+            continue
+        same = history["transaction"] == event["transaction"]
+        came = same & (history["kind"] == TRANSACTION_KIND) & (history["time_ms"] == event["time_ms"])
+        history = history[~came]
+        if corrects:
+            before = features.replaced[row]
+            notes = same[~came] & (history["kind"] == REPLACED_KIND)
+            history[np.flatnonzero(notes & (history["time_ms"] == before["time_ms"]))[-1:]] = before
+    return history
 
 
 def score_churn(
@@ -294,18 +391,18 @@ def churn_results(
     explained: bool = True,
 ) -> list[ChurnResult]:
     """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
-    proba = models.churn.predict_proba(X)
-    thresholds = models.churn.card.thresholds
-    bands = (proba >= thresholds["medium"]).astype(int) + (proba >= thresholds["high"]).astype(int)
+    proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
+    drivers: dict[int, tuple[dict[str, Any], ...]] = {}
+    customer_ids = [customer_id for customer_id, _, _ in wanted]
+    all_rows = np.arange(len(X))
+    for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
+        proba[rows] = model.predict_proba(X[rows])
+        bands[rows] = band(model, proba[rows])
+        shown = rows[bands[rows] > 0] if explained else rows[:0]
+        found = explain(model, X[shown], by_name(models.engine.features))
+        drivers.update(zip(shown.tolist(), found, strict=True))
     yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
-    rows = np.flatnonzero(bands > 0) if explained else np.empty(0, dtype=np.intp)
-    drivers = dict(
-        zip(
-            rows.tolist(),
-            explain(models.churn, X[rows], by_name(models.engine.features)),
-            strict=True,
-        )
-    )
+    shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     return [
         ChurnResult(
             customer_id,
@@ -316,9 +413,16 @@ def churn_results(
             before,
             float(proba[i] * yearly[i]),
             drivers.get(i, ()),
+            tuple(shadows.get(i, ())),
         )
         for i, ((customer_id, slot, as_of), before) in enumerate(zip(wanted, bands_before, strict=True))
     ]
+
+
+def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Index into `BANDS` for each probability."""
+    medium, high = model.card.thresholds["medium"], model.card.thresholds["high"]
+    return (proba >= medium).astype(np.int8) + (proba >= high).astype(np.int8)
 
 
 def flag_names(bits: int) -> list[str]:

@@ -32,6 +32,7 @@ class ModelCard:
         metrics: Measured on held-back data.
         horizon_days: Of a churn model.
         trees_sha256: Of the file with its trees; written when it is saved.
+        reference: How its columns and scores were distributed in training (`models.drift`); may be empty.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     horizon_days: int = 0
     trees_sha256: str = ""
+    reference: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TreeModel:
@@ -73,6 +75,7 @@ class TreeModel:
         self.card = card
         self.trees = trees
         self.columns = np.array([position[name] for name in card.feature_names])
+        self.role = role
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))

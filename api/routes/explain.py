@@ -91,7 +91,9 @@ async def explain(
     if model == "churn":
         moment = as_of or given.now()
         X = models.engine.compute(records, None, to_epoch_ms(moment))[np.newaxis]
-        return _explained(models, models.churn, X, most, customer_id=customer_id, as_of=moment)
+        return _explained(
+            models, models.churn_for(customer_id), X, most, customer_id=customer_id, as_of=moment
+        )
     is_it = (records["kind"] == TRANSACTION_KIND) & (
         records["transaction"] == (transaction_hash(transaction_id) if transaction_id else 0)
     )
@@ -100,12 +102,11 @@ async def explain(
     event = records[is_it][:1]
     time_ms = int(event["time_ms"][0])
     X = models.engine.compute(records[~is_it], event, time_ms)[np.newaxis]
-    published = next(
-        (s["score"] for s in map(orjson.loads, state.scores) if s["transaction_id"] == transaction_id), None
-    )
+    newest_first = map(orjson.loads, reversed(state.scores))
+    published = next((s["score"] for s in newest_first if s["transaction_id"] == transaction_id), None)
     return _explained(
         models,
-        models.fraud,
+        models.fraud_for(customer_id),
         X,
         most,
         customer_id=customer_id,

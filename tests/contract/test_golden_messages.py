@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
@@ -14,7 +15,7 @@ from schemas.export import json_schema
 from schemas.fields import Message
 from schemas.label import Label
 from schemas.parse import parse_message
-from schemas.score import Alert, ChurnScore, FraudScore
+from schemas.score import Alert, ChurnScore, FraudScore, ShadowScore
 from schemas.topics import TOPICS
 from schemas.transaction import Transaction
 
@@ -22,6 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 INBOUND: dict[str, type[Message]] = {
     "transaction": Transaction,
     "transaction_least": Transaction,
+    "transaction_correction": Transaction,
     "label": Label,
     "label_account_closed": Label,
     "customer": Customer,
@@ -31,7 +33,9 @@ OUTBOUND: dict[str, type[Message]] = {
     "fraud_score": FraudScore,
     "churn_score": ChurnScore,
     "alert": Alert,
+    "shadow_score": ShadowScore,
     "dead_letter": DeadLetter,
+    "audit_record": AuditRecord,
 }
 
 
@@ -77,9 +81,13 @@ def test_golden_message_meets_the_published_json_schema(name):
 def test_transaction_of_version_1_means_what_it_meant():
     full = parse_message(Transaction, raw("transaction"))
     least = parse_message(Transaction, raw("transaction_least"))
+    correction = parse_message(Transaction, raw("transaction_correction"))
 
     assert isinstance(full, Transaction)
     assert isinstance(least, Transaction)
+    assert isinstance(correction, Transaction)
+    assert (full.revision, least.revision, correction.revision) == (0, 0, 1)
+    assert correction.transaction_id == full.transaction_id
     assert (full.event_time_ms, full.amount_minor, full.is_credit) == (1_772_357_400_250, 124_990, False)
     assert (least.event_time_ms, least.amount_minor, least.is_credit) == (1_772_357_400_250, 1500, False)
 
