@@ -193,6 +193,7 @@ async def test_an_erased_customer_is_gone_and_stays_gone_when_all_is_built_anew(
             assert [answer.status_code for answer in asked] == [202, 202]
             assert asked[0].content == asked[1].content
             await eventually(lambda: not sink.running, 60, "the crash of the sink")
+            sink.stop()
             assert sunk(deployment, "sunk") == sunk_before
             sink = sink_of(deployment, "sunk", flush_s=0.2)
             sink.start(120)
