@@ -5,7 +5,7 @@ import os
 import platform
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,7 +100,7 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
             await asyncio.gather(reading, return_exceptions=True)
             for worker in workers:
                 worker.stop()
-        steps: Counter[str] = Counter()
+        steps: defaultdict[str, float] = defaultdict(float)
         chunks = 0.0
         for name, labels, value in (sample for worker in metrics for sample in worker):
             if name == "tidegate_step_seconds_sum":

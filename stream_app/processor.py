@@ -288,9 +288,9 @@ class TransactionProcessor:
             with_features=self._score_features,
         )
         trace, published_upto = self._delivery.trace, partition.published_upto.get(TRANSACTIONS.name, 0)
-        columns = (events.transactions, part.records, written)
-        columns += (scored.features.status.tolist(), scored.decisions.tolist())
-        for row, (transaction, record, score, status, decision) in enumerate(zip(*columns, strict=True)):
+        statuses, decisions = scored.features.status.tolist(), scored.decisions.tolist()
+        rows = zip(events.transactions, part.records, written, statuses, decisions, strict=True)
+        for row, (transaction, record, score, status, decision) in enumerate(rows):
             published = record.offset < published_upto
             if status == DUPLICATE:
                 letter = self._delivery.refuse(record, _duplicate())
