@@ -84,17 +84,17 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
 
         def processor_s() -> dict[str, float]:
             return {
-                "workers": sum(cpu_s(worker.pid) for worker in workers),
-                "broker": cpu_s(stack.broker.pid),
-                "valkey": cpu_s(stack.redis.pid),
-                "reader": cpu_s(os.getpid()),
+                "workers": sum(worker.cpu_s() for worker in workers),
+                "broker": stack.broker.cpu_s(),
+                "valkey": stack.redis.cpu_s(),
+                "reader": time.process_time(),
             }
 
         reading = asyncio.create_task(_read_scores(stack.bootstrap, sent, processor_s))
         try:
             await asyncio.gather(*(asyncio.to_thread(worker.start, 120.0) for worker in workers))
             drained = await reading
-            metrics = [await asyncio.to_thread(_scrape, f"{worker.url}/metrics") for worker in workers]
+            metrics = [await asyncio.to_thread(scrape, f"{worker.url}/metrics") for worker in workers]
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -168,13 +168,8 @@ async def _read_scores(
     }
 
 
-def cpu_s(pid: int | None) -> float:
-    """Processor time of a process so far: unlike the clock it hardly depends on what else runs."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _scrape(url: str) -> list[tuple[str, dict[str, str], float]]:
+def scrape(url: str) -> list[tuple[str, dict[str, str], float]]:
+    """Samples of a metrics page: name, labels, value."""
     with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own worker on loopback
         text = answer.read().decode()
     return [(s.name, s.labels, s.value) for f in text_string_to_metric_families(text) for s in f.samples]

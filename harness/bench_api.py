@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from generator.bank import Bank
 from generator.settings import BankSettings
-from harness.bench import cpu_s, environment
+from harness.bench import environment
 from harness.feed import Feed
 from harness.http_load import Answers, Ask, load
 from harness.processes import ApiProcess, SinkProcess, WorkerProcess
@@ -101,9 +101,9 @@ async def _run(plan: ApiPlan, say: Callable[[str], None]) -> dict[str, Any]:
             rate = min(plan.rate, case.most_rate)
             # Kernels, caches and connections as in a process that has run for a while.
             await load(api.address, case.make, rate=min(rate, 20), seconds=1)
-            before_s = cpu_s(api.pid)
+            before_s = api.cpu_s()
             answers = await load(api.address, case.make, rate=rate, seconds=plan.seconds)
-            cpu_ms = 1000 * (cpu_s(api.pid) - before_s) / len(answers.latency_ms)
+            cpu_ms = 1000 * (api.cpu_s() - before_s) / len(answers.latency_ms)
             results.append(_result(case, rate, answers) | {"cpu_ms": round(cpu_ms, 2)})
             say(f"{case.name}: p99 {results[-1]['p99_ms']} ms")
     return {

@@ -30,7 +30,8 @@ end
 
 -- keys: meta, index, then those of the operations in their order.
 -- args: epoch, owner, source, expected next ('' for none), next, watermark, swept day, most values of a list,
--- how many operations of each kind, and the operations, kind by kind:
+-- which set of models scores what is next ('' for as before), how many operations of each kind, and the
+-- operations, kind by kind:
 --   appended: length header body     1 key   append to a history of exactly this length, replacing its header
 --   replaced: length value packed    2 keys  replace a history of this length; of the value's own when tried
 --                                            again; and its packed block, '' for none
@@ -55,8 +56,8 @@ local function apply(keys, args)
   if stored_next == args[5] and stored_next ~= args[4] then return 'ALREADY_APPLIED' end
   if stored_next ~= args[4] then return 'ROLLED_BACK' end
   local most = tonumber(args[8])
-  local appended, replaced, indexed, lists, set, extended, deleted, erased = unpack(args, 9, 16)
-  local k, i = 3, 17
+  local appended, replaced, indexed, lists, set, extended, deleted, erased = unpack(args, 10, 17)
+  local k, i = 3, 18
   for _ = 1, appended do
     if redis.call('STRLEN', keys[k]) ~= tonumber(args[i]) then return redis.error_reply('HISTORY ' .. keys[k]) end
     k, i = k + 1, i + 3
@@ -69,7 +70,7 @@ local function apply(keys, args)
     end
     k, i = k + 2, i + 3
   end
-  k, i = 3, 17
+  k, i = 3, 18
   for _ = 1, appended do
     if args[i] == '0' then
       redis.call('SET', keys[k], args[i + 1] .. args[i + 2])
@@ -119,6 +120,7 @@ local function apply(keys, args)
     if tonumber(args[i + 2]) > tonumber(before or '-1') then redis.call('HSET', keys[k], args[i + 1], args[i + 2]) end
     k, i = k + 1, i + 3
   end
+  if args[9] ~= '' then redis.call('HSET', meta, 'models', args[9]) end
   redis.call('HSET', meta, 'next:' .. source, args[5])
   if tonumber(args[6]) > tonumber(held[3] or '0') then redis.call('HSET', meta, 'watermark', args[6]) end
   if tonumber(args[7]) > tonumber(held[4] or '-1') then redis.call('HSET', meta, 'swept', args[7]) end

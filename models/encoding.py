@@ -4,7 +4,7 @@ A message of one row becomes a template; only what differs from row to row is fi
 are written one by one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,10 @@ def fraud_scores(
         _numbers(chunk.fraud.tolist()),
         _numbers(list(offsets)),
     )
-    kinds = chunk.features.flags.tolist()
+    kinds: Sequence[Hashable] = chunk.features.flags.tolist()
+    if "fraud" in models.challengers:
+        versions = [models.fraud_for(t.customer_id).card.version for t in transactions]
+        kinds = list(zip(kinds, versions, strict=True))
     single = np.flatnonzero(chunk.decisions).tolist() if not with_features else range(len(transactions))
     return _fill(columns, kinds, template, single, message)
 
@@ -83,7 +86,10 @@ def churn_scores(
         _numbers([round(r.value_at_risk, 2) for r in results]),
     )
     single = [row for row, result in enumerate(results) if result.drivers]
-    return _fill(columns, [r.band for r in results], template, single, message)
+    kinds: Sequence[Hashable] = [r.band for r in results]
+    if "churn" in models.challengers:
+        kinds = [(r.band, models.churn_for(r.customer_id).card.version) for r in results]
+    return _fill(columns, kinds, template, single, message)
 
 
 _GAPS = tuple(f"<gap {number}>" for number in range(5))
@@ -99,7 +105,7 @@ def _template(message: dict[str, Any]) -> bytes:
 
 def _fill(
     columns: Sequence[list[bytes]],
-    kinds: Sequence[int],
+    kinds: Sequence[Hashable],
     template: Callable[[int], bytes],
     single: Sequence[int],
     message: Callable[[int], dict[str, Any]],

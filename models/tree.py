@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xgboost
 
 from features.engine import Matrix
+from models.boosters import xgboost
+from models.forest import Inputs, Margins, read_forest
 from schemas.errors import ModelError
 from schemas.score import Role
 
@@ -31,6 +32,7 @@ class ModelCard:
         metrics: Measured on held-back data.
         horizon_days: Of a churn model.
         trees_sha256: Of the file with its trees; written when it is saved.
+        reference: How its columns and scores were distributed in training (`models.drift`); may be empty.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     horizon_days: int = 0
     trees_sha256: str = ""
+    reference: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TreeModel:
@@ -72,6 +75,7 @@ class TreeModel:
         self.card = card
         self.trees = trees
         self.columns = np.array([position[name] for name in card.feature_names])
+        self.role = role
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))
@@ -83,12 +87,13 @@ class TreeModel:
             )
         # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
         self._booster.set_param({"nthread": 1})
+        self._forest = read_forest(bytes(self._booster.save_raw("json")), self._booster_margins)
 
     def log_odds(self, X: Matrix) -> Vector:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
         if not len(X):
             return np.empty(0)
-        margin = self._booster.inplace_predict(self._inputs(X), predict_type="margin")
+        margin = (self._forest.margins if self._forest else self._booster_margins)(self._inputs(X))
         return self.card.slope * np.asarray(margin, dtype=np.float64) + self.card.intercept
 
     def predict_proba(self, X: Matrix) -> Vector:
@@ -113,6 +118,9 @@ class TreeModel:
         shares = np.asarray(shares, dtype=np.float64) * self.card.slope
         shares[:, -1] += self.card.intercept
         return shares
+
+    def _booster_margins(self, inputs: Inputs) -> Margins:
+        return np.asarray(self._booster.inplace_predict(inputs, predict_type="margin"))
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(X[:, self.columns], dtype=np.float32)
