@@ -291,11 +291,11 @@ class TransactionProcessor:
             offsets=[record.offset for record in part.records],
             with_features=self._score_features,
         )
-        trace, published_upto = self._delivery.trace, partition.published_upto.get(TRANSACTIONS.name, 0)
+        trace = self._delivery.trace
         statuses, decisions = scored.features.status.tolist(), scored.decisions.tolist()
         rows = zip(events.transactions, part.records, written, statuses, decisions, strict=True)
         for row, (transaction, record, score, status, decision) in enumerate(rows):
-            published = record.offset < published_upto
+            published = partition.is_published(record.offset)
             if status == DUPLICATE:
                 letter = self._delivery.refuse(record, _duplicate())
                 if not published:
