@@ -14,10 +14,9 @@ from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from cli.generated import bank_settings, parsed
-from features.engine import Engine
-from features.entities import entity_features
 from generator.bank import Bank
 from generator.settings import BankSettings
+from infra.feature_file import load_engine
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
@@ -57,6 +56,10 @@ def train(
     horizon_days: Annotated[int, typer.Option(min=7, help="Silence that counts as churn.")] = 30,
     label_delay_days: Annotated[int, typer.Option(min=0, help="Newest days left out of fraud training.")] = 7,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker has."),
+    ] = None,
     entities: Annotated[
         str,
         typer.Option(
@@ -69,7 +72,7 @@ def train(
     """Train on history, generated or your own, replayed through the engine that serves."""
     if (data is None) != (mapping is None):
         raise ConfigError("--data and --mapping go together: the file, and what its columns mean")
-    plan = TrainingPlan(models, which, seed, horizon_days, label_delay_days, promote, entities)
+    plan = TrainingPlan(models, which, seed, horizon_days, label_delay_days, promote, entities, features)
     if data is not None and mapping is not None:
         cards = train_on_file(plan, data, Mapping.load(mapping))
     else:
@@ -126,6 +129,7 @@ class TrainingPlan:
     label_delay_days: int = 7
     promote: bool = True
     entities: str = ""
+    features: Path | None = None
 
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
@@ -170,7 +174,7 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
 def _train(
     plan: TrainingPlan, messages: Iterator[Transaction | Label], source: str, bar: Progress
 ) -> list[ModelCard]:
-    engine = Engine(entities=entity_features(plan.entities))
+    engine = load_engine(plan.features, plan.entities)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
     trained = []

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
+from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
-from features.record import TRANSACTION_KIND, Records
+from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
 from models.roles import Challenger, model_for, split
@@ -28,6 +29,7 @@ _FLAGS: Final = (
     (kernels.FLAG_LATE, "late"),
     (kernels.FLAG_COLD_START, "cold_start"),
     (kernels.FLAG_HISTORY_CUT, "history_cut"),
+    (kernels.FLAG_CORRECTED, "corrected"),
 )
 
 
@@ -196,7 +198,7 @@ def score_chunk(
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
     scored = _score(prepared, events, models)
-    update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    update_totals(arena, events.records, scored.slots, prepared.features)
     return replace(scored, churn=_due_churn(arena, events, scored, models))
 
 
@@ -257,9 +259,47 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
 
 
-def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
-    """Add accepted transactions to their customers' lifetime totals."""
-    kernels.add_totals(arena.headers, records, slots)
+def update_totals(
+    arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64], features: ChunkFeatures
+) -> None:
+    """Add a chunk's accepted transactions to their customers' lifetime totals.
+
+    Args:
+        arena: Histories, past the chunk; their totals are changed.
+        records: `(n,)` the chunk.
+        slots: `(n,)` the customers' slots.
+        features: What was computed of it.
+    """
+    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+    corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
+    slots, records = slots[accepted], records[accepted]
+    if not corrected:
+        kernels.add_totals(arena.headers, records, slots)
+        return
+    added: dict[int, Totals] = {}
+    for row, slot, time_ms, minor, credit in zip(
+        accepted.tolist(),
+        slots.tolist(),
+        records["time_ms"].tolist(),
+        records["amount_minor"].tolist(),
+        records["credit"].tolist(),
+        strict=True,
+    ):
+        totals = added.get(slot) or arena.totals(slot)
+        if row in corrected:
+            totals = _without_replaced(totals, features.replaced[row : row + 1], arena.records(slot), time_ms)
+        added[slot] = totals.plus_one(time_ms, minor, credit == 1)
+    for slot, totals in added.items():
+        arena.set_totals(slot, totals)
+
+
+def _without_replaced(totals: Totals, replaced: Records, history: Records, time_ms: int) -> Totals:
+    first_ms = totals.first_ms
+    if replaced["time_ms"][0] == first_ms:
+        # The earliest is in the history, so all others are.
+        times = history["time_ms"][history["kind"] == TRANSACTION_KIND]
+        first_ms = int(times.min(initial=time_ms))
+    return totals.corrected(replaced, first_ms)
 
 
 def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
@@ -273,26 +313,37 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
     # As of just after the event: it is the best sign that the customer is still there.
     as_of = times[due] + 1
     X = models.engine.compute_many(arena, slots[due], as_of)
-    for i in np.flatnonzero(mixed[due]).tolist():
-        # Only what came later and is older can be in the windows of this moment.
+    corrected = slots[(scored.features.flags[rows] & kernels.FLAG_CORRECTED) > 0]
+    for i in np.flatnonzero((mixed | np.isin(slots, corrected))[due]).tolist():
+        # Only what came later and is older, or corrects, can be in the windows of this moment.
         n, slot = due[i], slots[due[i]]
-        late = rows[n + 1 :][(slots[n + 1 :] == slot) & (times[n + 1 :] <= times[n])]
-        history = _without(arena.records(slot), events.records[late])
+        later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
+        history = _before(arena.records(slot), later, int(times[n]), events.records, scored.features)
         X[i] = models.engine.compute(history, None, int(as_of[i]))
     customers = [events.transactions[row].customer_id for row in rows[due].tolist()]
     wanted = list(zip(customers, slots[due].tolist(), as_of.tolist(), strict=True))
     return _rescore(arena, wanted, X, models)
 
 
-def _without(history: Records, later: Records) -> Records:
-    """A history before these arrived: a late one may be older than the moment that is asked about."""
-    if len(later) == 0:
-        return history
-    came = np.isin(history["transaction"], later["transaction"]) & np.isin(
-        history["time_ms"], later["time_ms"]
-    )
-    kept: Records = history[~came | (history["kind"] != TRANSACTION_KIND)]
-    return kept
+def _before(
+    history: Records, later: Sequence[int], time_ms: int, records: Records, features: ChunkFeatures
+) -> Records:
+    """A history as it was at a moment, before these rows of the chunk came.
+
+    A late one may be older than the moment, and what a correction replaced too.
+    """
+    for row in reversed(later):
+        corrects, event = features.flags[row] & kernels.FLAG_CORRECTED, records[row]
+        if not corrects and event["time_ms"] > time_ms:
+            continue
+        same = history["transaction"] == event["transaction"]
+        came = same & (history["kind"] == TRANSACTION_KIND) & (history["time_ms"] == event["time_ms"])
+        history = history[~came]
+        if corrects:
+            before = features.replaced[row]
+            notes = same[~came] & (history["kind"] == REPLACED_KIND)
+            history[np.flatnonzero(notes & (history["time_ms"] == before["time_ms"]))[-1:]] = before
+    return history
 
 
 def score_churn(

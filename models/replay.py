@@ -15,7 +15,7 @@ from features.codec import History
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
 from features.record import label_record, to_records
-from features.tiles import Entities, customer_hashes, find_fraud
+from features.tiles import Entities, find_fraud
 from schemas.label import Label
 from schemas.transaction import Transaction
 
@@ -125,11 +125,8 @@ def _vectors(
     records = to_records(chunk, [t.amount_minor for t in chunk])
     features = engine.compute_chunk(arena, records, slots)
     if entities is not None and engine.entities:
-        for key in entities.missing(entities.keys(records)):
-            entities.put(key)
         accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
-        customers = customer_hashes(t.customer_id for t in chunk)
-        vectors = entities.compute(records, customers, accepted, count=True)
+        vectors = entities.replay(records, [t.customer_id for t in chunk], accepted)
         features.X[:, -vectors.shape[1] :] = vectors
     return features
 

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from features.arena import HistoryArena
 from features.codec import History
 from features.engine import ChunkFeatures, Engine
-from features.labels import UNKNOWN_TRANSACTION, put_labels
+from features.kernels import ACCEPTED
+from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.record import LABEL_CODES, Records, label_record
+from features.tiles import Entities, find_fraud
 from schemas.label import Label
 
 _TEMPLATE = label_record(
@@ -63,6 +65,7 @@ class VectorReplay:
         self.engine = engine
         # Nobody is let go: there is no store behind it to load them from again.
         self.arena = HistoryArena(max_records=1 << 62)
+        self._entities = Entities(engine.entities)
         self.labels_put = 0
         self.labels_unknown = 0
         # (time, number of the row, customer, transaction, code)
@@ -105,6 +108,10 @@ class VectorReplay:
         slots = np.array([self.arena.slot(customer_id) for customer_id in customers], dtype=np.int64)
         records = rows.records[begin:end]
         features = self.engine.compute_chunk(self.arena, records, slots)
+        if self.engine.entities:
+            accepted = np.flatnonzero(features.status == ACCEPTED)
+            vectors = self._entities.replay(records, customers, accepted)
+            features.X[:, -vectors.shape[1] :] = vectors
         return Vectors(rows.transaction_ids[begin:end], customers, records["time_ms"], features)
 
     def _put_due(self) -> None:
@@ -116,6 +123,11 @@ class VectorReplay:
         records["label"] = [label[4] for label in self._due]
         slots = np.array([self.arena.slot(label[2]) for label in self._due], dtype=np.int64)
         outcome = put_labels(self.arena, slots, records)
+        # A fraud counts for events of later hours than that of its label: being early is harmless.
+        for i in np.flatnonzero(outcome == PUT).tolist() if self.engine.entities else ():
+            fraud = find_fraud(self.arena.records(int(slots[i])), records[i : i + 1])
+            if fraud is not None:
+                self._entities.add(self._entities.frauds([fraud]))
         unknown = int((outcome == UNKNOWN_TRANSACTION).sum())
         self.labels_unknown += unknown
         self.labels_put += len(self._due) - unknown
