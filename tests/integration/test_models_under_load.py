@@ -20,7 +20,7 @@ from models.registry import ModelRegistry
 from models.roles import in_share
 from tests.deployment import Deployment, Outputs, eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 BANK = BankSettings(customers=90, days=26, seed=31, start=datetime(2026, 1, 1, tzinfo=UTC))
 SHARE = 0.3
 
