@@ -1,13 +1,13 @@
 """Decoded histories in one block of memory: where the engine reads and the worker caches."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from features import kernels
-from features.codec import History, Totals
+from features.codec import History, Totals, empty_headers, totals_of
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.record import RECORD, Records
 
@@ -24,6 +24,9 @@ class HistoryArena:
     Attributes:
         pool: All records.
         start, length: `(n_slots,)` where a slot's records are.
+        headers: `(n_slots,)` of `codec.HEADER`: lifetime totals as they are stored.
+        stored_bytes: `(n_slots,)` for whoever keeps histories in a store: what it holds of a slot, the
+            packed block not counted.
     """
 
     def __init__(self, max_records: int = 4_000_000) -> None:
@@ -31,7 +34,8 @@ class HistoryArena:
         self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self._capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
-        self._totals: list[Totals | None] = [None] * 64
+        self.headers: npt.NDArray[np.void] = empty_headers(64)
+        self.stored_bytes: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._free_slots: list[int] = list(range(63, -1, -1))
         self._free_blocks: dict[int, list[int]] = defaultdict(list)
@@ -54,6 +58,18 @@ class HistoryArena:
         self._slots.move_to_end(customer_id)
         return self._slots[customer_id]
 
+    def slots(self, customer_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Slots of customers that are here, `(n,)`; counts as a use of each.
+
+        Raises:
+            KeyError: One is not here.
+        """
+        slots = self._slots
+        found = np.array([slots[customer_id] for customer_id in customer_ids], dtype=np.int64)
+        for customer_id in dict.fromkeys(customer_ids):
+            slots.move_to_end(customer_id)
+        return found
+
     def missing(self, customer_ids: Iterable[str]) -> list[str]:
         """Customers that are not here, each once, in their order."""
         return [c for c in dict.fromkeys(customer_ids) if c not in self._slots]
@@ -70,7 +86,9 @@ class HistoryArena:
         self.start[slot] = self._allocate(capacity)
         self._capacity[slot], self.length[slot] = capacity, n
         self.pool[self.start[slot] : self.start[slot] + n] = history.records
-        self._totals[slot] = history.totals
+        self.headers[slot] = empty_headers(1)[0]
+        self.set_totals(slot, history.totals)
+        self.stored_bytes[slot] = 0
         self._slots[customer_id] = slot
         return slot
 
@@ -78,7 +96,6 @@ class HistoryArena:
         """Forget a customer."""
         slot = self._slots.pop(customer_id)
         self._release(slot)
-        self._totals[slot] = None
         self._free_slots.append(slot)
 
     def evict(self, keep: int = 0) -> None:
@@ -93,14 +110,15 @@ class HistoryArena:
 
     def totals(self, slot: int) -> Totals:
         """Lifetime totals of a slot's customer."""
-        totals = self._totals[slot]
-        if totals is None:
+        if not self._capacity[slot]:
             raise KeyError(slot)
-        return totals
+        return totals_of(self.headers[slot])
 
     def set_totals(self, slot: int, totals: Totals) -> None:
         """Replace a slot's totals."""
-        self._totals[slot] = totals
+        header = self.headers[slot]
+        for name in Totals.__slots__:
+            header[name] = getattr(totals, name)
 
     def insert(self, slot: int, record: Records) -> None:
         """Put one record (shape `(1,)`) where its time belongs."""
@@ -176,9 +194,9 @@ class HistoryArena:
 
     def _grow_slots(self) -> None:
         n = len(self.start)
-        for name in ("start", "length", "_capacity"):
+        for name in ("start", "length", "stored_bytes", "_capacity"):
             setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, dtype=np.int64)]))
-        self._totals += [None] * n
+        self.headers = np.concatenate([self.headers, empty_headers(n)])
         self._free_slots = list(range(2 * n - 1, n - 1, -1))
 
 

@@ -148,6 +148,16 @@ def encode_header(totals: Totals, packed_bytes: int = 0) -> bytes:
     )
 
 
+def empty_headers(n: int) -> npt.NDArray[np.void]:
+    """Headers of customers never seen, `(n,)`: their bytes are those of `encode_header(Totals())`."""
+    return np.frombuffer(bytearray(encode_header(Totals()) * n), dtype=HEADER)
+
+
+def totals_of(header: np.void) -> Totals:
+    """What a header says."""
+    return Totals(*header.item()[4:])
+
+
 def encode(history: History) -> bytes:
     """A whole stored history, nothing of it packed."""
     return encode_header(history.totals) + history.records.tobytes()

@@ -82,6 +82,16 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
     compute_row(pool, kept, before, t, event, has_event, out, values, stamp, vectors)
+
+@numba.njit(cache=True)
+def compute_many(pool, start, length, slots, times, event, retention, max_events, X,
+                 values, stamp, vectors):
+    """Vectors of customers, each as of its moment, without an event to compare with."""
+    for i in range(slots.shape[0]):
+        stamp += np.uint64(1 << 32)
+        first = start[slots[i]]
+        compute_as_of(pool, first, first + length[slots[i]], times[i], event, False, retention,
+                      max_events, X[i], values, stamp, vectors)
 '''
 
 
@@ -242,9 +252,45 @@ class Engine:
         )
         return out
 
+    def compute_many(
+        self, arena: HistoryArena, slots: npt.NDArray[np.int64], as_of_ms: npt.NDArray[np.int64]
+    ) -> Matrix:
+        """`compute` of customers in the arena, each as of its own moment and without an event.
+
+        Args:
+            arena: Histories; not changed.
+            slots: `(n,)` the customers' slots.
+            as_of_ms: `(n,)` the moments.
+
+        Returns:
+            `(n, n_features)` in declaration order; NaN is unknown.
+        """
+        stamp = self._stamp(int(arena.length[slots].max(initial=0)), len(slots))
+        X = np.full((len(slots), len(self.names)), np.nan)
+        self._kernel.compute_many(
+            arena.pool,
+            arena.start,
+            arena.length,
+            slots,
+            as_of_ms,
+            np.zeros(1, dtype=RECORD)[0],
+            RETENTION_MS,
+            MAX_EVENTS,
+            X,
+            self._values,
+            stamp,
+            self._vectors,
+        )
+        return X
+
     def warm_up(self) -> None:
         """Compile everything now: the first event should not wait for it."""
         arena = HistoryArena()
         slot = arena.put("", History.empty())
         self.compute_chunk(arena, np.zeros(1, dtype=RECORD), np.array([slot]))
         self.compute(arena.records(slot), None, 0)
+        slots = np.array([slot])
+        self.compute_many(arena, slots, np.array([0]))
+        kernels.first_of_day(np.array([0]), slots, arena.headers["churn_day"], 1)
+        kernels.add_totals(arena.headers, np.zeros(1, dtype=RECORD), slots)
+        kernels.newest_times(arena.pool, arena.start, arena.length, slots)

@@ -133,6 +133,18 @@ def newest_arrival(pool: Any, start: int, end: int) -> int:
 
 
 @numba.njit(cache=True)
+def newest_times(pool: Any, start: Any, length: Any, slots: Any) -> Any:
+    """Time of each slot's newest transaction, corrected or not; 0 for none: a label is no sign of life."""
+    times = np.zeros(slots.shape[0], dtype=np.int64)
+    for i in range(slots.shape[0]):
+        first = start[slots[i]]
+        newest = newest_arrival(pool, first, first + length[slots[i]])
+        if newest >= first:
+            times[i] = pool[newest].time_ms
+    return times
+
+
+@numba.njit(cache=True)
 def newest_from(pool: Any, start: int, end: int, count: int) -> int:
     """First index of the newest `count` transactions in `[start, end)`; labels do not count."""
     if end - start <= count:
@@ -168,6 +180,52 @@ def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms:
     if first < end and pool[first].time_ms < newest_ms - retention_ms:
         first = int(position_before(pool, first, end, newest_ms - retention_ms))
     return first
+
+
+@numba.njit(cache=True)
+def add_totals(headers: Any, records: Any, slots: Any) -> None:
+    """Add accepted transactions to the lifetime totals in their customers' headers.
+
+    Sums stop at the largest stored number: absurd ones must not stop the stream.
+    """
+    largest = np.int64(0x7FFFFFFFFFFFFFFF)
+    for i in range(records.shape[0]):
+        header, record = headers[slots[i]], records[i]
+        if header.count == 0 or record.time_ms < header.first_ms:
+            header.first_ms = record.time_ms
+        header.count += 1
+        if record.credit == 1:
+            header.credit_minor = (
+                min(header.credit_minor, largest - record.amount_minor) + record.amount_minor
+            )
+        else:
+            header.debit_minor = min(header.debit_minor, largest - record.amount_minor) + record.amount_minor
+
+
+@numba.njit(cache=True)
+def first_of_day(times: Any, slots: Any, last_day: Any, day_ms: int) -> tuple[Any, Any]:
+    """Which events are their customer's first of a day later than all before.
+
+    Args:
+        times: `(n,)` in ms, in the order of the log.
+        slots: `(n,)` the customers.
+        last_day: `(n_slots,)` latest day before.
+        day_ms: Length of a day.
+
+    Returns:
+        `first: (n,)` and `mixed: (n,)`: whether an event of the same customer that is not newer comes later.
+    """
+    n = times.shape[0]
+    first, mixed = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    latest, oldest = last_day.copy(), np.full(last_day.shape[0], np.int64(0x7FFFFFFFFFFFFFFF))
+    for i in range(n):
+        day = times[i] // day_ms
+        if day > latest[slots[i]]:
+            first[i], latest[slots[i]] = True, day
+    for i in range(n - 1, -1, -1):
+        mixed[i] = oldest[slots[i]] <= times[i]
+        oldest[slots[i]] = min(oldest[slots[i]], times[i])
+    return first, mixed
 
 
 @numba.njit(cache=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.erasure import erased_name
 
@@ -76,8 +76,7 @@ class Lease:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryChange:
+class HistoryChange(NamedTuple):
     """One customer's stored history, changed.
 
     Attributes:

@@ -1,6 +1,5 @@
 """One chunk from events to scores: what the worker, the API, training and the backtest all run."""
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
@@ -104,8 +103,7 @@ class ShadowScore(NamedTuple):
     decision: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChurnResult:
+class ChurnResult(NamedTuple):
     """A recomputed churn probability.
 
     Attributes:
@@ -275,6 +273,9 @@ def update_totals(
     accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
     corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
     slots, records = slots[accepted], records[accepted]
+    if not corrected:
+        kernels.add_totals(arena.headers, records, slots)
+        return
     added: dict[int, Totals] = {}
     for row, slot, time_ms, minor, credit in zip(
         accepted.tolist(),
@@ -303,29 +304,25 @@ def _without_replaced(totals: Totals, replaced: Records, history: Records, time_
 
 def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
-    accepted = scored.accepted
-    rows = accepted.tolist()
-    slots = scored.slots[accepted].tolist()
-    time_of = events.records["time_ms"].tolist()
-    later: defaultdict[int, deque[int]] = defaultdict(deque)
-    for row, slot in zip(rows, slots, strict=True):
-        later[slot].append(row)
-    scored_day: dict[int, int] = {}
-    wanted: list[tuple[str, int, int]] = []
-    histories: list[Records] = []
-    for row, slot in zip(rows, slots, strict=True):
-        later[slot].popleft()
-        time_ms = time_of[row]
-        if slot not in scored_day:
-            scored_day[slot] = arena.totals(slot).churn_day
-        if time_ms // DAY_MS > scored_day[slot]:
-            scored_day[slot] = time_ms // DAY_MS
-            # As of just after the event: it is the best sign that the customer is still there.
-            wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
-            histories.append(
-                _before(arena.records(slot), later[slot], time_ms, events.records, scored.features)
-            )
-    return _rescore(arena, wanted, histories, models)
+    rows = scored.accepted
+    slots, times = scored.slots[rows], events.records["time_ms"][rows]
+    first, mixed = kernels.first_of_day(times, slots, arena.headers["churn_day"], DAY_MS)
+    due = np.flatnonzero(first)
+    if not len(due):
+        return []
+    # As of just after the event: it is the best sign that the customer is still there.
+    as_of = times[due] + 1
+    X = models.engine.compute_many(arena, slots[due], as_of)
+    corrected = slots[(scored.features.flags[rows] & kernels.FLAG_CORRECTED) > 0]
+    for i in np.flatnonzero((mixed | np.isin(slots, corrected))[due]).tolist():
+        # Only what came later and is older, or corrects, can be in the windows of this moment.
+        n, slot = due[i], slots[due[i]]
+        later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
+        history = _before(arena.records(slot), later, int(times[n]), events.records, scored.features)
+        X[i] = models.engine.compute(history, None, int(as_of[i]))
+    customers = [events.transactions[row].customer_id for row in rows[due].tolist()]
+    wanted = list(zip(customers, slots[due].tolist(), as_of.tolist(), strict=True))
+    return _rescore(arena, wanted, X, models)
 
 
 def _before(
@@ -353,32 +350,28 @@ def score_churn(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
 ) -> list[ChurnResult]:
     """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
-    return _rescore(arena, wanted, [arena.records(slot) for _, slot, _ in wanted], models)
+    if not wanted:
+        return []
+    # Each in a row of its own: numba compiles once more for memory that is read in steps.
+    slots, as_of = np.ascontiguousarray(np.array([who[1:] for who in wanted], dtype=np.int64).T)
+    return _rescore(arena, wanted, models.engine.compute_many(arena, slots, as_of), models)
 
 
 def _rescore(
-    arena: HistoryArena,
-    wanted: Sequence[tuple[str, int, int]],
-    histories: Sequence[Records],
-    models: Models,
+    arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], X: Matrix, models: Models
 ) -> list[ChurnResult]:
-    if not wanted:
-        return []
-    X = np.stack(
-        [
-            models.engine.compute(history, None, as_of)
-            for history, (_, _, as_of) in zip(histories, wanted, strict=True)
-        ]
-    )
-    before = [arena.totals(slot).churn_band for _, slot, _ in wanted]
-    results = []
-    for result in churn_results(X, wanted, before, models):
-        totals = arena.totals(result.slot)
+    slots, as_of = np.array([who[1:] for who in wanted], dtype=np.int64).T
+    days, bands = arena.headers["churn_day"], arena.headers["churn_band"]
+    results = churn_results(X, wanted, bands[slots].tolist(), models)
+    if len(set(slots.tolist())) < len(results):
         # A chunk may span days: the band before is then that of the result before.
-        if result.band_before != totals.churn_band:
-            result = replace(result, band_before=totals.churn_band)
-        results.append(result)
-        arena.set_totals(result.slot, totals.rescored(result.as_of_ms // DAY_MS, result.band))
+        band_of: dict[int, int] = {}
+        for number, result in enumerate(results):
+            before = band_of.get(result.slot, result.band_before)
+            results[number] = result._replace(band_before=before)
+            band_of[result.slot] = result.band
+    # Of a slot that is named twice the last is kept.
+    days[slots], bands[slots] = as_of // DAY_MS, [result.band for result in results]
     return results
 
 
@@ -402,20 +395,12 @@ def churn_results(
         found = explain(model, X[shown], by_name(models.engine.features))
         drivers.update(zip(shown.tolist(), found, strict=True))
     yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
+    at_risk = proba * yearly
     shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
+    columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
     return [
-        ChurnResult(
-            customer_id,
-            slot,
-            as_of,
-            float(proba[i]),
-            int(bands[i]),
-            before,
-            float(proba[i] * yearly[i]),
-            drivers.get(i, ()),
-            tuple(shadows.get(i, ())),
-        )
-        for i, ((customer_id, slot, as_of), before) in enumerate(zip(wanted, bands_before, strict=True))
+        ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
+        for i, (who, score, band_now, before, value) in enumerate(zip(wanted, *columns, strict=True))
     ]
 
 

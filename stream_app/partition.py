@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from features import kernels
 from features.arena import HistoryArena
-from features.codec import HEADER, decode, encode_header, pack, packed_length
-from features.kernels import newest_arrival
+from features.codec import HEADER, decode, pack, packed_length
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
 from schemas.topics import TRANSACTIONS
@@ -48,7 +48,6 @@ class Partition:
         self.models_until = 0
         self._store = store
         self._cached_records = cached_records
-        self._stored_bytes: dict[str, tuple[int, int]] = {}
         self._moved = asyncio.Event()
         self.interrupted = asyncio.Event()
 
@@ -81,7 +80,6 @@ class Partition:
     def forget_histories(self) -> None:
         """Drop the cache only."""
         self.arena = HistoryArena(self._cached_records)
-        self._stored_bytes = {}
 
     def require_lease(self) -> Lease:
         """The lease.
@@ -116,9 +114,10 @@ class Partition:
         if missing:
             histories = await self._store.load(self.number, missing, lease)
             for customer_id, stored in zip(missing, histories, strict=True):
-                self.arena.put(customer_id, decode(stored))
+                slot = self.arena.put(customer_id, decode(stored))
                 packed_bytes = packed_length(stored)
-                self._stored_bytes[customer_id] = len(stored or b"") - packed_bytes, packed_bytes
+                self.arena.headers["packed_bytes"][slot] = packed_bytes
+                self.arena.stored_bytes[slot] = len(stored or b"") - packed_bytes
         return len(missing)
 
     def is_published(self, offset: int) -> bool:
@@ -134,36 +133,49 @@ class Partition:
         """Whether the customer was already seen in this partition."""
         return customer_id in self.arena
 
-    def change(self, customer_id: str, appended: Records) -> HistoryChange:
-        """The stored form of what was done to a customer's history in the arena.
+    def changes(
+        self, customer_ids: Sequence[str], appended: Records, counts: Sequence[int]
+    ) -> list[HistoryChange]:
+        """The stored form of what was done to customers' histories in the arena.
 
         Args:
-            customer_id: Is in the arena, with the new records already in its history.
-            appended: The new records in order of arrival.
+            customer_ids: Each once; all in the arena, with the new records already in their histories.
+            appended: The new records, customer after customer, each in order of arrival.
+            counts: How many of them are whose.
         """
-        slot = self.arena.slot(customer_id)
-        live = self.arena.records(slot)
-        before, packed_bytes = self._stored_bytes[customer_id]
-        unpacked = max(0, before - HEADER.itemsize) // RECORD.itemsize + len(appended)
-        newest = newest_event_ms(live)
-        totals = self.arena.totals(slot)
-        if unpacked > _UNPACKED + len(live) // _UNPACKED_SHARE:
-            self.arena.prune(slot)
-            packed = pack(self.arena.records(slot))
-            header = encode_header(totals, len(packed))
-            return HistoryChange(customer_id, before, header, b"", newest, replaced=True, packed=packed)
-        header = encode_header(totals, packed_bytes)
-        return HistoryChange(customer_id, before, header, appended.tobytes(), newest)
+        arena, size = self.arena, HEADER.itemsize
+        slots = arena.slots(customer_ids)
+        before = arena.stored_bytes[slots]
+        unpacked = np.maximum(0, before - size) // RECORD.itemsize + counts
+        packed: dict[int, bytes] = {}
+        for number in np.flatnonzero(unpacked > _UNPACKED + arena.length[slots] // _UNPACKED_SHARE).tolist():
+            slot = int(slots[number])
+            arena.prune(slot)
+            packed[number] = pack(arena.records(slot))
+            arena.headers["packed_bytes"][slot] = len(packed[number])
+        newest = kernels.newest_times(arena.pool, arena.start, arena.length, slots).tolist()
+        headers, bodies, end = arena.headers[slots].tobytes(), appended.tobytes(), 0
+        changes = []
+        for number, (customer_id, stored, count, last_ms) in enumerate(
+            zip(customer_ids, before.tolist(), counts, newest, strict=True)
+        ):
+            header = headers[number * size : (number + 1) * size]
+            start, end = end, end + count * RECORD.itemsize
+            if number in packed:
+                change = HistoryChange(customer_id, stored, header, b"", last_ms, True, packed[number])
+            else:
+                change = HistoryChange(customer_id, stored, header, bodies[start:end], last_ms)
+            changes.append(change)
+        return changes
 
     def committed(self, changes: Sequence[HistoryChange]) -> None:
         """Remember what the store now holds."""
-        for change in changes:
-            before = 0 if change.replaced else change.expected_bytes
-            length = max(HEADER.itemsize, before) + len(change.appended)
-            self._stored_bytes[change.customer_id] = length, packed_length(change.header)
+        stored = [
+            max(HEADER.itemsize, 0 if change.replaced else change.expected_bytes) + len(change.appended)
+            for change in changes
+        ]
+        self.arena.stored_bytes[self.arena.slots([change.customer_id for change in changes])] = stored
         self.arena.evict()
-        if len(self._stored_bytes) > 2 * len(self.arena) + 1000:
-            self._stored_bytes = {c: n for c, n in self._stored_bytes.items() if c in self.arena}
 
     def advance(self, topic: str, next_offset: int, watermark_ms: int = 0) -> None:
         """Note how far the store is."""
@@ -186,15 +198,9 @@ class Partition:
         self._moved = asyncio.Event()
 
 
-def newest_event_ms(history: Records) -> int:
-    """Time of the newest transaction, corrected or not; 0 where there is none: a label is no sign of life."""
-    newest = int(newest_arrival(history, 0, len(history)))
-    return int(history["time_ms"][newest]) if newest >= 0 else 0
-
-
-def group_rows(customer_ids: Sequence[str], rows: Sequence[int]) -> dict[str, np.ndarray]:
+def group_rows(customer_ids: Sequence[str], rows: Sequence[int]) -> dict[str, list[int]]:
     """Rows by customer, each in order."""
     grouped: dict[str, list[int]] = {}
     for row in rows:
         grouped.setdefault(customer_ids[row], []).append(row)
-    return {customer_id: np.array(mine) for customer_id, mine in grouped.items()}
+    return grouped

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
 from features.ports import (
@@ -23,7 +21,7 @@ from features.ports import (
 )
 from features.record import Records, to_records
 from features.tiles import customer_hashes
-from models import messages
+from models import encoding, messages
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
@@ -283,41 +281,45 @@ class TransactionProcessor:
         number, scored_at = partition.number, self._delivery.clock()
         outgoing: list[Outgoing] = []
         scores: dict[str, list[bytes]] = {}
-        status, decisions = scored.features.status.tolist(), scored.decisions.tolist()
-        for row, record in enumerate(part.records):
-            transaction = events.transactions[row]
-            key = transaction.customer_id.encode()
-            if status[row] == DUPLICATE:
-                refused = EventError(
-                    "duplicate_transaction",
-                    "transaction_id: already accepted for this customer; nothing was counted twice",
-                )
-                letter = self._delivery.refuse(record, refused)
-                if not partition.is_published(record.offset):
+        written = encoding.fraud_scores(
+            events,
+            scored,
+            models,
+            scored_at=scored_at,
+            topic=TRANSACTIONS.name,
+            partition=number,
+            offsets=[record.offset for record in part.records],
+            with_features=self._score_features,
+        )
+        trace = self._delivery.trace
+        statuses, decisions = scored.features.status.tolist(), scored.decisions.tolist()
+        rows = zip(events.transactions, part.records, written, statuses, decisions, strict=True)
+        for row, (transaction, record, score, status, decision) in enumerate(rows):
+            published = partition.is_published(record.offset)
+            if status == DUPLICATE:
+                letter = self._delivery.refuse(record, _duplicate())
+                if not published:
                     outgoing.append(letter)
                 continue
-            headers = self._delivery.trace(trace_context(record.headers))
-            source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            score = dump(
-                messages.fraud_score(
-                    events,
-                    scored,
-                    row,
-                    models,
-                    scored_at=scored_at,
-                    source=source,
-                    with_features=self._score_features,
-                )
-            )
-            scores.setdefault(transaction.customer_id, []).append(score)
-            if partition.is_published(record.offset):
+            customer_id = transaction.customer_id
+            if customer_id in scores:
+                scores[customer_id].append(score)
+            else:
+                scores[customer_id] = [score]
+            if published:
                 continue
-            outgoing += [
-                Outgoing(SHADOW_SCORES.name, number, key, dump(shadow))
-                for shadow in messages.fraud_shadows(events, scored, row, scored_at=scored_at, source=source)
-            ]
+            key = customer_id.encode()
+            headers = trace(trace_context(record.headers)) if record.headers else ()
+            if scored.shadows:
+                source = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+                outgoing += [
+                    Outgoing(SHADOW_SCORES.name, number, key, dump(shadow))
+                    for shadow in messages.fraud_shadows(
+                        events, scored, row, scored_at=scored_at, source=source
+                    )
+                ]
             outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
-            if decisions[row]:
+            if decision:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
@@ -326,18 +328,24 @@ class TransactionProcessor:
         return outgoing, scores, churn
 
 
+def _duplicate() -> EventError:
+    return EventError(
+        "duplicate_transaction",
+        "transaction_id: already accepted for this customer; nothing was counted twice",
+    )
+
+
 def churn_outgoing(
     partition: int, results: Sequence[ChurnResult], models: Models, scored_at: str, trigger: str
 ) -> tuple[dict[str, bytes], list[Outgoing]]:
     """Churn scores by customer, and the messages for them and their alerts."""
     churn: dict[str, bytes] = {}
     outgoing: list[Outgoing] = []
-    for result in results:
+    written = encoding.churn_scores(results, models, scored_at=scored_at, trigger=trigger)
+    for result, score in zip(results, written, strict=True):
         key = result.customer_id.encode()
-        churn[result.customer_id] = dump(
-            messages.churn_score(result, models, scored_at=scored_at, trigger=trigger)
-        )
-        outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, churn[result.customer_id]))
+        churn[result.customer_id] = score
+        outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, score))
         outgoing += [
             Outgoing(SHADOW_SCORES.name, partition, key, dump(shadow))
             for shadow in messages.churn_shadows(result, scored_at=scored_at)
@@ -356,7 +364,7 @@ def _changes(
     churn: Sequence[ChurnResult],
 ) -> list[HistoryChange]:
     changed = group_rows(customer_ids, accepted)
-    nothing = np.empty(0, dtype=np.int64)
     for result in churn:
-        changed.setdefault(result.customer_id, nothing)
-    return [partition.change(customer_id, records[rows]) for customer_id, rows in changed.items()]
+        changed.setdefault(result.customer_id, [])
+    rows = [row for mine in changed.values() for row in mine]
+    return partition.changes(list(changed), records[rows], list(map(len, changed.values())))

@@ -9,7 +9,7 @@ import numpy as np
 from features.definitions import RETENTION_MS
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
-from features.record import TRANSACTION_KIND, Records, label_record
+from features.record import RECORD, TRANSACTION_KIND, Records, label_record
 from features.tiles import find_fraud
 from models.pipeline import DECISIONS, Models, decide
 from models.roles import split
@@ -134,10 +134,10 @@ class LabelProcessor:
             found = [find_fraud(histories[c], r) for c, records in appended.items() for r in records]
             counted = await self._entities.confirm(partition, [fraud for fraud in found if fraud is not None])
         await delivery.publish(partition, outgoing)
-        changes = [
-            partition.change(customer_id, np.concatenate(records))
-            for customer_id, records in appended.items()
-        ]
+        records = [np.concatenate(those) for those in appended.values()]
+        changes = partition.changes(
+            list(appended), np.concatenate([np.empty(0, RECORD), *records]), [len(those) for those in records]
+        )
         await delivery.commit(
             partition,
             Commit(

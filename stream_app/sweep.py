@@ -76,7 +76,7 @@ class Sweep:
         if not partition.is_published(partition.require_lease().next_offsets[TRANSACTIONS.name]):
             await delivery.publish(partition, outgoing)
         nothing = np.empty(0, dtype=RECORD)
-        changes = [partition.change(result.customer_id, nothing) for result in results]
+        changes = partition.changes([r.customer_id for r in results], nothing, [0] * len(results))
         await delivery.commit(partition, _commit(partition, histories=changes, churn=churn))
         delivery.observer.outcome("swept", len(results))
         delivery.observer.churn(results, "sweep")

@@ -56,8 +56,8 @@ def whole(stream, eager):
 
 def same_churn(found, expected):
     # The slot is a place in the cache, nothing of the result.
-    return {c: [replace(r, slot=0) for r in results] for c, results in found.churn.items()} == {
-        c: [replace(r, slot=0) for r in results] for c, results in expected.churn.items()
+    return {c: [r._replace(slot=0) for r in results] for c, results in found.churn.items()} == {
+        c: [r._replace(slot=0) for r in results] for c, results in expected.churn.items()
     }
 
 

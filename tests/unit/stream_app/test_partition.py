@@ -4,12 +4,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from features.codec import HEADER, decode, packed_length
+from features.arena import HistoryArena
+from features.codec import HEADER, History, Totals, decode, packed_length
+from features.kernels import newest_times
 from features.ports import Lease, LeaseLost
 from features.record import label_record
 from infra.memory_store import MemoryHistoryStore
 from schemas.label import Label
-from stream_app.partition import Partition, group_rows, newest_event_ms
+from stream_app.partition import Partition, group_rows
 from tests.scoring import at, events
 
 DAY_MS = 86_400_000
@@ -72,7 +74,7 @@ async def test_history_is_packed_when_much_of_it_is_not_and_what_no_longer_count
         new = events([at(n / 2, customer_id="a", transaction_id=f"t-{n}")]).records
         here.arena.reserve(np.array([slot]))
         here.arena.insert(slot, new)
-        change = here.change("a", new)
+        (change,) = here.changes(["a"], new, [1])
         assert change.expected_bytes == len(stored) - packed_length(stored)
         kept = b"" if change.replaced else stored[HEADER.itemsize : len(stored) - packed_length(stored)]
         block = change.packed if change.replaced else stored[len(stored) - packed_length(stored) :]
@@ -91,7 +93,9 @@ async def test_history_is_packed_when_much_of_it_is_not_and_what_no_longer_count
     reader = Partition(0, _Holding(stored), 100_000)
     reader.begin(Lease(0, 1, "me"), {}, {})
     await reader.load(["a"])
-    assert reader._stored_bytes == here._stored_bytes
+    there, slot = reader.arena.slot("a"), here.arena.slot("a")
+    assert reader.arena.headers[there] == here.arena.headers[slot]
+    assert reader.arena.stored_bytes[there] == here.arena.stored_bytes[slot]
 
 
 class _Holding(MemoryHistoryStore):
@@ -114,7 +118,7 @@ async def test_bytes_of_evicted_customers_are_forgotten() -> None:
         here.committed([])
 
     assert len(here.arena) * 16 <= 1000
-    assert len(here._stored_bytes) <= 2 * len(here.arena) + 1000 + 100
+    assert len(here.arena.stored_bytes) < 1000
 
 
 def test_labels_are_no_sign_of_life() -> None:
@@ -122,11 +126,15 @@ def test_labels_are_no_sign_of_life() -> None:
     found_out = label_record(
         Label(customer_id="c-1", transaction_id="t", label="fraud", label_time=at(40).event_time)
     )
-    assert newest_event_ms(np.concatenate([bought, found_out])) == at(5).event_time_ms
-    assert newest_event_ms(found_out) == 0
-    assert newest_event_ms(bought[:0]) == 0
+    arena = HistoryArena()
+    slots = [
+        arena.put(f"c-{n}", History(Totals(), records))
+        for n, records in enumerate((np.concatenate([bought, found_out]), found_out, bought[:0]))
+    ]
+    newest = newest_times(arena.pool, arena.start, arena.length, np.array(slots))
+    assert newest.tolist() == [at(5).event_time_ms, 0, 0]
 
 
 def test_rows_are_grouped_in_order() -> None:
     grouped = group_rows(["a", "b", "a", "c"], [0, 1, 2])
-    assert {c: rows.tolist() for c, rows in grouped.items()} == {"a": [0, 2], "b": [1]}
+    assert grouped == {"a": [0, 2], "b": [1]}
