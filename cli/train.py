@@ -21,10 +21,11 @@ from generator.settings import BankSettings
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
+from models.churn import train_churn
 from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
-from models.training import train_churn, train_fraud
+from models.training import train_fraud
 from models.tree import ModelCard
 from schemas.errors import ConfigError
 from schemas.fields import to_rfc3339
@@ -194,7 +195,7 @@ def _train(
     if plan.which in (Which.CHURN, Which.ALL):
         trained.append(
             train_churn(
-                data,
+                data.churn_rows,
                 engine,
                 created_at=created_at,
                 horizon_days=plan.horizon_days,

@@ -14,6 +14,7 @@ from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
+from features.lifetime import customer_names, customer_vector, declared
 from features.record import TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
@@ -156,8 +157,8 @@ def score_chunk(
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
     scored = _score(prepared, models)
-    update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
-    return replace(scored, churn=_due_churn(arena, events, scored, models))
+    totals = update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    return replace(scored, churn=_due_churn(arena, events, scored, totals, models))
 
 
 def score_fraud(
@@ -198,9 +199,10 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
 
 
-def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
-    """Add accepted transactions to their customers' lifetime totals."""
+def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> Sequence[Totals]:
+    """Add accepted transactions to their customers' lifetime totals; returns these behind each of them."""
     added: dict[int, Totals] = {}
+    behind = []
     for slot, time_ms, minor, credit in zip(
         slots.tolist(),
         records["time_ms"].tolist(),
@@ -210,11 +212,15 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
     ):
         totals = added.get(slot) or arena.totals(slot)
         added[slot] = totals.plus_one(time_ms, minor, credit == 1)
+        behind.append(added[slot])
     for slot, totals in added.items():
         arena.set_totals(slot, totals)
+    return behind
 
 
-def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
+def _due_churn(
+    arena: HistoryArena, events: Events, scored: ScoredChunk, totals: Sequence[Totals], models: Models
+) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     accepted = scored.accepted
     rows = accepted.tolist()
@@ -225,8 +231,8 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
         later[slot].append(row)
     scored_day: dict[int, int] = {}
     wanted: list[tuple[str, int, int]] = []
-    histories: list[Records] = []
-    for row, slot in zip(rows, slots, strict=True):
+    X: list[npt.NDArray[np.float64]] = []
+    for row, slot, behind in zip(rows, slots, totals, strict=True):
         later[slot].popleft()
         time_ms = time_of[row]
         if slot not in scored_day:
@@ -237,8 +243,10 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
             wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
             # Only what came later and is older can be in the windows of this moment.
             late = [r for r in later[slot] if time_of[r] <= time_ms]
-            histories.append(_without(arena.records(slot), events.records[late]))
-    return _rescore(arena, wanted, histories, models)
+            history = _without(arena.records(slot), events.records[late])
+            # Who has a newer event was scored for its day: nothing that came before is after this moment.
+            X.append(customer_vector(models.engine, history, behind, time_ms + 1, totals_are_of_then=True))
+    return _rescore(arena, wanted, X, models)
 
 
 def _without(history: Records, later: Records) -> Records:
@@ -256,23 +264,22 @@ def score_churn(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
 ) -> list[ChurnResult]:
     """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
-    return _rescore(arena, wanted, [arena.records(slot) for _, slot, _ in wanted], models)
+    X = [
+        customer_vector(models.engine, arena.records(slot), arena.totals(slot), as_of)
+        for _, slot, as_of in wanted
+    ]
+    return _rescore(arena, wanted, X, models)
 
 
 def _rescore(
     arena: HistoryArena,
     wanted: Sequence[tuple[str, int, int]],
-    histories: Sequence[Records],
+    vectors: Sequence[npt.NDArray[np.float64]],
     models: Models,
 ) -> list[ChurnResult]:
     if not wanted:
         return []
-    X = np.stack(
-        [
-            models.engine.compute(history, None, as_of)
-            for history, (_, _, as_of) in zip(histories, wanted, strict=True)
-        ]
-    )
+    X = np.stack(vectors)
     before = [arena.totals(slot).churn_band for _, slot, _ in wanted]
     results = []
     for result in churn_results(X, wanted, before, models):
@@ -293,16 +300,16 @@ def churn_results(
     *,
     explained: bool = True,
 ) -> list[ChurnResult]:
-    """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
+    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
     proba = models.churn.predict_proba(X)
     thresholds = models.churn.card.thresholds
     bands = (proba >= thresholds["medium"]).astype(int) + (proba >= thresholds["high"]).astype(int)
-    yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
+    yearly = yearly_spend(X, models.engine)
     rows = np.flatnonzero(bands > 0) if explained else np.empty(0, dtype=np.intp)
     drivers = dict(
         zip(
             rows.tolist(),
-            explain(models.churn, X[rows], by_name(models.engine.features)),
+            explain(models.churn, X[rows], by_name(declared(models.engine))),
             strict=True,
         )
     )
@@ -319,6 +326,19 @@ def churn_results(
         )
         for i, ((customer_id, slot, as_of), before) in enumerate(zip(wanted, bands_before, strict=True))
     ]
+
+
+def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
+    """What customers spend a year, from rows of `customer_vector`.
+
+    At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
+    """
+    names = customer_names(engine)
+    recent, ever, tenure_s = (
+        np.nan_to_num(X[:, names.index(name)]) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")
+    )
+    years = np.maximum(tenure_s / (365 * 86_400), 1.0)
+    return np.where(recent > 0, recent * 365 / 90, ever / years)
 
 
 def flag_names(bits: int) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
+from features.lifetime import customer_names
 from models.pipeline import Models
 from models.segments import SegmentModel
 from models.tree import ModelCard, TreeModel
@@ -161,4 +162,4 @@ class ModelRegistry:
         Raises:
             ModelError: One is missing or does not fit.
         """
-        return Models(engine, *(self.load(name, engine.names) for name in NAMES))
+        return Models(engine, *(self.load(name, customer_names(engine)) for name in NAMES))

@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, brier_score_loss, precision
 
 from features.definitions import DAY_MS
 from features.engine import Engine
-from models.pipeline import is_customer_feature
 from models.replay import TrainingData
 from models.tree import ModelCard, to_proba
 from schemas.errors import ModelError
@@ -19,7 +18,6 @@ from schemas.errors import ModelError
 Labels = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.float32]
 _FRAUD = {"max_depth": 6, "eta": 0.1, "min_child_weight": 5, "subsample": 0.8, "colsample_bytree": 0.6}
-_CHURN = {"max_depth": 4, "eta": 0.08, "min_child_weight": 10, "subsample": 0.8, "colsample_bytree": 0.6}
 _FEWEST_POSITIVES = 20
 _NEGATIVES_PER_POSITIVE = 60
 
@@ -67,43 +65,6 @@ def train_fraud(
         thresholds={"review": review, "block": block},
         data=_described(times, y, source) | {"label_delay_days": label_delay_days},
         metrics=metrics,
-    )
-    return card, bytes(booster.save_raw("ubj"))
-
-
-def train_churn(
-    data: TrainingData,
-    engine: Engine,
-    *,
-    created_at: str,
-    horizon_days: int = 30,
-    seed: int = 7,
-    source: str = "",
-    on_round: Callable[[int, int], None] | None = None,
-) -> tuple[ModelCard, bytes]:
-    """A churn model from snapshots of replayed history.
-
-    Raises:
-        ModelError: Too few customers left to learn from or to measure on.
-    """
-    columns = np.array([i for i, f in enumerate(engine.features) if is_customer_feature(f)])
-    X, y, times = data.churn_X[:, columns], data.churned, data.churn_as_of_ms
-    split = np.quantile(times, 0.7) if len(times) else 0
-    # What a fitted row's horizon shows must not be what a held row is asked.
-    fit, held = times <= split - horizon_days * DAY_MS, times >= split
-    booster, slope, intercept, proba = _fit(X, y, fit, held, _CHURN, 200, seed, "churn", on_round)
-    card = ModelCard(
-        name="churn",
-        version="",
-        created_at=created_at,
-        features_hash=engine.hash,
-        feature_names=tuple(engine.names[c] for c in columns),
-        slope=slope,
-        intercept=intercept,
-        thresholds={"medium": 0.3, "high": 0.6},
-        data=_described(times, y, source),
-        metrics=_metrics(y[held], proba),
-        horizon_days=horizon_days,
     )
     return card, bytes(booster.save_raw("ubj"))
 

@@ -37,6 +37,16 @@ class Rows:
     labels: npt.NDArray[np.int8]
     label_time_ms: npt.NDArray[np.int64]
 
+    def part(self, begin: int, end: int) -> "Rows":
+        """Those of `[begin, end)`."""
+        return Rows(
+            self.transaction_ids[begin:end],
+            self.customer_ids[begin:end],
+            self.records[begin:end],
+            self.labels[begin:end],
+            self.label_time_ms[begin:end],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
@@ -89,6 +99,12 @@ class VectorReplay:
                 heapq.heappush(waiting, label)
         yield self._compute(rows, begin, len(times))
         self._rows += len(times)
+
+    def put_known(self, time_ms: int) -> None:
+        """Put in the labels that are known before a moment: what is asked about it is not an event."""
+        while self._waiting and self._waiting[0][0] < time_ms:
+            self._due.append(heapq.heappop(self._waiting))
+        self._put_due()
 
     def finish(self) -> None:
         """Put in the labels that became known after the last event."""
