@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from api.middleware import BodyLimit, Measured
 from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
+from api.reloading import ModelReload
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
 from api.routes import models as model_routes
 from api.routes import personal as personal_routes
@@ -48,6 +49,7 @@ from infra.event_queries import EventQueries
 from infra.history_store import RedisHistoryStore
 from infra.key_ring import KeyRing, data_keys
 from infra.measured import MeasuredHistoryStore
+from infra.model_store import open_registry
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
@@ -55,8 +57,8 @@ from infra.replies import RedisReplies
 from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
+from models.in_use import ModelsInUse
 from models.pipeline import Models
-from models.registry import ModelRegistry
 from models.segments import SegmentModel
 from schemas.errors import ConfigError
 from schemas.topics import FRAUD_SCORES
@@ -74,6 +76,7 @@ def create_app(
     settings: ApiSettings | None = None,
     registry: CollectorRegistry | None = None,
     personal: Mapping[str, Personal] | None = None,
+    beside: Callable[[], Coroutine[None, None, None]] | None = None,
 ) -> FastAPI:
     """The application over given services.
 
@@ -84,6 +87,7 @@ def create_app(
         settings: For documentation pages, browsers and HTTPS.
         registry: Of metrics.
         personal: Customers' own data, by tenant.
+        beside: Runs until the application ends.
     """
     tenants = {"default": services} if isinstance(services, Services) else dict(services)
     security = security or Security()
@@ -93,6 +97,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
+        if beside is not None:
+            feeds.append(asyncio.ensure_future(beside()))
         async with security.auditor.running() if security.auditor else contextlib.nullcontext():
             yield
         for feed in feeds:
@@ -172,10 +178,14 @@ def build(settings: ApiSettings) -> FastAPI:
     engine = Engine(entities=entity_features(settings.entities))
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
-    found = ModelRegistry(settings.models)
+    in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)
 
     def load() -> tuple[Models, SegmentModel | None]:
-        return found.load_champions(engine), found.load_segments(engine)
+        segments = in_use.refresh_segments()
+        refused = in_use.refresh().refused
+        if refused is not None:
+            raise refused
+        return in_use.current, segments
 
     models, segments = load()
     shown.show(models)
@@ -225,7 +235,8 @@ def build(settings: ApiSettings) -> FastAPI:
     for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items():
         if namespace == settings.namespace:
             closing.append(_add_sink(services[tenant], settings, kafka))
-    app = create_app(services, close, security, settings, registry, personal)
+    watch = ModelReload(services.values(), load, shown.taken, shown.refused, settings.models_watch_s)
+    app = create_app(services, close, security, settings, registry, personal, watch.run)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
     return app

@@ -2,7 +2,7 @@
 
 | key | what |
 | --- | --- |
-| `{tg:3}:meta` | epoch, owner, next offsets, watermark, format version |
+| `{tg:3}:meta` | epoch, owner, next offsets, watermark, set of models, format version |
 | `{tg:3}:index` | customers by the time of their newest event |
 | `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
 | `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
@@ -159,6 +159,7 @@ class RedisHistoryStore:
             watermark_ms=int(meta.get("watermark", 0)),
             swept_day=int(meta.get("swept", -1)),
             erased={name: int(until) for name, until in erased.items()},
+            models=meta.get("models", ""),
         )
 
     async def load(
@@ -224,6 +225,8 @@ class RedisHistoryStore:
                 args += ["D", key(kind, customer_id)]
             keys.append(self._key(p, "erased"))
             args += ["E", len(keys), customer_id, erased_name(customer_id), until_ms]
+        if commit.models:
+            args += ["M", commit.models]
         answer: bytes = await self._fcall("tidegate_apply", keys, args)
         return Outcome(answer.decode().lower())
 

@@ -20,6 +20,7 @@ class _Partition:
     next_offsets: dict[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+    models: str = ""
     histories: dict[str, bytes] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     last_event_ms: dict[str, int] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class MemoryHistoryStore:
             state.watermark_ms,
             state.swept_day,
             dict(state.erased),
+            state.models,
         )
 
     async def load(
@@ -115,6 +117,7 @@ class MemoryHistoryStore:
             name = erased_name(customer_id)
             state.erased[name] = max(until_ms, state.erased.get(name, -1))
         state.next_offsets[commit.source] = commit.next_offset
+        state.models = commit.models or state.models
         state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
         state.swept_day = max(state.swept_day, commit.swept_day)
         return Outcome.APPLIED

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import xgboost
 import xxhash
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
@@ -15,6 +14,8 @@ from features.definitions import DAY_MS
 from features.engine import Engine
 from features.kernels import ACCEPTED
 from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector
+from models.boosters import xgboost
+from models.drift import with_reference
 from models.linear import LinearPart, best_weight
 from models.pipeline import is_customer_feature, update_totals
 from models.tree import ModelCard, to_proba
@@ -258,7 +259,8 @@ def train_churn(
         horizon_days=horizon_days,
         linear=LinearPart.fit(X, y, weight) if weight < 1 else None,
     )
-    return card, bytes(booster.save_raw("ubj"))
+    trees = bytes(booster.save_raw("ubj"))
+    return with_reference(card, trees, rows.X.astype(np.float64), names), trees
 
 
 def _boost(X: Matrix32, y: Labels, seed: int) -> xgboost.Booster:

@@ -12,7 +12,7 @@ from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import declared
 from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of
-from models.pipeline import yearly_spend
+from models.pipeline import band, yearly_spend
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import Rows
@@ -82,15 +82,15 @@ def backtest_churn(
 
 def _scored(here: ChurnRows, model: TreeModel, engine: Engine, words: Any) -> ScoredCustomers:
     X = here.X.astype(np.float64)
-    proba, thresholds = model.predict_proba(X), model.card.thresholds
-    band = (proba >= thresholds["medium"]).astype(np.int8) + (proba >= thresholds["high"]).astype(np.int8)
-    rows = np.flatnonzero(band > 0)
+    proba = model.predict_proba(X)
+    bands = band(model, proba)
+    rows = np.flatnonzero(bands > 0)
     drivers = dict(zip(rows.tolist(), explain(model, X[rows], words), strict=True))
     return ScoredCustomers(
         here.customer_ids,
         int(here.as_of_ms[0]) if len(proba) else 0,
         proba,
-        band,
+        bands,
         proba * yearly_spend(X, engine),
         here.churned,
         drivers,

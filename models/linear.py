@@ -6,7 +6,6 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 Values = npt.NDArray[np.float64]
 
@@ -52,6 +51,9 @@ class LinearPart:
         center = np.where(known, logs, 0.0).sum(axis=0) / counts
         scale = np.sqrt((np.where(known, logs - center, 0.0) ** 2).sum(axis=0) / counts)
         scale[scale < 1e-9] = 1.0
+        # Only here: a worker has no scikit-learn, and need not.
+        from sklearn.linear_model import LogisticRegression
+
         model = LogisticRegression(C=_STRENGTH, max_iter=1000).fit(_standardised(logs, center, scale), y)
         intercept, coef = float(model.intercept_[0]), model.coef_[0]
         return cls(trees, intercept, tuple(center.tolist()), tuple(scale.tolist()), tuple(coef.tolist()))

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xgboost
 
 from features.engine import Matrix
+from models.boosters import xgboost
+from models.forest import Inputs, Margins, read_forest
 from models.linear import LinearPart
 from schemas.errors import ModelError
 from schemas.score import Role
@@ -34,6 +35,7 @@ class ModelCard:
         horizon_days: Of a churn model.
         trees_sha256: Of the file with its trees; written when it is saved.
         linear: What is blended with the trees, if anything.
+        reference: How its columns and scores were distributed in training (`models.drift`); may be empty.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ModelCard:
     horizon_days: int = 0
     trees_sha256: str = ""
     linear: LinearPart | None = None
+    reference: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TreeModel:
@@ -76,6 +79,7 @@ class TreeModel:
         self.card = card
         self.trees = trees
         self.columns = np.array([position[name] for name in card.feature_names])
+        self.role = role
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))
@@ -87,13 +91,15 @@ class TreeModel:
             )
         # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
         self._booster.set_param({"nthread": 1})
+        self._forest = read_forest(bytes(self._booster.save_raw("json")), self._booster_margins)
 
     def log_odds(self, X: Matrix) -> Vector:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
         if not len(X):
             return np.empty(0)
         inputs, linear = self._inputs(X), self.card.linear
-        margin = np.asarray(self._booster.inplace_predict(inputs, predict_type="margin"), dtype=np.float64)
+        of_trees = (self._forest.margins if self._forest else self._booster_margins)(inputs)
+        margin = np.asarray(of_trees, dtype=np.float64)
         if linear is not None:
             margin = linear.blend(margin, linear.contributions(inputs).sum(axis=1))
         return self.card.slope * margin + self.card.intercept
@@ -123,6 +129,9 @@ class TreeModel:
         shares = shares * self.card.slope
         shares[:, -1] += self.card.intercept
         return shares
+
+    def _booster_margins(self, inputs: Inputs) -> Margins:
+        return np.asarray(self._booster.inplace_predict(inputs, predict_type="margin"))
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(X[:, self.columns], dtype=np.float32)

@@ -9,7 +9,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
 from schemas.fields import Message
 from schemas.label import Label
-from schemas.score import Alert, ChurnScore, FraudScore
+from schemas.score import Alert, ChurnScore, FraudScore, ShadowScore
 from schemas.transaction import Transaction
 
 _DAY_MS = 24 * 3600 * 1000
@@ -50,9 +50,22 @@ CUSTOMERS = Topic(
 ERASURES = Topic("erasures", Erasure, "in", "Requests to erase a customer.", config=_kept(400))
 FRAUD_SCORES = Topic("scores.fraud", FraudScore, "out", "One score per transaction.", config=_kept(90))
 CHURN_SCORES = Topic("scores.churn", ChurnScore, "out", "Recomputed churn probabilities.", config=_kept(90))
+SHADOW_SCORES = Topic(
+    "scores.shadow", ShadowScore, "out", "What shadow models would have said.", config=_kept(30)
+)
 ALERTS = Topic("alerts", Alert, "out", "What a person should look at.", config=_kept(90))
 DEAD_LETTERS = Topic(
     "transactions.dlq", DeadLetter, "out", "What could not be accepted, with the reason.", config=_kept(90)
 )
 
-TOPICS = (TRANSACTIONS, LABELS, CUSTOMERS, ERASURES, FRAUD_SCORES, CHURN_SCORES, ALERTS, DEAD_LETTERS)
+TOPICS = (
+    TRANSACTIONS,
+    LABELS,
+    CUSTOMERS,
+    ERASURES,
+    FRAUD_SCORES,
+    CHURN_SCORES,
+    SHADOW_SCORES,
+    ALERTS,
+    DEAD_LETTERS,
+)

@@ -93,7 +93,9 @@ async def explain(
     if model == "churn":
         moment = as_of or given.now()
         X = customer_vector(models.engine, records, history.totals, to_epoch_ms(moment))[np.newaxis]
-        return _explained(models, models.churn, X, most, customer_id=customer_id, as_of=moment)
+        return _explained(
+            models, models.churn_for(customer_id), X, most, customer_id=customer_id, as_of=moment
+        )
     is_it = (records["kind"] == TRANSACTION_KIND) & (
         records["transaction"] == (transaction_hash(transaction_id) if transaction_id else 0)
     )
@@ -107,7 +109,7 @@ async def explain(
     )
     return _explained(
         models,
-        models.fraud,
+        models.fraud_for(customer_id),
         X,
         most,
         customer_id=customer_id,

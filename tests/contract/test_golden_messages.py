@@ -14,7 +14,7 @@ from schemas.export import json_schema
 from schemas.fields import Message
 from schemas.label import Label
 from schemas.parse import parse_message
-from schemas.score import Alert, ChurnScore, FraudScore
+from schemas.score import Alert, ChurnScore, FraudScore, ShadowScore
 from schemas.topics import TOPICS
 from schemas.transaction import Transaction
 
@@ -31,6 +31,7 @@ OUTBOUND: dict[str, type[Message]] = {
     "fraud_score": FraudScore,
     "churn_score": ChurnScore,
     "alert": Alert,
+    "shadow_score": ShadowScore,
     "dead_letter": DeadLetter,
 }
 
