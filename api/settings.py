@@ -123,6 +123,9 @@ class ApiSettings(BaseSettings):
     audit_anchor: Path | None = Field(
         default=None, description="File for its anchors, on another disk or machine."
     )
+    audit_topic: bool = Field(
+        default=True, description="Publish copies of audit records on the topic `audit` as well."
+    )
     audit_keys: SecretStr = Field(
         default=SecretStr(""), description="NAME:BASE64,...; empty: audit-keys.json in TIDEGATE_SECURITY_DIR."
     )

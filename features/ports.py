@@ -224,6 +224,6 @@ class HistoryStore(Protocol):
         """Stored histories of customers of any partition, in the order asked for."""
         ...
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         ...

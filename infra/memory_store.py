@@ -144,14 +144,14 @@ class MemoryHistoryStore:
         known = {c: history for state in self._partitions.values() for c, history in state.histories.items()}
         return [known.get(c) for c in customer_ids]
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         for state in self._partitions.values():
             if customer_id in state.histories or customer_id in state.profiles:
                 return CustomerState(
                     state.history(customer_id),
-                    tuple(state.scores.get(customer_id, ())),
-                    state.churn.get(customer_id),
+                    tuple(state.scores.get(customer_id, ())) if scores else (),
+                    state.churn.get(customer_id) if scores else None,
                     state.profiles.get(customer_id),
                 )
         return None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
@@ -57,6 +58,14 @@ ALERTS = Topic("alerts", Alert, "out", "What a person should look at.", config=_
 DEAD_LETTERS = Topic(
     "transactions.dlq", DeadLetter, "out", "What could not be accepted, with the reason.", config=_kept(90)
 )
+AUDIT = Topic(
+    "audit",
+    AuditRecord,
+    "out",
+    "Who read, changed or erased what; keyed by the program that asked.",
+    copartitioned=False,
+    config=_kept(400),
+)
 
 TOPICS = (
     TRANSACTIONS,
@@ -68,4 +77,5 @@ TOPICS = (
     SHADOW_SCORES,
     ALERTS,
     DEAD_LETTERS,
+    AUDIT,
 )

@@ -21,9 +21,9 @@ from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
-from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.contact_vault import ContactVault
 from infra.history_store import RedisHistoryStore
-from infra.key_ring import data_keys
+from infra.kms import master_keys
 from infra.log_tail import LogTail
 from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
@@ -172,8 +172,10 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
         models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)
-        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
-        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
+        keys = master_keys(
+            settings.data_keys.get_secret_value(), settings.security_dir, measure=metrics.dependencies.call
+        )
+        seal = ContactVault(keys, settings.namespace).seal if keys else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)

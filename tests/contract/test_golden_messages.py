@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
@@ -33,6 +34,7 @@ OUTBOUND: dict[str, type[Message]] = {
     "alert": Alert,
     "shadow_score": ShadowScore,
     "dead_letter": DeadLetter,
+    "audit_record": AuditRecord,
 }
 
 
