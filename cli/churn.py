@@ -70,7 +70,7 @@ def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, 
         )
     if cut_offs[0] <= first_ms or cut_offs[-1] + horizon_ms > end_ms:
         raise ConfigError(
-            f"--cut-off must leave {plan.horizon_days} days (--horizon) before {epoch_ms_to_rfc3339(end_ms)} and "
+            f"--cut-off must leave {plan.horizon_days} days before {epoch_ms_to_rfc3339(end_ms)} and "
             f"transactions before it; the first is of {epoch_ms_to_rfc3339(first_ms)}"
         )
     task = bar.add_task("looking at customers (cut-offs)", total=len(cut_offs))
