@@ -14,7 +14,6 @@ from features.definitions import Feature
 from features.describe import entities_markdown, lifetime_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
-from infra.cells import duration_ms
 from infra.intake import bad_rows_file
 from infra.mapping import Mapping
 from schemas.errors import ConfigError
@@ -100,7 +99,7 @@ def compute(
     from infra.vector_file import VectorFile
     from models.vectors import VectorReplay
 
-    rules = _with_delay(Mapping.load(mapping), mapping, labels_delay)
+    rules = Mapping.load(mapping).with_delay(labels_delay)
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
@@ -154,23 +153,6 @@ def compute(
     if not written.rows:
         err.print("no row was accepted", highlight=False)
         raise typer.Exit(1)
-
-
-def _with_delay(rules: Mapping, path: Path, labels_delay: str | None) -> Mapping:
-    """The mapping with another label delay.
-
-    Raises:
-        ConfigError: It has no label, or this is no length of time.
-    """
-    if labels_delay is None:
-        return rules
-    if rules.label is None:
-        raise ConfigError(f"{path}: --labels-delay needs a label in the mapping")
-    try:
-        duration_ms(labels_delay)
-    except ValueError as wrong:
-        raise ConfigError(f"--labels-delay: {labels_delay!r} {wrong}") from None
-    return rules.model_copy(update={"label": rules.label.model_copy(update={"delay": labels_delay})})
 
 
 def _print_computed(summary: dict[str, Any], refused: list[str]) -> None:

@@ -15,6 +15,7 @@ from infra.tabular import open_table
 from schemas.errors import ConfigError, EventError
 from schemas.parse import check_not_future
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 _SHOWN = 10
 # Reasons name fields and columns, not cells, but a column of free text may still make many.
@@ -29,7 +30,7 @@ class Event(NamedTuple):
     """
 
     row_number: int
-    transaction: Transaction
+    transaction: Transaction | WireTransaction
     event_time_ms: int
     raw: bytes
     label: RowLabel | None

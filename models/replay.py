@@ -11,15 +11,16 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
-from features.codec import History
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
 from features.lifetime import customer_names, customer_vector
 from features.record import label_record, to_records
-from features.tiles import Entities, customer_hashes, find_fraud
+from features.tiles import Entities, find_fraud
 from models.churn import ChurnRows
+from models.vectors import compute_vectors
 from schemas.label import Label
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 _CHUNK = 2000
 
@@ -95,11 +96,11 @@ class _Snapshots:
 
 
 def replay_chunks(
-    messages: Iterable[Transaction | Label],
+    messages: Iterable[Transaction | WireTransaction | Label],
     engine: Engine,
     arena: HistoryArena,
     entities: Entities | None = None,
-) -> Iterator[tuple[list[Transaction], ChunkFeatures]]:
+) -> Iterator[tuple[list[Transaction | WireTransaction], ChunkFeatures]]:
     """Vectors of transactions in their order, chunk by chunk, as the worker computes them.
 
     Args:
@@ -113,10 +114,10 @@ def replay_chunks(
     if engine.entities and entities is None:
         raise ValueError("the engine declares features of entities, and none are given")
     labelled: set[str] = set()
-    chunk: list[Transaction] = []
+    chunk: list[Transaction | WireTransaction] = []
     waiting: set[str] = set()
     for message in messages:
-        if isinstance(message, Transaction):
+        if not isinstance(message, Label):
             chunk.append(message)
             waiting.add(message.transaction_id)
             if len(chunk) == _CHUNK:
@@ -133,21 +134,10 @@ def replay_chunks(
 
 
 def _vectors(
-    chunk: list[Transaction], engine: Engine, arena: HistoryArena, entities: Entities | None
+    chunk: list[Transaction | WireTransaction], engine: Engine, arena: HistoryArena, entities: Entities | None
 ) -> ChunkFeatures:
-    for customer_id in arena.missing(t.customer_id for t in chunk):
-        arena.put(customer_id, History.empty())
-    slots = np.array([arena.slot(t.customer_id) for t in chunk], dtype=np.int64)
     records = to_records(chunk, [t.amount_minor for t in chunk])
-    features = engine.compute_chunk(arena, records, slots)
-    if entities is not None and engine.entities:
-        for key in entities.missing(entities.keys(records)):
-            entities.put(key)
-        accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
-        customers = customer_hashes(t.customer_id for t in chunk)
-        vectors = entities.compute(records, customers, accepted, count=True)
-        features.X[:, -vectors.shape[1] :] = vectors
-    return features
+    return compute_vectors([t.customer_id for t in chunk], records, engine, arena, entities)
 
 
 def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
@@ -161,7 +151,7 @@ def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
 
 
 def replay_for_training(
-    messages: Iterable[Transaction | Label],
+    messages: Iterable[Transaction | WireTransaction | Label],
     engine: Engine,
     *,
     horizon_days: int = 30,
@@ -186,9 +176,9 @@ def replay_for_training(
     entities = Entities(engine.entities) if engine.entities else None
     today = 0
 
-    def day_of(message: Transaction | Label) -> int:
+    def day_of(message: Transaction | WireTransaction | Label) -> int:
         nonlocal today
-        if isinstance(message, Transaction):
+        if not isinstance(message, Label):
             today = message.event_time_ms // DAY_MS
         elif message.label == "fraud" and message.transaction_id is not None:
             frauds.setdefault(message.transaction_id, message.label_time_ms)

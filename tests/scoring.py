@@ -19,10 +19,10 @@ from generator.bank import Bank
 from generator.settings import BankSettings
 from models import messages
 from models.churn import train_churn
+from models.fraud_training import FraudData, train_fraud
 from models.pipeline import ChurnResult, Events, Models, score_chunk
 from models.registry import NAMES, ModelRegistry
 from models.replay import TrainingData, replay_for_training
-from models.training import train_fraud
 from models.tree import TreeModel
 from schemas.label import Label
 from schemas.parse import dump
@@ -51,7 +51,8 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
 
 def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     registry = ModelRegistry(root)
-    registry.save(*train_fraud(data, engine, created_at=CREATED_AT, source="small bank"))
+    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, source="small bank", rounds=100)
+    registry.save(*fraud)
     registry.save(*train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
     for name in NAMES:
         registry.promote(name, "v1")
