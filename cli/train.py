@@ -32,6 +32,7 @@ from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
 from models.tree import ModelCard
+from models.tuning import Budget
 from schemas.errors import ConfigError
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.label import Label
@@ -93,6 +94,13 @@ def train(
         str | None,
         typer.Option("--to", help="Use nothing of this time or later, and no label known later."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Search the fraud model's hyper-parameters: so many trials (20), or for so long (10m). "
+            "Without it good defaults.",
+        ),
+    ] = None,
     review_cost: Annotated[
         float, typer.Option(help="Of an analyst's look at one alert, in the currency of the transactions.")
     ] = Costs.review,
@@ -125,6 +133,7 @@ def train(
         entities="" if entities in (None, "none") else str(entities),
         from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
         to_ms=None if to is None else to_epoch_ms(moment(to)),
+        budget=search_budget(budget),
         costs=Costs(review=review_cost, refusal=refusal_cost, alerts_a_day=alerts_a_day),
     )
     if data is not None and mapping is not None:
@@ -209,6 +218,25 @@ def horizon_days_of(horizon: str) -> int:
     return int(ms // DAY_MS)
 
 
+def search_budget(budget: str | None) -> Budget | None:
+    """What `--budget` says.
+
+    Raises:
+        ConfigError: It is neither a number of trials nor a length of time.
+
+    >>> search_budget("20"), search_budget("10m")
+    (Budget(trials=20, seconds=None), Budget(trials=None, seconds=600.0))
+    """
+    if budget is None:
+        return None
+    if budget.isdigit() and int(budget):
+        return Budget(trials=int(budget))
+    try:
+        return Budget(seconds=duration_ms(budget) / 1000)
+    except ValueError:
+        raise ConfigError(f"--budget: {budget!r} is neither a number of trials nor a time like 10m") from None
+
+
 def segment_table(card: ModelCard) -> Table:
     """Segments, their shares, and how well they are apart."""
     m = card.metrics
@@ -237,6 +265,7 @@ class TrainingPlan:
     from_ms: int | None = None
     to_ms: int | None = None
     costs: Costs = _COSTS
+    budget: Budget | None = None
 
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
@@ -364,6 +393,10 @@ def _fraud(
         seed=plan.seed,
         source=source,
         costs=plan.costs,
+        budget=plan.budget,
+        on_trial=lambda number, best: bar.console.print(
+            f"trial {number}: best average precision on later days so far {best:.4f}", highlight=False
+        ),
         on_round=_rounds(bar, "fraud"),
     )
 

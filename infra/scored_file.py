@@ -12,10 +12,10 @@ from models.pipeline import DECISIONS
 
 
 class ScoredFile(TableFile):
-    """Writes `transaction_id`, `customer_id`, `event_time`, `score`, `decision`, `label` and `reasons`.
+    """Writes ids, `event_time`, `score`, `decision`, `label`, `reasons` and `anomaly`.
 
     `label` is 1 for fraud, 0 for genuine, null where the file does not say. `reasons` is JSON text as in
-    `scores.fraud`: those of transactions that are not allowed.
+    `scores.fraud`: those of transactions that are not allowed. `anomaly` is null while too little is known.
 
     Args:
         path: Replaced if it exists.
@@ -34,6 +34,7 @@ class ScoredFile(TableFile):
             pa.field("decision", pa.string(), nullable=False),
             pa.field("label", pa.int8()),
             pa.field("reasons", pa.string(), nullable=False),
+            pa.field("anomaly", pa.float64()),
         ]
         schema = pa.schema(fields, metadata={"tidegate.model": version})
         super().__init__(path, schema, dictionary=["customer_id", "decision", "reasons"])
@@ -56,5 +57,6 @@ class ScoredFile(TableFile):
                 pa.array(np.array(DECISIONS, dtype=object)[scored.decisions], pa.string()),
                 pa.array(scored.label, mask=scored.label == UNTOLD),
                 pa.array(reasons, pa.string()),
+                pa.array(scored.anomaly, from_pandas=True),
             ]
         )

@@ -10,12 +10,15 @@ import numpy.typing as npt
 from features.definitions import DAY_MS, RETENTION_MS
 from features.engine import Engine
 from features.kernels import ACCEPTED
+from models.anomaly import AnomalyScore
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
 
 CHUNK: Final = 4_000
+_EARLY: Final = 20_000
+_WEEK_MS: Final = 7 * DAY_MS
 TRAITS: Final = ("amount", "history_span_s", "hour_of_day", "channel_code", "category_code")
 UNTOLD: Final = -1
 """Of a transaction whose label the file does not say."""
@@ -31,6 +34,7 @@ class ScoredRows:
         decisions: `(n,)` indices into `models.pipeline.DECISIONS`.
         label: `(n,)` 1 fraud, 0 genuine, `UNTOLD`; what the file says in the end, whenever it was known.
         known_ms: `(n,)` when a fraud became known; the largest number for never.
+        anomaly: `(n,)` of `models.anomaly`, from the transactions of earlier blocks; NaN while those are few.
         traits: `(n, len(TRAITS))` features by which a report parts transactions.
         reasons: Of rows that are not allowed, by row.
     """
@@ -42,6 +46,7 @@ class ScoredRows:
     decisions: npt.NDArray[np.int8]
     label: npt.NDArray[np.int8]
     known_ms: npt.NDArray[np.int64]
+    anomaly: npt.NDArray[np.float64]
     traits: npt.NDArray[np.float64]
     reasons: dict[int, tuple[dict[str, Any], ...]]
 
@@ -94,13 +99,18 @@ def backtest_fraud(
     labels, known = truth(rows), np.where(rows.labels == FRAUD, rows.label_time_ms, np.iinfo(np.int64).max)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
-    done = start
+    anomaly, week, done = AnomalyScore(engine), -1, start
     for at in range(start, end, CHUNK):
         for part in replay.feed(log.part(at, min(at + CHUNK, end))):
-            kept = np.flatnonzero(part.features.status == ACCEPTED)
-            kept = kept[kept + done >= begin]
+            accepted = np.flatnonzero(part.features.status == ACCEPTED)
+            kept = accepted[accepted + done >= begin]
             X, numbers = part.features.X[kept], kept + done
             done += len(part.customer_ids)
+            if len(accepted) and (int(part.time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
+                week = int(part.time_ms[0]) // _WEEK_MS
+                anomaly.refresh()
+            unusual = anomaly.score(X)
+            anomaly.learn(part.features.X[accepted])
             score = model.predict_proba(X)
             decisions = decide(model, score)
             alerted = np.flatnonzero(decisions > 0)
@@ -113,6 +123,7 @@ def backtest_fraud(
                 decisions,
                 labels[numbers],
                 known[numbers],
+                unusual,
                 X[:, traits],
                 dict(zip(alerted.tolist(), reasons, strict=True)),
             )

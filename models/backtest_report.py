@@ -21,6 +21,7 @@ from models.tree import ModelCard
 from schemas.fields import epoch_ms_to_rfc3339
 
 _SHARES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+_ANOMALY_RESAMPLES: Final = 50
 _LABELS: Final = {
     "average_precision": "average precision",
     "roc_auc": "ROC AUC",
@@ -42,6 +43,7 @@ class Scored:
     decisions: npt.NDArray[np.int8]
     label: npt.NDArray[np.int8]
     known_ms: npt.NDArray[np.int64]
+    anomaly: Vector
     traits: npt.NDArray[np.float64]
     customer: npt.NDArray[np.intp]
 
@@ -56,6 +58,7 @@ class Scored:
             np.concatenate([block.decisions for block in blocks]),
             np.concatenate([block.label for block in blocks]),
             np.concatenate([block.known_ms for block in blocks]),
+            np.concatenate([block.anomaly for block in blocks]),
             np.concatenate([block.traits for block in blocks]),
             np.array(customer, dtype=np.intp),
         )
@@ -109,6 +112,7 @@ class FraudReport:
 
     Attributes:
         every: Figures over all labelled transactions.
+        anomaly: Of the anomaly score, which saw no label.
         protocol: Over those of customers of whom no fraud was known when the day began.
         cards: Days of card precision, by the protocol.
         brier, calibration: Of all labelled; `None` where there are none.
@@ -120,6 +124,7 @@ class FraudReport:
     every: dict[str, Figure]
     protocol: dict[str, Figure]
     protocol_rows: int
+    anomaly: dict[str, Figure]
     cards: DailyCards
     cards_a_day: int
     brier: float
@@ -149,6 +154,8 @@ class FraudReport:
             yield _LABELS[name], figure
         for name, figure in self.protocol.items():
             yield f"{_LABELS[name]}, known victims left", figure
+        for name, figure in self.anomaly.items():
+            yield f"{_LABELS[name]}, anomaly score without labels", figure
         yield f"card precision@{self.cards_a_day} a day", self.card_precision
         yield "precision of alerts", self.alert_precision
         yield "recall of alerts", self.alert_recall
@@ -167,6 +174,7 @@ class FraudReport:
                 **{name: figure.document() for name, figure in self.protocol.items()},
                 f"card_precision_at_{self.cards_a_day}": self.card_precision.document(),
             },
+            "anomaly": {name: figure.document() for name, figure in self.anomaly.items()},
             "brier": _or_none(self.brier),
             "calibration_error": _or_none(self.calibration.error if self.calibration else np.nan),
             "decisions": self.decisions,
@@ -197,6 +205,7 @@ def fraud_report(
     judged = scored.where(scored.label != UNTOLD)
     y, alerted = judged.y, judged.decisions > 0
     unknown = judged.where(evaluation.not_yet_known(judged.time_ms, judged.known_ms, judged.customer))
+    rated = judged.where(~np.isnan(judged.anomaly))
     has_both = bool(y.any() and not y.all())
     return FraudReport(
         scored,
@@ -204,6 +213,9 @@ def fraud_report(
         evaluation.with_intervals(y, judged.score, judged.customer, resamples=resamples),
         evaluation.with_intervals(unknown.y, unknown.score, unknown.customer, resamples=resamples),
         len(unknown.y),
+        evaluation.with_intervals(
+            rated.y, rated.anomaly, rated.customer, resamples=min(resamples, _ANOMALY_RESAMPLES)
+        ),
         evaluation.card_precision(unknown.time_ms, unknown.customer, unknown.y, unknown.score, cards_a_day),
         cards_a_day,
         float(brier_score_loss(y, judged.score)) if has_both else float("nan"),

