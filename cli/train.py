@@ -191,8 +191,8 @@ def days_too(delay: str | None) -> str | None:
     return f"{delay}d" if delay is not None and delay.isdigit() else delay
 
 
-def delay_ms(delay: str) -> int:
-    """Milliseconds of `--label-delay`.
+def delay_ms(delay: str, option: str = "--label-delay") -> int:
+    """Milliseconds of an option that is a length of time.
 
     Raises:
         ConfigError: It is no length of time.
@@ -200,7 +200,7 @@ def delay_ms(delay: str) -> int:
     try:
         return duration_ms(days_too(delay) or "")
     except ValueError as wrong:
-        raise ConfigError(f"--label-delay: {delay!r} {wrong}") from None
+        raise ConfigError(f"{option}: {delay!r} {wrong}") from None
 
 
 def horizon_days_of(horizon: str) -> int:

@@ -225,7 +225,7 @@ def decode(stored: bytes | None) -> History:
         return History.empty()
     if len(stored) < HEADER.itemsize:
         raise HistoryError(f"a stored history of {len(stored)} bytes is cut off")
-    magic, version, record_bytes, packed_bytes, *sums, day, band, last, days = _HEADER.unpack_from(stored)
+    magic, version, record_bytes, packed_bytes, *rest = _HEADER.unpack_from(stored)
     if magic != _MAGIC or version != VERSION or record_bytes != RECORD.itemsize:
         raise HistoryError(
             f"a stored history has format {version}, this program reads {VERSION}: "
@@ -243,7 +243,9 @@ def decode(stored: bytes | None) -> History:
     times = records["time_ms"]
     if len(times) > 1 and (times[1:] < times[:-1]).any():
         records = records[np.argsort(times, kind="stable")]
-    return History(Totals(*sums, -1 if day == _NEVER else day, band, last, days), records)
+    first_ms, count, debit, credit, churn_day, *others = rest
+    churn_day = -1 if churn_day == _NEVER else churn_day
+    return History(Totals(first_ms, count, debit, credit, churn_day, *others), records)
 
 
 def packed_length(stored: bytes | None) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -181,9 +181,7 @@ def lifetime_vector(records: Records, totals: Totals, as_of_ms: int) -> npt.NDAr
 
 
 @numba.njit(cache=True)
-def _look_back(
-    records: npt.NDArray[np.void], as_of_ms: int
-) -> tuple[int, int, int, int, int]:  # pragma: no cover
+def _look_back(records: Any, as_of_ms: int) -> Any:
     """Time and currency of the newest transaction before a moment (-1: none), active days of each window."""
     newest, currency, day_ms = -1, -1, 86_400_000
     in_30, in_60, in_90 = 0, 0, 0

@@ -122,8 +122,8 @@ class TreeModel:
             return np.empty((0, len(self.columns) + 1))
         # Without the number it starts threads for each matrix: 20 ms for one row.
         inputs, linear = self._inputs(X), self.card.linear
-        shares = self._booster.predict(xgboost.DMatrix(inputs, nthread=1), pred_contribs=True)
-        shares = np.asarray(shares, dtype=np.float64)
+        of_trees = self._booster.predict(xgboost.DMatrix(inputs, nthread=1), pred_contribs=True)
+        shares: Matrix = np.asarray(of_trees, dtype=np.float64)
         if linear is not None:
             shares = linear.blend(shares, linear.contributions(inputs))
         shares = shares * self.card.slope
