@@ -14,6 +14,7 @@ from schemas.errors import DependencyError
 _log = structlog.get_logger()
 _SYNC_S: Final = 1.0
 _ANCHOR_EVERY: Final = 10
+_DRAIN_S: Final = 3.0
 _MOST_SUBJECTS: Final = 1000
 _subjects: ContextVar[list[str] | None] = ContextVar("subjects", default=None)
 
@@ -33,8 +34,8 @@ class Trail(Protocol):
         """A customer's pseudonym."""
         ...
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record; raises `DependencyError`."""
+    def append(self, record: Mapping[str, Any]) -> bytes:
+        """Add a record and return it as it was written; raises `DependencyError`."""
         ...
 
     def sync(self) -> None:
@@ -47,6 +48,22 @@ class Trail(Protocol):
 
     def close(self) -> None:
         """Anchor the end and let go."""
+        ...
+
+
+class Copies(Protocol):
+    """Copies of records elsewhere; see `infra.audit_topic.AuditTopic`. Nothing waits for them."""
+
+    def offer(self, actor: str, record: bytes) -> None:
+        """Have a record copied soon."""
+        ...
+
+    async def run(self) -> None:
+        """Copy until cancelled."""
+        ...
+
+    async def drain(self, seconds: float) -> None:
+        """Copy what waits, for a time."""
         ...
 
 
@@ -66,10 +83,11 @@ class Auditor:
     Args:
         trail: Where to.
         note: Told `written` or `failed`.
+        copies: Where copies go, if anywhere.
     """
 
-    def __init__(self, trail: Trail, note: Callable[[str], None]) -> None:
-        self._trail, self._note = trail, note
+    def __init__(self, trail: Trail, note: Callable[[str], None], copies: Copies | None = None) -> None:
+        self._trail, self._note, self._copies = trail, note, copies
 
     def begin(self) -> list[str]:
         """Collect the customers that the request under way is about."""
@@ -109,12 +127,17 @@ class Auditor:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Bring the trail to the disk every second and anchor it every ten."""
-        task = asyncio.create_task(self._run())
+        tasks = [asyncio.create_task(self._run())]
+        if self._copies is not None:
+            tasks.append(asyncio.create_task(self._copies.run()))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._copies is not None:
+                await self._copies.drain(_DRAIN_S)
             self._trail.close()
 
     async def _run(self) -> None:
@@ -145,9 +168,11 @@ class Auditor:
 
     def _append(self, record: Mapping[str, Any]) -> None:
         try:
-            self._trail.append(record)
+            written = self._trail.append(record)
         except DependencyError as error:
             self._note("failed")
             _log.error("an audit record is lost", error=str(error))
             raise
         self._note("written")
+        if self._copies is not None:
+            self._copies.offer(str(record["actor"]), written)

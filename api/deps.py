@@ -89,10 +89,11 @@ class Services:
         return self.segments
 
 
-def services(connection: HTTPConnection) -> Services:
+async def services(connection: HTTPConnection) -> Services:
     """The services of the tenant that asks: no other's customers can be found through them.
 
-    Health and metrics are asked for by nobody in particular; they see the first tenant's.
+    Health and metrics are asked for by nobody in particular; they see the first tenant's. Not a plain
+    function: FastAPI would run it in another thread, which costs more than all else that a lookup does.
     """
     tenants: Mapping[str, Services] = connection.app.state.tenants
     principal: Principal | None = connection.scope.get(PRINCIPAL)
@@ -113,14 +114,19 @@ def _no_card_number(value: str) -> str:
 CustomerId = Annotated[Identifier, AfterValidator(_no_card_number)]
 
 
-async def known_state(given: Services, customer_id: str) -> CustomerState:
+async def known_state(given: Services, customer_id: str, *, scores: bool = True) -> CustomerState:
     """State of a customer.
+
+    Args:
+        given: Services of the tenant.
+        customer_id: The customer.
+        scores: Whether their newest scores are wanted as well, which costs more.
 
     Raises:
         UnknownCustomer: There is none.
     """
     about(customer_id)
-    state = await given.store.read(customer_id)
+    state = await given.store.read(customer_id, scores=scores)
     if state is None:
         raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
     return state
@@ -129,7 +135,7 @@ async def known_state(given: Services, customer_id: str) -> CustomerState:
 async def history_of(given: Services, customer_id: str) -> History:
     """History of a customer; empty for one never seen."""
     about(customer_id)
-    state = await given.store.read(customer_id)
+    state = await given.store.read(customer_id, scores=False)
     return decode(state.history if state else None)
 
 

@@ -178,6 +178,11 @@ def principal_of(connection: HTTPConnection) -> Principal:
     return found
 
 
+async def who_asks(connection: HTTPConnection) -> Principal:
+    """`principal_of` as a dependency; not a plain function, which FastAPI would run in another thread."""
+    return principal_of(connection)
+
+
 async def authorise(connection: HTTPConnection) -> None:
     """Let a request through to its route, or not."""
     scope = connection.scope

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformC
 from starlette.middleware.cors import CORSMiddleware
 
 from api.audit import Auditor
+from api.connections import Http, Socket
 from api.deps import Services
 from api.document import add_document
 from api.errors import add_error_handlers
@@ -28,6 +29,8 @@ from api.middleware import BodyLimit, Measured
 from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
+from api.quick import QuickLookup
+from api.reloading import ModelReload
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
 from api.routes import models as model_routes
 from api.routes import personal as personal_routes
@@ -38,16 +41,19 @@ from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
 from infra.audit_log import AuditLog
+from infra.audit_topic import AuditTopic
 from infra.client_store import ClientStore
-from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.contact_vault import ContactVault
 from infra.customer_index import SqlCustomerIndex
 from infra.database import Database
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics
 from infra.erasure_requests import ErasureRequests
 from infra.event_queries import EventQueries
 from infra.history_store import RedisHistoryStore
-from infra.key_ring import KeyRing, data_keys
+from infra.key_ring import KeyRing
+from infra.kms import TransitKeys, master_keys
 from infra.measured import MeasuredHistoryStore
+from infra.model_store import open_registry
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.remote_keys import RemoteKeys
@@ -55,8 +61,8 @@ from infra.replies import RedisReplies
 from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
+from models.in_use import ModelsInUse
 from models.pipeline import Models
-from models.registry import ModelRegistry
 from models.segments import SegmentModel
 from schemas.errors import ConfigError
 from schemas.topics import FRAUD_SCORES
@@ -74,6 +80,7 @@ def create_app(
     settings: ApiSettings | None = None,
     registry: CollectorRegistry | None = None,
     personal: Mapping[str, Personal] | None = None,
+    beside: Callable[[], Coroutine[None, None, None]] | None = None,
 ) -> FastAPI:
     """The application over given services.
 
@@ -84,6 +91,7 @@ def create_app(
         settings: For documentation pages, browsers and HTTPS.
         registry: Of metrics.
         personal: Customers' own data, by tenant.
+        beside: Runs until the application ends.
     """
     tenants = {"default": services} if isinstance(services, Services) else dict(services)
     security = security or Security()
@@ -93,6 +101,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
+        if beside is not None:
+            feeds.append(asyncio.ensure_future(beside()))
         async with security.auditor.running() if security.auditor else contextlib.nullcontext():
             yield
         for feed in feeds:
@@ -108,6 +118,8 @@ def create_app(
         lifespan=lifespan,
         # Every route, also one that is added later, asks who comes in.
         dependencies=[Depends(authorise)],
+        # A redirect would go to whatever host the request named.
+        redirect_slashes=False,
         # Our own pages, which load nothing from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -144,6 +156,7 @@ def create_app(
     for module in (*routes, customers, personal_routes):
         app.include_router(module.router)
     app.include_router(customers.whole)
+    app.router.routes.insert(0, QuickLookup("/customers/{customer_id}/features", customers.features_json))
     add_document(app)
     if settings.http_docs:
         add_docs(app)
@@ -168,14 +181,18 @@ def build(settings: ApiSettings) -> FastAPI:
     check(settings)
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
-    security, closing = _security(settings, registry, redis)
+    security, closing = _security(settings, registry, redis, kafka)
     engine = Engine(entities=entity_features(settings.entities))
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
-    found = ModelRegistry(settings.models)
+    in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)
 
     def load() -> tuple[Models, SegmentModel | None]:
-        return found.load_champions(engine), found.load_segments(engine)
+        segments = in_use.refresh_segments()
+        refused = in_use.refresh().refused
+        if refused is not None:
+            raise refused
+        return in_use.current, segments
 
     models, segments = load()
     shown.show(models)
@@ -198,7 +215,7 @@ def build(settings: ApiSettings) -> FastAPI:
         options=redis.options(settings.redis_url),
     )
     closing.append(replies.close)
-    personal = _personal(settings, stores, closing, kafka)
+    personal = _personal(settings, stores, closing, kafka, calls)
 
     async def close() -> None:
         for store in stores.values():
@@ -225,7 +242,8 @@ def build(settings: ApiSettings) -> FastAPI:
     for tenant, namespace in (settings.tenants or {"default": settings.namespace}).items():
         if namespace == settings.namespace:
             closing.append(_add_sink(services[tenant], settings, kafka))
-    app = create_app(services, close, security, settings, registry, personal)
+    watch = ModelReload(services.values(), load, shown.taken, shown.refused, settings.models_watch_s)
+    app = create_app(services, close, security, settings, registry, personal, watch.run)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
     return app
@@ -252,7 +270,7 @@ def _kept(request: str, status: int = 0, content_type: str = "", body: bytes = b
 
 
 def _security(
-    settings: ApiSettings, registry: CollectorRegistry, redis: RedisAccess
+    settings: ApiSettings, registry: CollectorRegistry, redis: RedisAccess, kafka: KafkaAccess
 ) -> tuple[Security, list[Callable[[], Awaitable[None]]]]:
     """How settings close the API, and what is to be closed at the end."""
     if settings.api_mode == "production" and settings.security_dir.is_dir():
@@ -283,7 +301,12 @@ def _security(
         ring = KeyRing.of_text(told) if told else KeyRing.of_file(settings.security_dir, "audit")
         trail = AuditLog(settings.audit_dir, ring, anchor=settings.audit_anchor)
         audited = Counter("tidegate_audit_total", "Audit records.", ["event"], registry=registry)
-        auditor = Auditor(trail, lambda event: audited.labels(event).inc())
+        copies = None
+        if settings.bootstrap and settings.audit_topic:
+            copies = AuditTopic(
+                settings.bootstrap, lambda event, n: audited.labels(event).inc(n), options=kafka.options()
+            )
+        auditor = Auditor(trail, lambda event: audited.labels(event).inc(), copies)
     if settings.auth == "off":
         return Security(limits=limiter, auditor=auditor), closing
     said = {
@@ -316,15 +339,18 @@ def _personal(
     stores: Mapping[str, RedisHistoryStore],
     closing: list[Callable[[], Awaitable[None]]],
     kafka: KafkaAccess,
+    calls: DependencyMetrics,
 ) -> dict[str, Personal]:
     """How customers' own data is opened and erased, by tenant."""
-    ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
+    keys = master_keys(settings.data_keys.get_secret_value(), settings.security_dir, measure=calls.call)
+    if isinstance(keys, TransitKeys):
+        closing.append(keys.close)
     brokers = settings.tenant_bootstrap
     if not brokers and len(stores) == 1 and settings.bootstrap:
         brokers = dict.fromkeys(stores, settings.bootstrap)
     found = {}
     for tenant, store in stores.items():
-        vault = ContactVault(LocalMasterKeys(ring), store.namespace) if ring else None
+        vault = ContactVault(keys, store.namespace) if keys else None
         requests = None
         if tenant in brokers:
             requests = ErasureRequests(brokers[tenant], store, options=kafka.options())
@@ -353,6 +379,12 @@ def serve(settings: ApiSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
         server_header=False,
+        http=Http,
+        ws=Socket,
+        # What clients say on a socket is not looked at.
+        ws_max_size=4096,
+        # A compressor for each of hundreds of clients costs more than what it saves.
+        ws_per_message_deflate=False,
         # Only a proxy that is named may say who its clients are.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or None,

@@ -25,6 +25,12 @@ class ApiSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
+    mlflow_uri: str = Field(
+        default="", description="MLflow with the models, in the place of TIDEGATE_MODELS; empty for none."
+    )
+    models_watch_s: float = Field(
+        default=5.0, gt=0, description="How often the registry is asked which models are to be in use."
+    )
     entities: str = Field(
         default="",
         description="Features over all customers: merchant, device or merchant,device, as in training.",
@@ -116,6 +122,9 @@ class ApiSettings(BaseSettings):
     audit_dir: Path = Field(default=Path(".tidegate/audit"), description="Folder of the audit trail.")
     audit_anchor: Path | None = Field(
         default=None, description="File for its anchors, on another disk or machine."
+    )
+    audit_topic: bool = Field(
+        default=True, description="Publish copies of audit records on the topic `audit` as well."
     )
     audit_keys: SecretStr = Field(
         default=SecretStr(""), description="NAME:BASE64,...; empty: audit-keys.json in TIDEGATE_SECURITY_DIR."

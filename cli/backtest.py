@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
 from cli.file_log import print_refused, read_log
-from cli.train import days_too
+from cli.train import days_too, delay_ms
 from features.engine import Engine
 from features.entities import entity_features
 from infra.cells import moment
@@ -21,6 +22,7 @@ from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, window
 from models.backtest_report import FraudReport, fraud_report
+from models.churn_backtest import every
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
 from schemas.errors import ConfigError
@@ -48,6 +50,8 @@ class BacktestPlan:
     json: bool
     resamples: int
     cards_a_day: int
+    every_ms: int
+    cut_offs: list[int]
 
 
 def backtest(
@@ -68,6 +72,13 @@ def backtest(
             help="When a label without a time of its own becomes known after its event, like 7d. "
             "Without it what the mapping says, which is 7d unless it says otherwise.",
         ),
+    ] = None,
+    every_: Annotated[
+        str, typer.Option("--every", help="Of churn: score customers this often from --from on.")
+    ] = "7d",
+    cut_off: Annotated[
+        list[str] | None,
+        typer.Option(help="Of churn: score customers as of this time instead; may be given several times."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Which model, where the folder has several: fraud or churn.")
@@ -102,10 +113,12 @@ def backtest(
         json,
         resamples,
         cards_a_day,
+        delay_ms(every_, "--every"),
+        [to_epoch_ms(moment(one)) for one in cut_off or ()],
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
-    if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms >= plan.to_ms:
+    if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms > plan.to_ms:
         raise ConfigError("--from must be before --to")
     _RUNS[card.name](plan)
 
@@ -179,5 +192,22 @@ def _print(document: dict[str, Any], report: FraudReport) -> None:
     )
 
 
-_RUNS: Final[dict[str, Callable[[BacktestPlan], None]]] = {"fraud": _run_fraud}
+def _run_churn(plan: BacktestPlan) -> None:
+    if plan.from_ms is None and not plan.cut_offs:
+        raise ConfigError("a churn backtest needs --from: the first moment at which customers are scored")
+    start = plan.from_ms or 0
+    end = start if plan.to_ms is None else plan.to_ms
+    document, report = backtest_churn_on_file(
+        plan.root,
+        plan.card,
+        plan.data,
+        plan.mapping,
+        plan.out_file,
+        sorted(set(plan.cut_offs)) or every(start, end, plan.every_ms),
+        resamples=plan.resamples,
+    )
+    print_churn_report(document, report, json=plan.json)
+
+
+_RUNS: Final[dict[str, Callable[[BacktestPlan], None]]] = {"fraud": _run_fraud, "churn": _run_churn}
 """By the name on the card."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.bench_latency import latency, start
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
 from harness.bench import ThroughputPlan, environment, run_throughput
@@ -17,6 +18,8 @@ from harness.bench_memory import RATES, MemoryPlan, run_memory
 from harness.bench_steps import StepsPlan, run_steps
 
 app = typer.Typer(no_args_is_help=True, help="Measurements.")
+app.command()(latency)
+app.command()(start)
 
 
 @app.callback()

@@ -11,7 +11,7 @@ from rich.table import Table
 from cli.console import err, out, print_json, progress
 from features.catalogue import FEATURES, FEATURES_HASH
 from features.definitions import Feature
-from features.describe import entities_markdown, markdown, window
+from features.describe import entities_markdown, lifetime_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
 from infra.intake import bad_rows_file
@@ -34,7 +34,9 @@ def list_features(
     """Print the features with window, unit and meaning."""
     every: tuple[Feature | EntityFeature, ...] = (*FEATURES, *ENTITY_FEATURES)
     if as_markdown:
-        print(markdown(FEATURES) + entities_markdown(ENTITY_FEATURES), end="")
+        from features.lifetime import LIFETIME
+
+        print(markdown(FEATURES) + lifetime_markdown(LIFETIME) + entities_markdown(ENTITY_FEATURES), end="")
     elif json:
         print_json(
             [

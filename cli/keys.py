@@ -10,8 +10,9 @@ from rich.table import Column, Table
 
 from cli.console import out, print_json
 from infra.access import from_environment
-from infra.contact_vault import ContactVault, LocalMasterKeys
-from infra.key_ring import PURPOSES, add_key, data_keys, remove_key
+from infra.contact_vault import ContactVault
+from infra.key_ring import PURPOSES, add_key, remove_key
+from infra.kms import master_keys
 from infra.profiles import StoredProfiles
 from infra.signing_keys import ALGORITHMS, SigningKey, SigningKeys
 from schemas.errors import ConfigError
@@ -126,8 +127,8 @@ def rewrap(
 
     Restart the workers with the new key first, so that nothing is sealed under an old one meanwhile.
     """
-    ring = data_keys(key_text, folder)
-    if ring is None:
+    keys = master_keys(key_text, folder)
+    if keys is None:
         raise ConfigError("there is no master key: run 'tidegate keys rotate --for data'")
 
     _, redis = from_environment()
@@ -135,7 +136,7 @@ def rewrap(
     async def run() -> dict[str, int]:
         profiles = StoredProfiles(redis_url, namespace, options=redis.options(redis_url))
         try:
-            return await profiles.rewrap(ContactVault(LocalMasterKeys(ring), namespace), ring.current.key_id)
+            return await profiles.rewrap(ContactVault(keys, namespace), await keys.newest())
         finally:
             await profiles.close()
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from api.settings import ApiSettings
 from cli.console import out, print_json
 from infra.access import KafkaAccess, RedisAccess
+from infra.kms import KmsAccess
 from infra.settings_table import Setting, markdown, settings_of
 from sink.settings import SinkSettings
 from stream_app.settings import WorkerSettings
@@ -23,6 +24,7 @@ def all_settings() -> list[Setting]:
             ("API", ApiSettings),
             ("worker, API, sink, topics, publish, doctor", KafkaAccess),
             ("worker, API, state, doctor", RedisAccess),
+            ("worker, API, keys", KmsAccess),
         ]
     )
 

@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from cli.churn import ChurnTraining, train_churn_on_file
 from cli.console import err, out, print_json, progress
 from cli.file_log import entities_of, print_refused, read_log
 from cli.generated import bank_settings, parsed
@@ -24,12 +25,12 @@ from infra.cells import duration_ms, moment
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
+from models.churn import train_churn
 from models.costs import Costs
 from models.fraud_training import FraudData, train_fraud, vectors_of
 from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
-from models.training import train_churn
 from models.tree import ModelCard
 from models.tuning import Budget
 from schemas.errors import ConfigError
@@ -64,7 +65,16 @@ def train(
     customers: Annotated[int, typer.Option(min=10, help="Customers of the generated bank.")] = 1500,
     days: Annotated[int, typer.Option(min=100, help="Days of generated history.")] = 180,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated bank and of training.")] = 11,
-    horizon_days: Annotated[int, typer.Option(min=7, help="Silence that counts as churn.")] = 30,
+    horizon: Annotated[
+        str, typer.Option("--horizon", "--horizon-days", help="Silence that counts as churn, in days: 30d.")
+    ] = "30d",
+    cut_off: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learn churn from customers as of this time (UTC); may be given several times. "
+            "Without it weekly, the last one horizon before the end. With --data only."
+        ),
+    ] = None,
     label_delay: Annotated[
         str | None,
         typer.Option(
@@ -118,7 +128,7 @@ def train(
         models,
         which,
         seed,
-        horizon_days,
+        horizon_days_of(horizon),
         promote=promote,
         entities="" if entities in (None, "none") else str(entities),
         from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
@@ -132,10 +142,16 @@ def train(
             plan = replace(plan, entities=entities_of(rules))
         if rules.label is not None:
             plan = replace(plan, label_delay_ms=duration_ms(rules.label.delay))
-        cards = (train_fraud_on_file if which is Which.FRAUD else train_on_file)(plan, data, rules)
+        if cut_off and which is not Which.CHURN:
+            raise ConfigError("--cut-off is for training churn")
+        if which is Which.CHURN:
+            cut_offs = [to_epoch_ms(moment(one)) for one in cut_off or ()]
+            cards = train_churn_alone(plan, data, rules, cut_offs)
+        else:
+            cards = (train_fraud_on_file if which is Which.FRAUD else train_on_file)(plan, data, rules)
     else:
-        if from_ is not None or to is not None:
-            raise ConfigError("--from and --to go with --data; a generated bank has --days")
+        if from_ is not None or to is not None or cut_off:
+            raise ConfigError("--from, --to and --cut-off go with --data; a generated bank has --days")
         if label_delay is not None:
             plan = replace(plan, label_delay_ms=delay_ms(label_delay))
         cards = train_on_bank(plan, bank_settings(customers, days, seed))
@@ -185,6 +201,21 @@ def delay_ms(delay: str) -> int:
         return duration_ms(days_too(delay) or "")
     except ValueError as wrong:
         raise ConfigError(f"--label-delay: {delay!r} {wrong}") from None
+
+
+def horizon_days_of(horizon: str) -> int:
+    """Days of `--horizon`.
+
+    Raises:
+        ConfigError: It is no whole number of days, or fewer than 7.
+    """
+    try:
+        ms = duration_ms(days_too(horizon) or "")
+    except ValueError as wrong:
+        raise ConfigError(f"--horizon: {horizon!r} {wrong}") from None
+    if ms % DAY_MS or ms < 7 * DAY_MS:
+        raise ConfigError(f"--horizon: {horizon!r} must be whole days, 7d at least")
+    return int(ms // DAY_MS)
 
 
 def search_budget(budget: str | None) -> Budget | None:
@@ -295,6 +326,25 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
     return _saved(plan, [trained])
 
 
+def train_churn_alone(
+    plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
+) -> list[ModelCard]:
+    """Train the churn model on a file in any order."""
+    with progress() as bar:
+        what = ChurnTraining(
+            data,
+            mapping,
+            plan.horizon_days,
+            plan.from_ms,
+            plan.to_ms,
+            cut_offs,
+            plan.entities,
+            plan.seed,
+        )
+        trained = train_churn_on_file(what, bar)
+    return _saved(plan, [trained])
+
+
 def _train(
     plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
 ) -> list[ModelCard]:
@@ -308,12 +358,13 @@ def _train(
     if plan.which in (Which.CHURN, Which.ALL):
         trained.append(
             train_churn(
-                data,
+                data.churn_rows,
                 engine,
                 created_at=created_at,
                 horizon_days=plan.horizon_days,
                 seed=plan.seed,
                 source=source,
+                entities=plan.entities,
                 on_round=_rounds(bar, "churn"),
             )
         )

@@ -42,6 +42,7 @@ class Lease:
         swept_day: Day (since 1970) up to which silent customers were rescored; -1 before the first.
         erased: Until when (ms since 1970) what comes of an erased customer is not taken, by
             `erased_name`.
+        models: Identity of the set of models that scores what is next; empty before the first.
     """
 
     partition: int
@@ -51,6 +52,7 @@ class Lease:
     watermark_ms: int = 0
     swept_day: int = -1
     erased: dict[str, int] = field(default_factory=dict)
+    models: str = ""
 
     def is_erased(self, customer_id: str, time_ms: int) -> bool:
         """Whether what a customer did at a time belongs to what was erased."""
@@ -126,6 +128,7 @@ class Commit:
         profiles: Profiles by customer, as JSON; `None` removes one.
         erased: Customers of whom nothing is kept from now on, with the time until which nothing of
             them is taken again.
+        models: Identity of the set of models that scores what is next, where that changes.
     """
 
     source: str
@@ -139,6 +142,7 @@ class Commit:
     watermark_ms: int = 0
     swept_day: int = -1
     entities: Sequence[EntityChange] = ()
+    models: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +224,6 @@ class HistoryStore(Protocol):
         """Stored histories of customers of any partition, in the order asked for."""
         ...
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         ...

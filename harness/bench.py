@@ -94,7 +94,7 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
                     f"only {len(watcher.seen.scores)} of {feed.sent.transactions} events were scored in "
                     f"{_LIMIT_S:.0f} s; the worker's log is {worker.log_path}"
                 )
-            metrics = await asyncio.to_thread(_scrape, f"{worker.url}/metrics")
+            metrics = await asyncio.to_thread(scrape, f"{worker.url}/metrics")
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -119,7 +119,8 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
         }
 
 
-def _scrape(url: str) -> list[tuple[str, dict[str, str], float]]:
+def scrape(url: str) -> list[tuple[str, dict[str, str], float]]:
+    """Samples of a metrics page: name, labels, value."""
     with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own worker on loopback
         text = answer.read().decode()
     return [(s.name, s.labels, s.value) for f in text_string_to_metric_families(text) for s in f.samples]

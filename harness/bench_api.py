@@ -1,7 +1,6 @@
 """The API's latency: each endpoint at a fixed rate, over a bank that worker and sink have processed."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -102,9 +101,9 @@ async def _run(plan: ApiPlan, say: Callable[[str], None]) -> dict[str, Any]:
             rate = min(plan.rate, case.most_rate)
             # Kernels, caches and connections as in a process that has run for a while.
             await load(api.address, case.make, rate=min(rate, 20), seconds=1)
-            before_s = _cpu_s(api.pid)
+            before_s = api.cpu_s()
             answers = await load(api.address, case.make, rate=rate, seconds=plan.seconds)
-            cpu_ms = 1000 * (_cpu_s(api.pid) - before_s) / len(answers.latency_ms)
+            cpu_ms = 1000 * (api.cpu_s() - before_s) / len(answers.latency_ms)
             results.append(_result(case, rate, answers) | {"cpu_ms": round(cpu_ms, 2)})
             say(f"{case.name}: p99 {results[-1]['p99_ms']} ms")
     return {
@@ -115,12 +114,6 @@ async def _run(plan: ApiPlan, say: Callable[[str], None]) -> dict[str, Any]:
         "endpoints": results,
         "environment": environment(),
     }
-
-
-def _cpu_s(pid: int | None) -> float:
-    """Processor time of a process so far: unlike latency it hardly depends on what else runs."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _result(case: _Case, rate: float, answers: Answers) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class StepTimes:
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
         """Not looked at."""
 
-    def label(self, name: str, decision: str) -> None:
+    def label(self, name: str, decision: str, proba: float | None = None) -> None:
         """Not looked at."""
 
 
@@ -101,6 +101,10 @@ class InnerPath:
         self.times = StepTimes()
         self.partition = Partition(0, store, cached_records)
         self._store = store
+
+        async def these(partition: Partition) -> Models:
+            return models
+
         self._processor = TransactionProcessor(
             Delivery(
                 store,
@@ -110,7 +114,7 @@ class InnerPath:
                 Placement(1, lambda customer_id, partitions: 0),
                 lambda: to_rfc3339(from_epoch_ms(int(time.time() * 1000))),
             ),
-            lambda: models,
+            these,
         )
 
     async def start(self) -> None:

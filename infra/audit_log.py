@@ -78,8 +78,11 @@ class AuditLog:
         """A customer's pseudonym in the trail: who has the key can find it again, nobody else."""
         return pseudonym(self._keys.current.secret, tenant, customer_id)
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, Any]) -> bytes:
         """Add a record. It is in the file when this returns, though perhaps not on the disk.
+
+        Returns:
+            The record as it was written.
 
         Raises:
             DependencyError: It cannot be written.
@@ -104,6 +107,7 @@ class AuditLog:
                     raise OSError("only a part was written")
                 self._size += len(written)
                 self.head = Head(self.head.number + 1, code)
+                return written
         except OSError as error:
             raise DependencyError(f"the audit trail cannot be written: {error.strerror or error}") from error
 

@@ -25,7 +25,7 @@ _KEY_BITS = 256
 class MasterKeys(Protocol):
     """Wraps data keys: local keys, or a key management service.
 
-    Both methods raise `DependencyError` where a service does not answer.
+    All methods raise `DependencyError` where a service does not answer.
     """
 
     async def wrap(self, data_key: bytes, about: bytes) -> tuple[str, bytes]:
@@ -43,6 +43,10 @@ class MasterKeys(Protocol):
         Raises:
             HistoryError: The master key is not there, or this is not what it wrapped.
         """
+        ...
+
+    async def newest(self) -> str:
+        """Name of the master key that `wrap` uses."""
         ...
 
 
@@ -63,6 +67,10 @@ class LocalMasterKeys:
         if master is None:
             raise HistoryError(f"contact data is under the master key {name}, which is not given")
         return _decrypt(master.secret, wrapped, b"key\0" + about)
+
+    async def newest(self) -> str:
+        """Name of the newest master key."""
+        return self._ring.current.key_id
 
 
 class ContactVault:

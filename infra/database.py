@@ -1,5 +1,6 @@
 """The SQL database: customer index, manifest of the event log, and how far both go."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from schemas.errors import ConfigError, DependencyError, HistoryError
+from schemas.errors import ConfigError, DependencyError, EventError, HistoryError
 
 METADATA = sa.MetaData()
 
@@ -35,6 +36,7 @@ CUSTOMERS = sa.Table(
     sa.Column("country", sa.String(2), nullable=False, server_default=""),
     sa.Column("segment", sa.String(32), nullable=False, server_default=""),
     sa.Column("opened_on", sa.String(10), nullable=False, server_default=""),
+    sa.Column("profile_ms", sa.BigInteger, nullable=False, server_default="0"),
 )
 """One row for each customer with a transaction, a churn score or a profile. No contact data."""
 
@@ -59,6 +61,14 @@ SINK_OFFSETS = sa.Table(
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next_offset", sa.BigInteger, nullable=False),
 )
+
+ERASED_CUSTOMERS = sa.Table(
+    "erased_customers",
+    METADATA,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+)
+"""Digests of erased customers, and until when nothing of them is taken."""
 
 SINK_META = sa.Table(
     "sink_meta",
@@ -171,6 +181,7 @@ class Database:
 
         Raises:
             DependencyError: The database does not answer, or the transaction did not go through.
+            EventError: A value is none that it can hold.
         """
         try:
             with self.engine.begin() as connection:
@@ -180,6 +191,31 @@ class Database:
             original = getattr(away, "orig", None)
             reason = str(original).strip().splitlines()[0] if original else "no connection in time"
             raise DependencyError(f"the database {self.shown} does not answer: {reason}") from None
+        except exc.DataError:
+            raise EventError(
+                "unstorable", "a value has a character that the database does not know (NUL); leave it out"
+            ) from None
+
+    def scrub(self) -> bool:
+        """Have deleted rows out of SQLite's journal as well; false where a reader is in the way: try again.
+
+        PostgreSQL keeps them until it vacuums.
+
+        Raises:
+            DependencyError: The database does not answer.
+        """
+        if self.kind != "sqlite":
+            return True
+        # Not in a transaction, where nothing is moved out of the journal.
+        with self.engine.connect() as connection:
+            raw = connection.connection.cursor()
+            try:
+                busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.OperationalError as away:
+                raise DependencyError(f"the database {self.shown} does not answer: {away}") from away
+            finally:
+                raw.close()
+        return not busy
 
     def close(self) -> None:
         """Close all connections."""
@@ -192,4 +228,6 @@ def _tune_sqlite(connection: Any, record: Any) -> None:
     # read from the log again.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
+    # What is deleted is overwritten: an erased customer is not to be found in free pages.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()

@@ -147,6 +147,16 @@ class ModelMetrics:
             ["name", "decision"],
             registry=registry,
         )
+        self._reloads = Counter(
+            "tidegate_model_reloads_total",
+            "Sets of models that were taken into use while the process ran.",
+            registry=registry,
+        )
+        self._refused = Gauge(
+            "tidegate_model_refused",
+            "Whether the registry names a model that cannot be used; the models before go on.",
+            registry=registry,
+        )
         try:
             self._build.labels(version("tidegate")).set(1)
         except PackageNotFoundError:  # run from a checkout
@@ -156,12 +166,23 @@ class ModelMetrics:
         """Show the models in use."""
         for gauge in (self._info, self._created, self._metric, self._threshold):
             gauge.clear()
-        for model in (models.fraud, models.churn):
-            card = model.card
-            self._info.labels(card.name, card.version, "champion", card.features_hash).set(1)
+        for model in models.all():
+            card, role = model.card, model.role
+            self._info.labels(card.name, card.version, role, card.features_hash).set(1)
+            if role != "champion":
+                continue
             self._created.labels(card.name).set(datetime.fromisoformat(card.created_at).timestamp())
             for measure, value in card.metrics.items():
                 if isinstance(value, int | float):
                     self._metric.labels(card.name, measure).set(value)
             for decision, threshold in card.thresholds.items():
                 self._threshold.labels(card.name, decision).set(threshold)
+
+    def taken(self, models: Models) -> None:
+        """Show models that were put into use while the process ran."""
+        self._reloads.inc()
+        self.show(models)
+
+    def refused(self, refused: bool) -> None:
+        """Whether the registry names a model that cannot be used."""
+        self._refused.set(refused)

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra.event_rows import CustomerRows
 from schemas.errors import DependencyError, HistoryError
 from schemas.transaction import Transaction
 
 _DAY_MS: Final = 86_400_000
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
-_ROW_GROUP: Final = 4096
+# A lookup reads one row group of a file; a footer holds some kilobytes for each.
+_LEAST_ROW_GROUP, _ROW_GROUP = 512, 4096
 
 SCHEMA: Final = pa.schema(
     [
@@ -139,23 +141,51 @@ class EventFiles:
             by_day[row["event_time"] // _DAY_MS].append(row)
         return [self._write(day, pa.Table.from_pylist(mine, SCHEMA)) for day, mine in by_day.items()]
 
-    def merge(self, files: Sequence[EventFile], without: Iterable[str] = ()) -> EventFile | None:
-        """One file with the rows of several of one day; `None` where no row is left.
-
-        Args:
-            files: Of one day.
-            without: Customers whose rows are left out.
+    def merge(self, files: Sequence[EventFile]) -> EventFile:
+        """One file with the rows of several of one day.
 
         Raises:
             HistoryError: A file is missing or damaged.
         """
+        return self._write(files[0].day, self._read(files))
+
+    def erase(
+        self, files: Sequence[EventFile], erased: Mapping[str, int]
+    ) -> tuple[dict[EventFile, EventFile | None], list[dict[str, Any]]]:
+        """Write files again without what erased customers did.
+
+        Args:
+            files: Those that count.
+            erased: By customer, the time of the request in ms. What happened or was scored until then goes.
+
+        Returns:
+            For each file that held such rows the one to take its place, `None` where no row is left; and
+            the rows of these customers that stay, with `event_time` in ms.
+
+        Raises:
+            HistoryError: A file is missing or damaged.
+            DependencyError: The disk takes no files.
+        """
+        replaced: dict[EventFile, EventFile | None] = {}
+        stay: list[dict[str, Any]] = []
+        rows = CustomerRows(self.root)
+        for file in files:
+            mine = rows.read(file.path, erased)
+            gone = _gone(mine, erased)
+            kept = mine.filter(pc.invert(gone)).select(("customer_id", "event_time", "score", "decision"))
+            at = kept.schema.get_field_index("event_time")
+            stay += kept.set_column(at, "event_time", kept["event_time"].cast(pa.int64())).to_pylist()
+            if pc.any(gone).as_py():
+                table = self._read([file])
+                table = table.filter(pc.invert(_gone(table, erased)))
+                replaced[file] = self._write(file.day, table) if len(table) else None
+        return replaced, stay
+
+    def _read(self, files: Sequence[EventFile]) -> pa.Table:
         try:
-            table = pa.concat_tables([pq.read_table(self.root / f.path, schema=SCHEMA) for f in files])
+            return pa.concat_tables([pq.read_table(self.root / f.path, schema=SCHEMA) for f in files])
         except (OSError, pa.ArrowException) as bad:
             raise HistoryError(f"the event log at {self.root} is damaged: {bad}") from bad
-        if gone := list(without):
-            table = table.filter(pc.invert(pc.is_in(table["customer_id"], pa.array(gone, pa.string()))))
-        return self._write(files[0].day, table) if len(table) else None
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files that the manifest does not name any more."""
@@ -181,7 +211,8 @@ class EventFiles:
         partial = path.with_suffix(".partial")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP)
+            groups = min(max(len(table) // 64, _LEAST_ROW_GROUP), _ROW_GROUP)
+            pq.write_table(table, partial, compression="zstd", row_group_size=groups)
             size = partial.stat().st_size
             _flush(partial)
             partial.rename(path)
@@ -193,6 +224,16 @@ class EventFiles:
         times = pc.min_max(table["event_time"].cast(pa.int64())).as_py()
         relative = str(path.relative_to(self.root))
         return EventFile(relative, day, len(table), size, times["min"], times["max"], now_ms)
+
+
+def _gone(table: pa.Table, erased: Mapping[str, int]) -> Any:
+    """Which rows are of erased customers and not after their requests."""
+    names = pa.array(list(erased), pa.string())
+    until = pc.take(
+        pa.array(list(erased.values()), pa.int64()), pc.index_in(table["customer_id"], value_set=names)
+    )
+    early = [pc.less_equal(table[name].cast(pa.int64()), until) for name in ("event_time", "scored_at")]
+    return pc.fill_null(pc.or_kleene(*early), False)
 
 
 def _flush(path: Path) -> None:

@@ -1,22 +1,32 @@
-"""Questions to the event log, answered by DuckDB over the files that the manifest names."""
+"""Questions to the event log, over the files that the manifest names.
+
+A customer's transactions are read as `infra.event_rows` does; totals over all are DuckDB's work.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from infra.answers import Answers
 from infra.database import Database
 from infra.event_files import EventFile
+from infra.event_rows import CustomerRows
 from infra.sink_store import SinkStore
-from schemas.errors import DependencyError
+from schemas.errors import DependencyError, HistoryError
 
+T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
 # A list of files is used again for so long: many lookups come within one flush of the sink.
 _FILES_S: Final = 0.5
 _KEPT_ANSWERS: Final = 256
+# Row groups in memory, decoded: a quarter of a million rows.
+_KEPT_BYTES: Final = 96 << 20
 
 COLUMNS: Final = (
     "transaction_id",
@@ -101,12 +111,13 @@ class EventQueries:
         self._page = page
         self._timeout_s = timeout_s
         self._turns = asyncio.Semaphore(concurrent)
+        self._rows = CustomerRows(self._root, ("event_time", *COLUMNS), kept_bytes=_KEPT_BYTES)
         self._duckdb = duckdb.connect(config={"threads": threads})
         # Files never change: what is known of one stays true.
         self._duckdb.execute("SET parquet_metadata_cache=true; SET TimeZone='UTC'")
         self._ready = False
         self._listed = (-_FILES_S, tuple[EventFile, ...]())
-        self._answers: dict[Any, asyncio.Future[Any]] = {}
+        self._answers = Answers[list[dict[str, Any]]](_KEPT_ANSWERS)
 
     def close(self) -> None:
         """Let go of DuckDB."""
@@ -127,6 +138,11 @@ class EventQueries:
         """
         if not customer["transactions"]:
             return self._page([], None)
+        return await self._again(lambda: self._of_customer(customer, which, after, limit))
+
+    async def _of_customer(
+        self, customer: Mapping[str, Any], which: Filter, after: tuple[Any, ...] | None, limit: int
+    ) -> Any:
         first_ms, last_ms = customer["first_event_ms"], customer["last_event_ms"]
         span_days = 1 + (last_ms - first_ms) // _DAY_MS
         files = [
@@ -136,15 +152,6 @@ class EventQueries:
             and f.min_ms <= min(last_ms, last_ms if which.to_ms is None else which.to_ms)
             and (after is None or f.min_ms <= after[0])
         ]
-        where, values = _conditions(which)
-        if after is not None:
-            where.append('(event_time, partition, "offset") < (make_timestamptz(?::bigint * 1000), ?, ?)')
-            values += after
-        sql = (
-            f"select epoch_ms(event_time) as event_ms, {', '.join(_quoted(c) for c in COLUMNS)} "  # noqa: S608
-            f"from read_parquet(?, hive_partitioning=false) where customer_id = ? {_and(where)} "
-            'order by event_time desc, partition desc, "offset" desc limit ?'
-        )
         rows: list[dict[str, Any]] = []
         # As many days as should fill the page at the customer's own rate, then more and more.
         days = 1 + int(1.25 * (limit + 1) * span_days / customer["transactions"])
@@ -152,18 +159,41 @@ class EventQueries:
             oldest = files[0].day - days
             chosen = [f for f in files if f.day > oldest]
             files = files[len(chosen) :]
-            given = [self._paths(chosen), customer["customer_id"], *values, limit + 1 - len(rows)]
-            rows += await self._ask(sql, given)
+            found = await self._in_turn(
+                lambda those=chosen: self._read(those, customer["customer_id"], which, after)  # type: ignore[misc]
+            )
+            rows += _newest(found, limit + 1 - len(rows))
             days *= 4
         last = rows[limit - 1] if len(rows) > limit else None
         following = (last["event_ms"], last["partition"], last["offset"]) if last else None
         return self._page(rows[:limit], following)
+
+    def _read(
+        self, files: Sequence[EventFile], customer_id: str, which: Filter, after: tuple[Any, ...] | None
+    ) -> pa.Table:
+        table = pa.concat_tables([self._rows.read(f.path, [customer_id]) for f in files])
+        table = table.set_column(0, "event_ms", table["event_time"].cast(pa.int64()))
+        masks = [pc.equal(table[name], value) for name, value in _equal(which)]
+        if which.from_ms is not None:
+            masks.append(pc.greater_equal(table["event_ms"], which.from_ms))
+        if which.to_ms is not None:
+            masks.append(pc.less(table["event_ms"], which.to_ms))
+        if which.min_score is not None:
+            masks.append(pc.greater_equal(table["score"], which.min_score))
+        if after is not None:
+            masks.append(_before(table, after))
+        for mask in masks[1:]:
+            masks[0] = pc.and_(masks[0], mask)
+        return table.filter(pc.fill_null(masks[0], False)) if masks else table
 
     async def totals(self, by: Sequence[str], which: Filter) -> Sequence[Mapping[str, Any]]:
         """Counts and sums of transactions by columns and currency, in the order of the columns.
 
         An answer is kept as long as the event log's files are the same, and asked for once at a time.
         """
+        return await self._again(lambda: self._totals(by, which))
+
+    async def _totals(self, by: Sequence[str], which: Filter) -> Sequence[Mapping[str, Any]]:
         files = [
             f
             for f in await self._files()
@@ -185,13 +215,20 @@ class EventQueries:
             f"group by {keys} order by {keys} nulls last"
         )
         paths = self._paths(files)
-        key = (sql, tuple(paths), tuple(values))
-        if (known := self._answers.get(key)) is None or (known.done() and known.exception() is not None):
-            known = self._answers[key] = asyncio.ensure_future(self._ask(sql, [paths, *values]))
-            while len(self._answers) > _KEPT_ANSWERS:
-                del self._answers[next(iter(self._answers))]
-        found: Sequence[Mapping[str, Any]] = await asyncio.shield(known)
-        return found
+        return await self._answers.get(
+            (sql, tuple(paths), tuple(values)), lambda: self._ask(sql, [paths, *values])
+        )
+
+    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and once more of the files that count now: an erasure removes files at once."""
+        try:
+            return await ask()
+        except _FileGone:
+            self._listed = (-_FILES_S, ())
+        try:
+            return await ask()
+        except _FileGone as gone:
+            raise DependencyError("a file of the event log cannot be read") from gone
 
     def _paths(self, files: Sequence[EventFile]) -> list[str]:
         return [str(self._root / f.path) for f in files]
@@ -214,6 +251,7 @@ class EventQueries:
         except TimeoutError:
             raise DependencyError("the event log's manifest does not answer in time") from None
         self._listed = (time.monotonic(), files)
+        self._rows.keep_only(f.path for f in files)
         return files
 
     async def _ask(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -225,16 +263,52 @@ class EventQueries:
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
         try:
+            return await self._in_turn(run)
+        except DependencyError:
+            cursor.interrupt()
+            raise
+
+    async def _in_turn(self, run: Callable[[], T]) -> T:
+        try:
             async with asyncio.timeout(self._timeout_s), self._turns:
                 return await asyncio.to_thread(run)
         except TimeoutError:
-            cursor.interrupt()
             raise DependencyError(
                 f"the event log does not answer within {self._timeout_s:g} s: ask for fewer days"
             ) from None
-        except duckdb.IOException as error:
+        except (duckdb.IOException, HistoryError) as error:
             # Its words name files, which is no secret here and helps in the log only.
-            raise DependencyError("a file of the event log cannot be read") from error
+            raise _FileGone from error
+
+
+class _FileGone(Exception):
+    """A file could not be read: damaged, or removed since the list was made."""
+
+
+def _newest(table: pa.Table, most: int) -> list[dict[str, Any]]:
+    order = [(name, "descending") for name in ("event_ms", "partition", "offset")]
+    found: list[dict[str, Any]] = table.sort_by(order).slice(0, most).to_pylist()
+    return found
+
+
+def _before(table: pa.Table, position: tuple[Any, ...]) -> pa.ChunkedArray:
+    """Which rows come after a position, newest first: `(time, partition, offset) < position`."""
+    time_ms, partition, offset = (table[name] for name in ("event_ms", "partition", "offset"))
+    same_time = pc.equal(time_ms, position[0])
+    same = pc.and_(same_time, pc.equal(partition, position[1]))
+    return pc.or_(
+        pc.less(time_ms, position[0]),
+        pc.or_(
+            pc.and_(same_time, pc.less(partition, position[1])), pc.and_(same, pc.less(offset, position[2]))
+        ),
+    )
+
+
+def _equal(which: Filter) -> list[tuple[str, Any]]:
+    for name in which.equal:
+        if name not in FILTERS:
+            raise KeyError(name)
+    return list(which.equal.items())
 
 
 def _conditions(which: Filter) -> tuple[list[str], list[Any]]:
@@ -243,9 +317,7 @@ def _conditions(which: Filter) -> tuple[list[str], list[Any]]:
         if bound is not None:
             where.append(f"event_time {test} make_timestamptz(?::bigint * 1000)")
             values.append(bound)
-    for name, value in which.equal.items():
-        if name not in FILTERS:
-            raise KeyError(name)
+    for name, value in _equal(which):
         where.append(f"{_quoted(name)} = ?")
         values.append(value)
     if which.min_score is not None:

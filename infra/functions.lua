@@ -15,7 +15,7 @@ local function acquire(keys, args)
 end
 
 -- Number of arguments of each operation, its letter included; -1: counted in its third argument.
-local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, P = 3, E = 5, L = -1 }
+local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, P = 3, E = 5, L = -1, M = 2 }
 
 local function width(args, i)
   local w = WIDTH[args[i]]
@@ -33,6 +33,7 @@ end
 --   L key max n value*n        push to a list, keep the newest max
 --   Z score member             into the index of customers by their newest event
 --   E key member name until    out of that index and into the hash of erased customers
+--   M models                   which set of models scores what is next
 local function apply(keys, args)
   local meta = keys[1]
   local epoch, owner = args[1], args[2]
@@ -85,6 +86,8 @@ local function apply(keys, args)
       redis.call('LTRIM', key, -tonumber(args[i + 2]), -1)
     elseif op == 'Z' then
       redis.call('ZADD', keys[2], args[i + 1], args[i + 2])
+    elseif op == 'M' then
+      redis.call('HSET', meta, 'models', args[i + 1])
     elseif op == 'E' then
       local erased = keys[tonumber(args[i + 1])]
       redis.call('ZREM', keys[2], args[i + 2])

@@ -2,7 +2,7 @@
 
 | key | what |
 | --- | --- |
-| `{tg:3}:meta` | epoch, owner, next offsets, watermark, format version |
+| `{tg:3}:meta` | epoch, owner, next offsets, watermark, set of models, format version |
 | `{tg:3}:index` | customers by the time of their newest event |
 | `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
 | `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
@@ -31,6 +31,7 @@ from redis.backoff import NoBackoff
 
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
+from infra.gathered import Gathered
 from infra.partitioning import partition_for
 from infra.score_packing import ScorePacker
 from schemas.erasure import erased_name
@@ -86,6 +87,7 @@ class RedisHistoryStore:
         self._recent_scores = recent_scores
         self._packer = ScorePacker()
         self._loading = asyncio.Lock()
+        self._states = Gathered(self._read_states)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -159,6 +161,7 @@ class RedisHistoryStore:
             watermark_ms=int(meta.get("watermark", 0)),
             swept_day=int(meta.get("swept", -1)),
             erased={name: int(until) for name, until in erased.items()},
+            models=meta.get("models", ""),
         )
 
     async def load(
@@ -224,6 +227,8 @@ class RedisHistoryStore:
                 args += ["D", key(kind, customer_id)]
             keys.append(self._key(p, "erased"))
             args += ["E", len(keys), customer_id, erased_name(customer_id), until_ms]
+        if commit.models:
+            args += ["M", commit.models]
         answer: bytes = await self._fcall("tidegate_apply", keys, args)
         return Outcome(answer.decode().lower())
 
@@ -325,8 +330,10 @@ class RedisHistoryStore:
         unpacked = [None if score is None else self._packer.unpack(score) for score in churn]
         return _next_offsets(_text(meta)), joined, unpacked
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
+        if not scores:
+            return await self._states.get(customer_id)
         p = partition_for(customer_id, await self.partitions())
 
         async def read_all() -> list[Any]:
@@ -337,14 +344,38 @@ class RedisHistoryStore:
             results: list[Any] = await pipe.execute()
             return results
 
-        (history, packed), scores, (churn, profile) = await self._call(read_all)
+        (history, packed), kept, (churn, profile) = await self._call(read_all)
         if history is None and profile is None:
             return None
         unpack = self._packer.unpack
-        newest = [unpack(score) for score in scores]
+        newest = [unpack(score) for score in kept]
         return CustomerState(
             _joined(history, packed), newest, None if churn is None else unpack(churn), profile
         )
+
+    async def _read_states(self, customer_ids: list[str]) -> list[CustomerState | None]:
+        """States of customers without their scores, in the order asked for."""
+        partitions = await self.partitions()
+        by_partition: dict[int, list[int]] = defaultdict(list)
+        for number, customer_id in enumerate(customer_ids):
+            by_partition[partition_for(customer_id, partitions)].append(number)
+
+        async def read_all() -> list[Any]:
+            # A pipeline of its own for one command costs as much as the command.
+            pipe = self._redis if len(by_partition) == 1 else self._redis.pipeline(transaction=False)
+            for p, numbers in by_partition.items():
+                asked = pipe.mget(
+                    [self._key(p, kind, customer_ids[n]) for n in numbers for kind in ("h", "b", "p")]
+                )
+            return [await asked] if pipe is self._redis else await pipe.execute()
+
+        found: list[CustomerState | None] = [None] * len(customer_ids)
+        for numbers, answer in zip(by_partition.values(), await self._call(read_all), strict=True):
+            for at, number in enumerate(numbers):
+                history, packed, profile = answer[3 * at : 3 * at + 3]
+                if history is not None or profile is not None:
+                    found[number] = CustomerState(_joined(history, packed), profile=profile)
+        return found
 
     def _key(self, partition: int, kind: str, customer_id: str | None = None) -> str:
         tag = f"{{{self._namespace}:{partition}}}:{kind}"

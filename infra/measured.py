@@ -39,10 +39,10 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "silent_since"):
             return await super().silent_since(partition, after_ms, before_ms)
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer."""
         with self._metrics.call("redis", "read"):
-            return await super().read(customer_id)
+            return await super().read(customer_id, scores=scores)
 
     async def ping(self) -> None:
         """Raise unless the store answers."""

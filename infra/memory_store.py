@@ -20,6 +20,7 @@ class _Partition:
     next_offsets: dict[str, int] = field(default_factory=dict)
     watermark_ms: int = 0
     swept_day: int = -1
+    models: str = ""
     histories: dict[str, bytes] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     last_event_ms: dict[str, int] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class MemoryHistoryStore:
             state.watermark_ms,
             state.swept_day,
             dict(state.erased),
+            state.models,
         )
 
     async def load(
@@ -115,6 +117,7 @@ class MemoryHistoryStore:
             name = erased_name(customer_id)
             state.erased[name] = max(until_ms, state.erased.get(name, -1))
         state.next_offsets[commit.source] = commit.next_offset
+        state.models = commit.models or state.models
         state.watermark_ms = max(state.watermark_ms, commit.watermark_ms)
         state.swept_day = max(state.swept_day, commit.swept_day)
         return Outcome.APPLIED
@@ -141,14 +144,14 @@ class MemoryHistoryStore:
         known = {c: history for state in self._partitions.values() for c, history in state.histories.items()}
         return [known.get(c) for c in customer_ids]
 
-    async def read(self, customer_id: str) -> CustomerState | None:
+    async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
         for state in self._partitions.values():
             if customer_id in state.histories or customer_id in state.profiles:
                 return CustomerState(
                     state.history(customer_id),
-                    tuple(state.scores.get(customer_id, ())),
-                    state.churn.get(customer_id),
+                    tuple(state.scores.get(customer_id, ())) if scores else (),
+                    state.churn.get(customer_id) if scores else None,
                     state.profiles.get(customer_id),
                 )
         return None

@@ -23,6 +23,7 @@ from prometheus_client import (
 from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
 from infra.bulk_histogram import BulkCounter, BulkHistogram
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
+from infra.drift_metrics import DriftMetrics
 from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
 from schemas.dead_letter import ReasonCode
 
@@ -46,6 +47,7 @@ class WorkerMetrics:
         self.dependencies = DependencyMetrics(r)
         self.redis = RedisMetrics(r)
         self.models = ModelMetrics(r)
+        self._drift = DriftMetrics(r)
         self._step = Histogram(
             "tidegate_step_seconds",
             "Time of one step of a chunk: parse, load, score, encode, publish, pack, commit.",
@@ -196,8 +198,18 @@ class WorkerMetrics:
     def use(self, models: Models, partitions: int) -> None:
         """Show what this worker scores with, and of how many partitions."""
         self.models.show(models)
+        self._drift.use(models)
         self._unknown.use(models.engine.names)
         self._partitions.set(partitions)
+
+    def models_taken(self, models: Models) -> None:
+        """Another set of models is in use."""
+        self.models.taken(models)
+        self._drift.use(models)
+
+    def models_refused(self, refused: bool) -> None:
+        """Whether the registry names a set that cannot be used."""
+        self.models.refused(refused)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -239,9 +251,11 @@ class WorkerMetrics:
         self._cache.labels("hit").inc(lookups - misses)
         self._cache.labels("miss").inc(misses)
 
-    def label(self, name: str, decision: str) -> None:
-        """A label was put into a history; `decision` is what the model in use says of its transaction."""
+    def label(self, name: str, decision: str, proba: float | None = None) -> None:
+        """A label was put into a history; what the model in use says of its transaction."""
         self._labels.labels(name, decision).inc()
+        if name == "fraud" and proba is not None:
+            self._drift.fraud_label(proba)
 
     def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
         """Transactions were scored and are part of the state."""
@@ -257,6 +271,7 @@ class WorkerMetrics:
         self._latency.observe(time.time() - published_s[published_s > 0])
         self._fraud.observe(chunk.fraud)
         self._vectors.inc(count)
+        self._drift.scored(X, chunk.fraud[accepted])
         # A product of matrices: summing booleans along an axis takes ten times as long.
         unknown = np.ones(len(X), dtype=np.float32) @ np.isnan(X)
         self._unknown.inc(unknown.astype(np.int64))
@@ -278,7 +293,9 @@ class WorkerMetrics:
         """Customers were rescored for churn."""
         if not results:
             return
-        self._churn.observe(np.array([result.proba for result in results]))
+        probas = np.array([result.proba for result in results])
+        self._churn.observe(probas)
+        self._drift.churn(probas)
         at_risk = [0.0] * len(BANDS)
         for result in results:
             at_risk[result.band] += max(0.0, result.value_at_risk)

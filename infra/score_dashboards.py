@@ -188,7 +188,7 @@ MODELS = Dashboard(
         stat(
             "Versions in use",
             "Of the fraud model; more than one only during a roll-out.",
-            'count(count by (version) (tidegate_model_info{name="fraud"}))',
+            'count(count by (version) (tidegate_model_info{name="fraud", role="champion"}))',
             "short",
             (2, 3),
         ),
@@ -216,7 +216,7 @@ MODELS = Dashboard(
         Panel(
             "Models in use",
             "By process.",
-            [("tidegate_model_info", "{{name}} {{version}} {{instance}}")],
+            [("tidegate_model_info", "{{name}} {{version}} {{role}} {{instance}}")],
             kind="table",
             width=24,
         ),

@@ -12,6 +12,7 @@ class SinkMetrics:
         self._rows = Counter("tidegate_sink_rows_total", "Rows written to the event log.", registry=r)
         self._seconds = Histogram("tidegate_sink_flush_seconds", "Time to write and commit.", registry=r)
         self._skipped = Counter("tidegate_sink_skipped_total", "Messages left out.", ["reason"], registry=r)
+        self._erased = Counter("tidegate_sink_erased_customers_total", "Customers erased.", registry=r)
         self._merged = Counter("tidegate_sink_merged_files_total", "Files merged into others.", registry=r)
         self._retries = Counter("tidegate_retries_total", "Calls tried again.", ["dependency"], registry=r)
 
@@ -28,6 +29,10 @@ class SinkMetrics:
         """Messages were left out."""
         if count:
             self._skipped.labels(reason).inc(count)
+
+    def erased(self, customers: int) -> None:
+        """Customers were erased from the event log and the index."""
+        self._erased.inc(customers)
 
     def merged(self, files: int) -> None:
         """Files were merged."""

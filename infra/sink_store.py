@@ -7,11 +7,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from infra.database import CUSTOMERS, EVENT_FILES, SINK_META, SINK_OFFSETS, Database
+from infra.database import (
+    CUSTOMERS,
+    ERASED_CUSTOMERS,
+    EVENT_FILES,
+    SINK_META,
+    SINK_OFFSETS,
+    Database,
+)
 from infra.event_files import EventFile
+from schemas.erasure import erased_name
 from schemas.errors import DependencyError, HistoryError
 
 TopicPartition = tuple[str, int]
+_CHURN = ("churn_probability", "churn_band", "churn_as_of_ms", "value_at_risk")
+_PROFILE = ("country", "segment", "opened_on", "profile_ms")
+# When files with rows of erased customers were retired: so long ago that they are removed next.
+_AT_ONCE = 1
 _FILE_FIELDS = tuple(EventFile.__dataclass_fields__)
 
 
@@ -29,7 +41,10 @@ class SinkCommit:
         files: New files.
         activity: By customer, rows of `customers` to add to what is stored.
         churn: By customer, the newest churn score.
-        profiles: By customer, the newest profile; `None` where it was removed.
+        profiles: By customer, the newest profile.
+        erased: By customer, until when (ms) all that is kept goes. `activity` then is of all that stays.
+        replaced: Files with rows of erased customers, each with the one in its place; `None`: no row is left.
+        doubtful: Customers erased earlier with something new: dropped again where it is no new customer.
     """
 
     expected: dict[TopicPartition, int] = field(default_factory=dict)
@@ -38,6 +53,14 @@ class SinkCommit:
     activity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     churn: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    erased: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[EventFile, EventFile | None] = field(default_factory=dict)
+    doubtful: Sequence[str] = ()
+
+    @property
+    def new_files(self) -> list[EventFile]:
+        """All files that it names."""
+        return [*self.files, *(file for file in self.replaced.values() if file is not None)]
 
 
 class SinkStore:
@@ -83,11 +106,61 @@ class SinkStore:
         with self._database.begin() as connection:
             if self._moved(connection, commit):
                 return
-            if commit.files:
-                connection.execute(sa.insert(EVENT_FILES), [asdict(file) for file in commit.files])
+            if commit.new_files:
+                connection.execute(sa.insert(EVENT_FILES), [asdict(file) for file in commit.new_files])
+            if commit.erased:
+                self._erase(connection, commit)
             self._upsert(connection, commit.activity, _with_activity)
             self._upsert(connection, commit.churn, _with_churn)
             self._upsert(connection, commit.profiles, _with_profile)
+            self._drop_empty(connection, [*commit.erased, *commit.doubtful])
+
+    def erased(self) -> dict[str, int]:
+        """Digests of erased customers, and until when (ms) nothing of them is taken."""
+        with self._database.begin() as connection:
+            return {row.name: row.until_ms for row in connection.execute(sa.select(ERASED_CUSTOMERS))}
+
+    def _erase(self, connection: sa.Connection, commit: SinkCommit) -> None:
+        """Remember who is erased, delete their rows, and let go of the files that held their events."""
+        insert = self._database.insert(ERASED_CUSTOMERS)
+        statement = insert.on_conflict_do_update(
+            index_elements=[ERASED_CUSTOMERS.c.name], set_={"until_ms": insert.excluded.until_ms}
+        )
+        names = {erased_name(c): until_ms for c, until_ms in commit.erased.items()}
+        connection.execute(statement, [{"name": n, "until_ms": names[n]} for n in sorted(names)])
+        c = CUSTOMERS.c
+        for customer_id in sorted(c for c in commit.erased if "\0" not in c):
+            until_ms = commit.erased[customer_id]
+            mine = c.customer_id == customer_id
+            row = connection.execute(sa.select(CUSTOMERS).where(mine)).mappings().first()
+            connection.execute(sa.delete(CUSTOMERS).where(mine))
+            if row is None:
+                continue
+            # What came after the request is of a new customer.
+            kept = [*(_CHURN if row["churn_as_of_ms"] > until_ms else ())]
+            kept += _PROFILE if row["profile_ms"] > until_ms else ()
+            new = {"customer_id": customer_id, **{name: row[name] for name in kept}}
+            if kept:
+                connection.execute(sa.insert(CUSTOMERS).values(new))
+        old = [file.path for file in commit.replaced]
+        if old:
+            retire = sa.update(EVENT_FILES).where(EVENT_FILES.c.path.in_(old), EVENT_FILES.c.retired_ms == 0)
+            if connection.execute(retire.values(retired_ms=_AT_ONCE)).rowcount != len(old):
+                raise SinkFenced("another sink merges files of the same database: run one for each database")
+        # Also what was merged a while ago still has the rows: these files end sooner than others.
+        retired = EVENT_FILES.c.retired_ms > 0
+        connection.execute(sa.update(EVENT_FILES).where(retired).values(retired_ms=_AT_ONCE))
+
+    def _drop_empty(self, connection: sa.Connection, customer_ids: Sequence[str]) -> None:
+        """Delete erased customers of whom there is no transaction and no profile.
+
+        A churn score was under way when they were erased, or their profile was taken back afterwards.
+        """
+        if customer_ids:
+            c = CUSTOMERS.c
+            nothing = [c.transactions == 0, c.country == "", c.segment == "", c.opened_on == ""]
+            ids = [i for i in customer_ids if "\0" not in i]
+            connection.execute(sa.delete(CUSTOMERS).where(c.customer_id.in_(ids), *nothing))
 
     def _moved(self, connection: sa.Connection, commit: SinkCommit) -> bool:
         """Move the offsets; whether they had been moved by this very commit."""
@@ -114,8 +187,10 @@ class SinkStore:
                 mismatched |= connection.execute(update).rowcount != 1
         if not mismatched:
             return False
-        named = sa.select(EVENT_FILES.c.path).where(EVENT_FILES.c.path.in_([f.path for f in commit.files]))
-        if commit.files and connection.execute(named).first() is not None:
+        named = sa.select(EVENT_FILES.c.path).where(
+            EVENT_FILES.c.path.in_([f.path for f in commit.new_files])
+        )
+        if commit.new_files and connection.execute(named).first() is not None:
             # The answer to an earlier try was lost.
             connection.rollback()
             return True
@@ -127,14 +202,16 @@ class SinkStore:
         rows: Mapping[str, Mapping[str, Any]],
         changes: Callable[[Any], dict[str, Any]],
     ) -> None:
-        if not rows:
+        # PostgreSQL has no NUL character in texts: such a customer is in the event log alone.
+        ids = sorted(c for c in rows if "\0" not in c)
+        if not ids:
             return
         insert = self._database.insert(CUSTOMERS)
         statement = insert.on_conflict_do_update(
             index_elements=[CUSTOMERS.c.customer_id], set_=changes(insert.excluded)
         )
         # In one order: two transactions that lock the same rows do not wait for each other for ever.
-        connection.execute(statement, [{"customer_id": c, **rows[c]} for c in sorted(rows)])
+        connection.execute(statement, [{"customer_id": c, **rows[c]} for c in ids])
 
     def files(self, days: Iterable[int] | None = None) -> list[EventFile]:
         """Files that count, oldest day first."""
@@ -146,7 +223,7 @@ class SinkStore:
             found = connection.execute(statement.order_by(EVENT_FILES.c.day, EVENT_FILES.c.path)).all()
         return [EventFile(*row) for row in found]
 
-    def replace(self, old: Sequence[EventFile], new: EventFile | None) -> bool:
+    def replace(self, old: Sequence[EventFile], new: EventFile) -> bool:
         """Let one file take the rows of several; false where one of them does not count any more."""
         paths = [file.path for file in old]
         retire = sa.update(EVENT_FILES).where(EVENT_FILES.c.path.in_(paths), EVENT_FILES.c.retired_ms == 0)
@@ -155,8 +232,7 @@ class SinkStore:
             if done.rowcount != len(old):
                 connection.rollback()
                 return False
-            if new is not None:
-                connection.execute(sa.insert(EVENT_FILES).values(asdict(new)))
+            connection.execute(sa.insert(EVENT_FILES).values(asdict(new)))
         return True
 
     def retired(self, before_ms: int) -> list[str]:
@@ -195,9 +271,8 @@ def _with_activity(new: Any) -> dict[str, Any]:
 def _with_churn(new: Any) -> dict[str, Any]:
     c = CUSTOMERS.c
     newer = new.churn_as_of_ms >= c.churn_as_of_ms
-    names = ("churn_probability", "churn_band", "churn_as_of_ms", "value_at_risk")
-    return {name: sa.case((newer, new[name]), else_=c[name]) for name in names}
+    return {name: sa.case((newer, new[name]), else_=c[name]) for name in _CHURN}
 
 
 def _with_profile(new: Any) -> dict[str, Any]:
-    return {name: new[name] for name in ("country", "segment", "opened_on")}
+    return {name: new[name] for name in _PROFILE}

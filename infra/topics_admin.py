@@ -74,7 +74,8 @@ class TopicsAdmin:
             DependencyError: The broker does not answer, or the topic is not there yet.
         """
         existing = await self.partitions()
-        missing = [topic.name for topic in TOPICS if topic.name not in existing]
+        # The others are nothing that a worker or a sink needs.
+        missing = [t.name for t in TOPICS if t.copartitioned and t.name not in existing]
         if missing:
             raise DependencyError(f"topics are missing ({', '.join(missing)}): run 'tidegate topics create'")
         return existing[TRANSACTIONS.name]

@@ -33,7 +33,7 @@ def fraud_score(
         "score": float(chunk.fraud[row]),
         "decision": DECISIONS[chunk.decisions[row]],
         "reasons": chunk.reasons.get(row, ()),
-        "model": models.fraud.reference,
+        "model": models.fraud_for(transaction.customer_id).reference,
         "flags": flag_names(int(chunk.features.flags[row])),
     }
     if source is not None:
@@ -58,12 +58,13 @@ def fraud_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) ->
         "amount": float(transaction.amount),
         "currency": transaction.currency,
         "reasons": chunk.reasons.get(row, ()),
-        "model": models.fraud.reference,
+        "model": models.fraud_for(transaction.customer_id).reference,
     }
 
 
 def churn_score(result: ChurnResult, models: Models, *, scored_at: str, trigger: str) -> _Message:
     """The `scores.churn` message of a result."""
+    model = models.churn_for(result.customer_id)
     return {
         "schema_version": SCHEMA_VERSION,
         "customer_id": result.customer_id,
@@ -71,9 +72,9 @@ def churn_score(result: ChurnResult, models: Models, *, scored_at: str, trigger:
         "scored_at": scored_at,
         "churn_probability": result.proba,
         "band": BANDS[result.band],
-        "horizon_days": models.churn.card.horizon_days,
+        "horizon_days": model.card.horizon_days,
         "drivers": result.drivers,
-        "model": models.churn.reference,
+        "model": model.reference,
         "value_at_risk": round(result.value_at_risk, 2),
         "recommended_action": ACTIONS[result.band],
         "trigger": trigger,
@@ -94,8 +95,47 @@ def churn_alert(result: ChurnResult, models: Models) -> _Message | None:
         "severity": BANDS[result.band],
         "score": result.proba,
         "reasons": result.drivers,
-        "model": models.churn.reference,
+        "model": models.churn_for(result.customer_id).reference,
     }
+
+
+def fraud_shadows(
+    events: Events, chunk: ScoredChunk, row: int, *, scored_at: str, source: _Message | None
+) -> list[_Message]:
+    """The `scores.shadow` messages of one row."""
+    transaction = events.transactions[row]
+    return [
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "fraud",
+            "customer_id": transaction.customer_id,
+            "transaction_id": transaction.transaction_id,
+            "as_of": epoch_ms_to_rfc3339(transaction.event_time_ms),
+            "scored_at": scored_at,
+            "score": shadow.proba,
+            "decision": DECISIONS[shadow.decision],
+            "model": shadow.model.reference,
+            "source": source,
+        }
+        for shadow in chunk.shadows.get(row, ())
+    ]
+
+
+def churn_shadows(result: ChurnResult, *, scored_at: str) -> list[_Message]:
+    """The `scores.shadow` messages of a churn result."""
+    return [
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "churn",
+            "customer_id": result.customer_id,
+            "as_of": epoch_ms_to_rfc3339(result.as_of_ms),
+            "scored_at": scored_at,
+            "score": shadow.proba,
+            "decision": BANDS[shadow.decision],
+            "model": shadow.model.reference,
+        }
+        for shadow in result.shadows
+    ]
 
 
 def named_features(row: Matrix, models: Models) -> dict[str, float | None]:

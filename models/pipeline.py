@@ -1,9 +1,9 @@
 """One chunk from events to scores: what the worker, the API, training and the backtest all run."""
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from features.codec import Totals
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
+from features.lifetime import customer_names, customer_vector, declared
 from features.record import TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
+from models.roles import Challenger, model_for, split
 from models.tree import TreeModel
 from schemas.errors import ModelError
 from schemas.transaction import Transaction
@@ -34,7 +36,14 @@ _FLAGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models in use and the engine they were trained on.
+    """One set of models and the engine they were trained on: a chunk is scored by exactly one set.
+
+    Attributes:
+        fraud: The champion.
+        churn: The champion.
+        challengers: By name.
+        shadows: By name; their scores are never seen outside `scores.shadow`.
+        identity: Names the set (`models.roles.identity`); empty for one that was put together by hand.
 
     Raises:
         ModelError: A model was trained on other declarations than the engine's.
@@ -43,15 +52,31 @@ class Models:
     engine: Engine
     fraud: TreeModel
     churn: TreeModel
+    challengers: Mapping[str, Challenger] = field(default_factory=dict)
+    shadows: Mapping[str, Sequence[TreeModel]] = field(default_factory=dict)
+    identity: str = ""
 
     def __post_init__(self) -> None:
-        for model in (self.fraud, self.churn):
+        for model in self.all():
             if model.card.features_hash != self.engine.hash:
                 raise ModelError(
                     f"model {model.card.name} {model.card.version} was trained on feature declarations "
                     f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
                     "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
                 )
+
+    def all(self) -> list[TreeModel]:
+        """Every model of the set, champions first."""
+        shadows = [model for models in self.shadows.values() for model in models]
+        return [self.fraud, self.churn, *(c.model for c in self.challengers.values()), *shadows]
+
+    def fraud_for(self, customer_id: str) -> TreeModel:
+        """The fraud model that scores a customer."""
+        return model_for(self.fraud, self.challengers.get("fraud"), customer_id)
+
+    def churn_for(self, customer_id: str) -> TreeModel:
+        """The churn model that scores a customer."""
+        return model_for(self.churn, self.challengers.get("churn"), customer_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +92,25 @@ class Events:
     records: Records
 
 
+class ShadowScore(NamedTuple):
+    """What a shadow says of a row or customer.
+
+    Attributes:
+        decision: Index into `DECISIONS`, or `BANDS` of churn.
+    """
+
+    model: TreeModel
+    proba: float
+    decision: int
+
+
 @dataclass(frozen=True, slots=True)
 class ChurnResult:
-    """A recomputed churn probability."""
+    """A recomputed churn probability.
+
+    Attributes:
+        shadows: One for each shadow.
+    """
 
     customer_id: str
     slot: int
@@ -79,6 +120,7 @@ class ChurnResult:
     band_before: int
     value_at_risk: float
     drivers: tuple[dict[str, Any], ...] = ()
+    shadows: tuple["ShadowScore", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,7 @@ class ScoredChunk:
         decisions: `(n,)` indices into `DECISIONS`.
         reasons: By row, for what is not allowed.
         churn: Customers whose churn probability was due.
+        shadows: By row that is no duplicate, one for each shadow; empty without shadows.
     """
 
     features: ChunkFeatures
@@ -100,6 +143,7 @@ class ScoredChunk:
     decisions: npt.NDArray[np.int8]
     reasons: dict[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
     churn: Sequence[ChurnResult] = ()
+    shadows: Mapping[int, Sequence[ShadowScore]] = field(default_factory=dict)
 
     @property
     def accepted(self) -> npt.NDArray[np.intp]:
@@ -155,9 +199,9 @@ def score_chunk(
     """
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
-    scored = _score(prepared, models)
-    update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
-    return replace(scored, churn=_due_churn(arena, events, scored, models))
+    scored = _score(prepared, events, models)
+    totals = update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    return replace(scored, churn=_due_churn(arena, events, scored, totals, models))
 
 
 def score_fraud(
@@ -167,7 +211,7 @@ def score_fraud(
 
     Nothing is counted at entities; without them their features are unknown.
     """
-    return _score(_with_entities(arena, events, models, entities, count=False), models)
+    return _score(_with_entities(arena, events, models, entities, count=False), events, models)
 
 
 def _with_entities(
@@ -182,14 +226,33 @@ def _with_entities(
     return prepared
 
 
-def _score(prepared: Prepared, models: Models) -> ScoredChunk:
+def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
     features, slots, accepted = prepared.features, prepared.slots, prepared.accepted
-    fraud = np.full(len(slots), np.nan)
-    fraud[accepted] = models.fraud.predict_proba(features.X[accepted])
-    decisions = decide(models.fraud, fraud)
-    alerted = np.flatnonzero(decisions > 0)
-    reasons = explain(models.fraud, features.X[alerted], by_name(models.engine.features))
-    return ScoredChunk(features, slots, fraud, decisions, dict(zip(alerted.tolist(), reasons, strict=True)))
+    fraud, decisions = np.full(len(slots), np.nan), np.zeros(len(slots), dtype=np.int8)
+    reasons: dict[int, tuple[dict[str, Any], ...]] = {}
+    customer_ids = [t.customer_id for t in events.transactions] if models.challengers else ()
+    for model, rows in split(models.fraud, models.challengers.get("fraud"), customer_ids, accepted):
+        fraud[rows] = model.predict_proba(features.X[rows])
+        decisions[rows] = decide(model, fraud[rows])
+        alerted = rows[decisions[rows] > 0]
+        explained = explain(model, features.X[alerted], by_name(models.engine.features))
+        reasons.update(zip(alerted.tolist(), explained, strict=True))
+    shadows = _shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
+    return ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
+
+
+def _shadow_scores(
+    shadows: Sequence[TreeModel],
+    X: Matrix,
+    rows: npt.NDArray[np.intp],
+    decide: Callable[[TreeModel, npt.NDArray[np.float64]], npt.NDArray[np.int8]],
+) -> dict[int, list[ShadowScore]]:
+    found: dict[int, list[ShadowScore]] = {}
+    for model in shadows:
+        proba = model.predict_proba(X[rows])
+        for row, p, d in zip(rows.tolist(), proba.tolist(), decide(model, proba).tolist(), strict=True):
+            found.setdefault(row, []).append(ShadowScore(model, p, d))
+    return found
 
 
 def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
@@ -198,9 +261,10 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
 
 
-def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> None:
-    """Add accepted transactions to their customers' lifetime totals."""
+def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> Sequence[Totals]:
+    """Add accepted transactions to their customers' lifetime totals; returns these behind each of them."""
     added: dict[int, Totals] = {}
+    behind = []
     for slot, time_ms, minor, credit in zip(
         slots.tolist(),
         records["time_ms"].tolist(),
@@ -210,11 +274,15 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
     ):
         totals = added.get(slot) or arena.totals(slot)
         added[slot] = totals.plus_one(time_ms, minor, credit == 1)
+        behind.append(added[slot])
     for slot, totals in added.items():
         arena.set_totals(slot, totals)
+    return behind
 
 
-def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
+def _due_churn(
+    arena: HistoryArena, events: Events, scored: ScoredChunk, totals: Sequence[Totals], models: Models
+) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     accepted = scored.accepted
     rows = accepted.tolist()
@@ -225,8 +293,8 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
         later[slot].append(row)
     scored_day: dict[int, int] = {}
     wanted: list[tuple[str, int, int]] = []
-    histories: list[Records] = []
-    for row, slot in zip(rows, slots, strict=True):
+    X: list[npt.NDArray[np.float64]] = []
+    for row, slot, behind in zip(rows, slots, totals, strict=True):
         later[slot].popleft()
         time_ms = time_of[row]
         if slot not in scored_day:
@@ -237,8 +305,10 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
             wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
             # Only what came later and is older can be in the windows of this moment.
             late = [r for r in later[slot] if time_of[r] <= time_ms]
-            histories.append(_without(arena.records(slot), events.records[late]))
-    return _rescore(arena, wanted, histories, models)
+            history = _without(arena.records(slot), events.records[late])
+            # Who has a newer event was scored for its day: nothing that came before is after this moment.
+            X.append(customer_vector(models.engine, history, behind, time_ms + 1, totals_are_of_then=True))
+    return _rescore(arena, wanted, X, models)
 
 
 def _without(history: Records, later: Records) -> Records:
@@ -256,23 +326,22 @@ def score_churn(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
 ) -> list[ChurnResult]:
     """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
-    return _rescore(arena, wanted, [arena.records(slot) for _, slot, _ in wanted], models)
+    X = [
+        customer_vector(models.engine, arena.records(slot), arena.totals(slot), as_of)
+        for _, slot, as_of in wanted
+    ]
+    return _rescore(arena, wanted, X, models)
 
 
 def _rescore(
     arena: HistoryArena,
     wanted: Sequence[tuple[str, int, int]],
-    histories: Sequence[Records],
+    vectors: Sequence[npt.NDArray[np.float64]],
     models: Models,
 ) -> list[ChurnResult]:
     if not wanted:
         return []
-    X = np.stack(
-        [
-            models.engine.compute(history, None, as_of)
-            for history, (_, _, as_of) in zip(histories, wanted, strict=True)
-        ]
-    )
+    X = np.stack(vectors)
     before = [arena.totals(slot).churn_band for _, slot, _ in wanted]
     results = []
     for result in churn_results(X, wanted, before, models):
@@ -293,19 +362,19 @@ def churn_results(
     *,
     explained: bool = True,
 ) -> list[ChurnResult]:
-    """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
-    proba = models.churn.predict_proba(X)
-    thresholds = models.churn.card.thresholds
-    bands = (proba >= thresholds["medium"]).astype(int) + (proba >= thresholds["high"]).astype(int)
-    yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
-    rows = np.flatnonzero(bands > 0) if explained else np.empty(0, dtype=np.intp)
-    drivers = dict(
-        zip(
-            rows.tolist(),
-            explain(models.churn, X[rows], by_name(models.engine.features)),
-            strict=True,
-        )
-    )
+    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
+    proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
+    drivers: dict[int, tuple[dict[str, Any], ...]] = {}
+    customer_ids = [customer_id for customer_id, _, _ in wanted]
+    all_rows = np.arange(len(X))
+    for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
+        proba[rows] = model.predict_proba(X[rows])
+        bands[rows] = band(model, proba[rows])
+        shown = rows[bands[rows] > 0] if explained else rows[:0]
+        found = explain(model, X[shown], by_name(declared(models.engine)))
+        drivers.update(zip(shown.tolist(), found, strict=True))
+    yearly = yearly_spend(X, models.engine)
+    shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     return [
         ChurnResult(
             customer_id,
@@ -316,9 +385,29 @@ def churn_results(
             before,
             float(proba[i] * yearly[i]),
             drivers.get(i, ()),
+            tuple(shadows.get(i, ())),
         )
         for i, ((customer_id, slot, as_of), before) in enumerate(zip(wanted, bands_before, strict=True))
     ]
+
+
+def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
+    """What customers spend a year, from rows of `customer_vector`.
+
+    At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
+    """
+    names = customer_names(engine)
+    recent, ever, tenure_s = (
+        np.nan_to_num(X[:, names.index(name)]) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")
+    )
+    years = np.maximum(tenure_s / (365 * 86_400), 1.0)
+    return np.where(recent > 0, recent * 365 / 90, ever / years)
+
+
+def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Index into `BANDS` for each probability."""
+    medium, high = model.card.thresholds["medium"], model.card.thresholds["high"]
+    return (proba >= medium).astype(np.int8) + (proba >= high).astype(np.int8)
 
 
 def flag_names(bits: int) -> list[str]:

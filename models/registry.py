@@ -1,17 +1,15 @@
-"""Models on disk: one folder a version, and which of them is in use.
+"""Models that were kept: one folder of files a version, and which of them is in use for what.
 
 fraud/v3/card.json   what is known of the model
 fraud/v3/trees.ubj   its trees
-fraud/champion       the version in use
+fraud/roles.json     champion, challenger, shadows, and the champions before
 
 Segments have centres.json in the place of trees.
 """
 
 import json
 import math
-import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,47 +18,61 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
+from features.lifetime import customer_names
 from models.pipeline import Models
+from models.roles import Challenger, Roles, identity
 from models.segments import SegmentModel
+from models.store import FileModelStore, ModelStore, VersionTaken
 from models.tree import ModelCard, TreeModel
 from schemas.errors import ModelError
+from schemas.score import Role
 
 NAMES = ("fraud", "churn")
 SEGMENTS: Final = "segments"
 _ARTEFACTS: Final = {SEGMENTS: "centres.json"}
 _TREES: Final = "trees.ubj"
+_CARD_FILE: Final = "card.json"
 _THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high")}
 _CARD: Final = TypeAdapter(ModelCard)
 
 
 class ModelRegistry:
-    """A folder of models.
+    """Models, their versions and their roles.
 
     Args:
         root: The folder; made when the first model is saved.
+        store: Where models are, in the place of a folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store: ModelStore | None = None) -> None:
         self._root = root
+        self._store: ModelStore = store or FileModelStore(root)
 
     def save(self, card: ModelCard, trees: bytes) -> ModelCard:
         """Keep a model under the next version of its name; returns its card with that version."""
-        number = 1 + max((int(v[1:]) for v in self.versions(card.name)), default=0)
-        card = replace(card, version=f"v{number}", trees_sha256=sha256(trees).hexdigest())
-        folder = self._root / card.name / card.version
-        partial = folder.with_name(f".{card.version}.{os.getpid()}")
-        partial.mkdir(parents=True)
-        (partial / _ARTEFACTS.get(card.name, _TREES)).write_bytes(trees)
-        (partial / "card.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
-        # Renamed when whole: a reader never finds half a model.
-        partial.rename(folder)
-        return card
+        while True:
+            version = self._store.next_version(card.name)
+            card = replace(card, version=version, trees_sha256=sha256(trees).hexdigest())
+            said = (json.dumps(asdict(card), indent=2) + "\n").encode()
+            try:
+                self._store.put(
+                    card.name, card.version, {_ARTEFACTS.get(card.name, _TREES): trees, _CARD_FILE: said}
+                )
+            except VersionTaken:
+                continue
+            return card
 
     def versions(self, name: str) -> list[str]:
         """Versions of a model, oldest first."""
-        folder = self._root / name
-        found = [p.name for p in folder.iterdir() if re.fullmatch(r"v\d+", p.name)] if folder.is_dir() else []
-        return sorted(found, key=lambda v: int(v[1:]))
+        return self._store.versions(name)
+
+    def roles(self, name: str) -> Roles:
+        """Which versions are in use for what.
+
+        Raises:
+            ModelError: That cannot be read.
+        """
+        return self._store.roles(name)
 
     def champion(self, name: str) -> str:
         """Version in use.
@@ -68,28 +80,67 @@ class ModelRegistry:
         Raises:
             ModelError: None was ever promoted.
         """
-        pointer = self._root / name / "champion"
-        if not pointer.is_file():
+        champion = self.roles(name).champion
+        if not champion:
             raise ModelError(
-                f"there is no {name} model in {self._root}: train one with 'tidegate train {name}', "
+                f"there is no {name} model in {self._store.where()}: train one with 'tidegate train {name}', "
                 "or point TIDEGATE_MODELS at the folder that has one"
             )
-        return pointer.read_text().strip()
+        return champion
 
-    def promote(self, name: str, version: str) -> None:
-        """Put a version into use.
+    def promote(self, name: str, version: str) -> Roles:
+        """Put a version into use; the one before is remembered.
 
         Raises:
-            ModelError: There is no such version.
+            ModelError: There is no such version, or its files are damaged.
         """
+        return self._assign(name, version, self.roles(name).promoted(version))
+
+    def challenge(self, name: str, version: str, share: float) -> Roles:
+        """Have a version score a share of the customers in the champion's place.
+
+        Raises:
+            ModelError: There is no such version, it is damaged or the champion, or the share is none.
+        """
+        return self._assign(name, version, self.roles(name).challenged(version, share))
+
+    def shadow(self, name: str, version: str) -> Roles:
+        """Have a version score beside the champion, for `scores.shadow`.
+
+        Raises:
+            ModelError: There is no such version, or it is damaged or the champion.
+        """
+        return self._assign(name, version, self.roles(name).shadowed(version))
+
+    def retire(self, name: str, version: str) -> Roles:
+        """Take the role of challenger or shadow from a version.
+
+        Raises:
+            ModelError: It has neither.
+        """
+        roles = self.roles(name)
+        if roles.of(version) not in ("challenger", "shadow"):
+            raise ModelError(f"{name} {version} is neither challenger nor shadow")
+        self._store.assign(name, roles.without(version))
+        return roles.without(version)
+
+    def roll_back(self, name: str) -> Roles:
+        """Put the champion before this one into use again.
+
+        Raises:
+            ModelError: There was none, or its files are damaged.
+        """
+        roles = self.roles(name).rolled_back()
+        return self._assign(name, roles.champion, roles)
+
+    def _assign(self, name: str, version: str, roles: Roles) -> Roles:
         if version not in self.versions(name):
             raise ModelError(
                 f"there is no {name} model {version}; there are {', '.join(self.versions(name)) or 'none'}"
             )
-        pointer = self._root / name / "champion"
-        partial = pointer.with_suffix(f".{os.getpid()}")
-        partial.write_text(version + "\n")
-        partial.replace(pointer)
+        self._read(name, version)
+        self._store.assign(name, roles)
+        return roles
 
     def card(self, name: str, version: str) -> ModelCard:
         """Card of a version.
@@ -97,9 +148,9 @@ class ModelRegistry:
         Raises:
             ModelError: It cannot be read.
         """
-        path = self._root / name / version / "card.json"
+        path = self._store.where(name, version, _CARD_FILE)
         try:
-            card = _CARD.validate_json(path.read_bytes())
+            card = _CARD.validate_json(self._store.read(name, version, _CARD_FILE))
         except OSError as bad:
             raise ModelError(f"{path} cannot be read as a model card: {bad}") from bad
         except ValidationError as bad:
@@ -114,24 +165,27 @@ class ModelRegistry:
             raise ModelError(f"{path} cannot be used: calibration and thresholds must be finite numbers")
         return card
 
-    def load(self, name: str, feature_names: Sequence[str], version: str | None = None) -> TreeModel:
+    def load(
+        self, name: str, feature_names: Sequence[str], version: str | None = None, role: Role = "champion"
+    ) -> TreeModel:
         """A model, by default the one in use.
 
         Raises:
             ModelError: It is missing, cannot be read, or needs features that are not declared.
         """
-        card, trees = self._read(name, version)
+        card, trees = self._read(name, version or self.champion(name))
         try:
-            return TreeModel(card, trees, feature_names)
+            return TreeModel(card, trees, feature_names, role)
         except ValueError as bad:  # XGBoost's own error
-            path = self._root / name / card.version / _TREES
+            path = self._store.where(name, card.version, _TREES)
             raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
 
-    def _read(self, name: str, version: str | None) -> tuple[ModelCard, bytes]:
-        card = self.card(name, version or self.champion(name))
-        path = self._root / name / card.version / _ARTEFACTS.get(name, _TREES)
+    def _read(self, name: str, version: str) -> tuple[ModelCard, bytes]:
+        card = self.card(name, version)
+        file = _ARTEFACTS.get(name, _TREES)
+        path = self._store.where(name, card.version, file)
         try:
-            artefact = path.read_bytes()
+            artefact = self._store.read(name, card.version, file)
         except OSError as bad:
             raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
         # Before XGBoost sees it: from damaged trees it may hang, abort the process, or score nonsense.
@@ -147,7 +201,7 @@ class ModelRegistry:
         """
         if not self.versions(SEGMENTS):
             return None
-        card, artefact = self._read(SEGMENTS, None)
+        card, artefact = self._read(SEGMENTS, self.champion(SEGMENTS))
         if card.features_hash != engine.hash:
             raise ModelError(
                 f"model {card.name} {card.version} was trained on feature declarations {card.features_hash}, "
@@ -156,12 +210,45 @@ class ModelRegistry:
         return SegmentModel(card, artefact)
 
     def load_champions(self, engine: Engine) -> Models:
-        """The models in use, checked against the engine that will feed them.
+        """The champions alone, checked against the engine that will feed them.
 
         Raises:
             ModelError: One is missing or does not fit.
         """
-        return Models(engine, *(self.load(name, engine.names) for name in NAMES))
+        return self.load_set({name: Roles(self.champion(name)) for name in NAMES}, engine)
+
+    def roles_in_use(self) -> dict[str, Roles]:
+        """The roles of all that score the stream.
+
+        Raises:
+            ModelError: One has no champion, or cannot be read.
+        """
+        for name in NAMES:
+            self.champion(name)
+        return {name: self.roles(name) for name in NAMES}
+
+    def load_set(self, roles: Mapping[str, Roles], engine: Engine) -> Models:
+        """Models by their roles, checked against the engine that will feed them.
+
+        Raises:
+            ModelError: One is missing or does not fit.
+        """
+
+        def load(name: str, version: str, role: Role) -> TreeModel:
+            return self.load(name, customer_names(engine), version, role)
+
+        return Models(
+            engine,
+            load("fraud", roles["fraud"].champion, "champion"),
+            load("churn", roles["churn"].champion, "champion"),
+            challengers={
+                name: Challenger(load(name, roles[name].challenger, "challenger"), roles[name].share)
+                for name in NAMES
+                if roles[name].challenger
+            },
+            shadows={name: tuple(load(name, v, "shadow") for v in roles[name].shadows) for name in NAMES},
+            identity=identity(roles),
+        )
 
 
 def find_model(folder: Path, name: str | None = None) -> tuple[Path, ModelCard]:

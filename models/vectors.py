@@ -180,6 +180,12 @@ class VectorReplay:
         yield self._compute(rows, begin, len(times))
         self._rows += len(times)
 
+    def put_known(self, time_ms: int) -> None:
+        """Put in the labels that are known before a moment: what is asked about it is not an event."""
+        while self._waiting and self._waiting[0][0] < time_ms:
+            self._due.append(heapq.heappop(self._waiting))
+        self._put_due()
+
     def finish(self) -> None:
         """Put in the labels that became known after the last event."""
         self._due += sorted(self._waiting)

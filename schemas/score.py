@@ -88,3 +88,17 @@ class Alert(Message):
     currency: str | None = None
     reasons: tuple[Reason, ...] = ()
     model: ModelRef
+
+
+class ShadowScore(Message):
+    """What a model in the role of a shadow would have said. Nobody is to act on it."""
+
+    kind: Literal["fraud", "churn"]
+    customer_id: Identifier
+    transaction_id: Identifier | None = Field(default=None, description="Of a fraud score.")
+    as_of: Moment = Field(description="Event time of the transaction, or the moment churn was asked for.")
+    scored_at: Moment
+    score: Proba
+    decision: Decision | Band = Field(description="By the shadow's own thresholds.")
+    model: ModelRef
+    source: Source | None = Field(default=None, description="Of a fraud score.")

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
 from schemas.fields import Message
 from schemas.label import Label
-from schemas.score import Alert, ChurnScore, FraudScore
+from schemas.score import Alert, ChurnScore, FraudScore, ShadowScore
 from schemas.transaction import Transaction
 
 _DAY_MS = 24 * 3600 * 1000
@@ -50,9 +51,31 @@ CUSTOMERS = Topic(
 ERASURES = Topic("erasures", Erasure, "in", "Requests to erase a customer.", config=_kept(400))
 FRAUD_SCORES = Topic("scores.fraud", FraudScore, "out", "One score per transaction.", config=_kept(90))
 CHURN_SCORES = Topic("scores.churn", ChurnScore, "out", "Recomputed churn probabilities.", config=_kept(90))
+SHADOW_SCORES = Topic(
+    "scores.shadow", ShadowScore, "out", "What shadow models would have said.", config=_kept(30)
+)
 ALERTS = Topic("alerts", Alert, "out", "What a person should look at.", config=_kept(90))
 DEAD_LETTERS = Topic(
     "transactions.dlq", DeadLetter, "out", "What could not be accepted, with the reason.", config=_kept(90)
 )
+AUDIT = Topic(
+    "audit",
+    AuditRecord,
+    "out",
+    "Who read, changed or erased what; keyed by the program that asked.",
+    copartitioned=False,
+    config=_kept(400),
+)
 
-TOPICS = (TRANSACTIONS, LABELS, CUSTOMERS, ERASURES, FRAUD_SCORES, CHURN_SCORES, ALERTS, DEAD_LETTERS)
+TOPICS = (
+    TRANSACTIONS,
+    LABELS,
+    CUSTOMERS,
+    ERASURES,
+    FRAUD_SCORES,
+    CHURN_SCORES,
+    SHADOW_SCORES,
+    ALERTS,
+    DEAD_LETTERS,
+    AUDIT,
+)

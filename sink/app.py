@@ -28,18 +28,20 @@ from infra.access import from_environment
 from infra.consumers import connected
 from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
+from infra.log_tail import LogTail
 from infra.sink_metrics import SinkMetrics
 from infra.sink_store import SinkCommit, SinkFenced, SinkStore
 from infra.topics_admin import TopicsAdmin
 from schemas.errors import DependencyError, HistoryError, TidegateError
-from schemas.topics import CHURN_SCORES, CUSTOMERS, FRAUD_SCORES, TRANSACTIONS
-from sink.batch import Batch
+from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, FRAUD_SCORES, TRANSACTIONS
+from sink.batch import Batch, activity_of
+from sink.erasures import Erasures
 from sink.join import PartitionJoin
 from sink.settings import SinkSettings
 
 T = TypeVar("T")
 _log = structlog.get_logger()
-_TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.name)
+_TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.name, ERASURES.name)
 # A log that is ahead of the other waits: what is read and not joined is in memory.
 _AHEAD = 20_000
 _STRAY_S = 3600.0
@@ -56,7 +58,7 @@ async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = Database(settings.database_url)
-    sink = Sink(settings, SinkStore(database), EventFiles(settings.events), metrics, stop)
+    sink = Sink(settings, database, EventFiles(settings.events), metrics, stop)
     try:
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
@@ -83,12 +85,13 @@ class Sink:
     def __init__(
         self,
         settings: SinkSettings,
-        store: SinkStore,
+        database: Database,
         files: EventFiles,
         metrics: SinkMetrics,
         stop: asyncio.Event,
     ) -> None:
-        self._settings, self._store, self._files = settings, store, files
+        self._settings, self._files = settings, files
+        self._database, self._store = database, SinkStore(database)
         self._metrics, self._stop = metrics, stop
         self._options = from_environment()[0].options()
         self._consumer: AIOKafkaConsumer | None = None
@@ -97,7 +100,10 @@ class Sink:
         self._stored: dict[tuple[str, int], int] = {}
         self._batch = Batch()
         self._idle = False
+        self._unscrubbed = False
         self._paused: set[TopicPartition] = set()
+        # Erasures that the log held at the start, and up to where: nothing else is taken before them.
+        self._first: dict[TopicPartition, int] = {}
 
     async def run(self) -> None:
         """Read and write until told to stop.
@@ -114,7 +120,15 @@ class Sink:
             fetched = await self._fetch(consumer)
             for tp, records in fetched.items():
                 self._take(tp, records)
-            self._regulate(consumer)
+            if self._first:
+                self._first = {
+                    tp: end for tp, end in self._first.items() if await consumer.position(tp) < end
+                }
+                if not self._first:
+                    consumer.resume(*self._paused)
+                    self._paused.clear()
+            else:
+                self._regulate(consumer)
             if len(self._batch.rows) >= self._settings.flush_rows or time.monotonic() >= due:
                 await self._flush()
                 await self._maintain()
@@ -169,6 +183,8 @@ class Sink:
         cluster = await self.retried("kafka", admin.cluster_id)
         await self.retried("database", lambda: asyncio.to_thread(self._store.claim, cluster))
         self._stored = await self.retried("database", lambda: asyncio.to_thread(self._store.offsets))
+        known = await self.retried("database", lambda: asyncio.to_thread(self._store.erased))
+        self._batch = Batch(Erasures(known))
         consumer: Any = await self.retried("kafka", self._connect)
         self._consumer = consumer
         tps = [TopicPartition(topic, p) for topic in _TOPICS for p in range(partitions)]
@@ -183,6 +199,7 @@ class Sink:
                     "log and database, and give the topic a longer retention"
                 )
             consumer.seek(tp, max(starts[tp], stored or 0))
+        await self._erasures_first(consumer, partitions)
         for p in range(partitions):
             self._joins[p] = PartitionJoin(
                 p,
@@ -191,6 +208,20 @@ class Sink:
                 self._stored.get((TRANSACTIONS.name, p), 0),
             )
         return consumer
+
+    async def _erasures_first(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
+        """Let everything else wait for the erasures that the log holds now."""
+        tail = LogTail(self._settings.bootstrap, options=self._options)
+        wanted = [(ERASURES.name, p) for p in range(partitions)]
+        try:
+            bounds = await self.retried("kafka", lambda: tail.bounds(wanted))
+        finally:
+            await tail.stop()
+        ends = {TopicPartition(*tp): end for tp, (_, end) in bounds.items()}
+        self._first = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
+        if self._first:
+            self._paused = {tp for tp in consumer.assignment() if tp.topic != ERASURES.name}
+            consumer.pause(*self._paused)
 
     async def _connect(self) -> Any:
         return await connected(
@@ -241,8 +272,11 @@ class Sink:
             elif tp.topic == CHURN_SCORES.name:
                 self._batch.add_churn(record.value)
                 self._other[tp.topic, tp.partition] = record.offset + 1
+            elif tp.topic == CUSTOMERS.name:
+                self._batch.add_profile(record.key, record.value, record.timestamp)
+                self._other[tp.topic, tp.partition] = record.offset + 1
             else:
-                self._batch.add_profile(record.key, record.value)
+                self._batch.add_erasure(record.value)
                 self._other[tp.topic, tp.partition] = record.offset + 1
         for joined in join.take():
             self._batch.add(joined, tp.partition, event_row)
@@ -272,20 +306,41 @@ class Sink:
         self._idle = not self._batch.rows
         if not moved:
             return
-        batch, self._batch = self._batch, Batch()
+        erasures = self._batch.erasures
+        batch, self._batch = self._batch, Batch(erasures)
+        erased = erasures.take()
         self._crash("before-write")
         started = time.perf_counter()
         files: list[EventFile] = []
+        replaced: dict[EventFile, EventFile | None] = {}
+        stay: list[dict[str, Any]] = []
+        if erased:
+            stored = await self.retried("database", lambda: asyncio.to_thread(self._store.files))
+            replaced, stay = await self.retried(
+                "disk", lambda: asyncio.to_thread(self._files.erase, stored, erased)
+            )
         if batch.rows:
             files = await self.retried("disk", lambda: asyncio.to_thread(self._files.write, batch.rows))
         self._crash("after-write")
-        expected = {key: self._stored[key] for key in moved if key in self._stored}
-        commit = SinkCommit(expected, moved, files, batch.activity, batch.churn, batch.profiles)
+        commit = SinkCommit(
+            {key: self._stored[key] for key in moved if key in self._stored},
+            moved,
+            files,
+            activity_of([*stay, *batch.rows]),
+            batch.churn,
+            batch.profiles,
+            erased,
+            replaced,
+            [c for c in {**batch.churn, **batch.profiles} if erasures.until_ms(c) >= 0],
+        )
         await self.retried("database", lambda: asyncio.to_thread(self._store.commit, commit))
         self._crash("after-commit")
         self._stored |= moved
+        self._unscrubbed |= bool(erased)
         self._metrics.flushed(len(batch.rows), time.perf_counter() - started)
+        self._metrics.erased(len(erased))
         self._metrics.skipped("unreadable", batch.unreadable)
+        self._metrics.skipped("erased", batch.erased)
         for join in self._joins.values():
             self._metrics.skipped("unreadable", join.unreadable)
             self._metrics.skipped("repeated", join.repeated)
@@ -308,14 +363,18 @@ class Sink:
             if len(files) >= (2 if self._idle else many):
                 merged = self._files.merge(files)
                 self._crash("after-merge")
-                self._store.replace(files, merged)
-                self._metrics.merged(len(files))
+                if self._store.replace(files, merged):
+                    self._metrics.merged(len(files))
+                else:
+                    self._files.remove([merged.path])
                 break
         before_ms = time.time_ns() // 1_000_000 - int(self._settings.retired_s * 1000)
         retired = self._store.retired(before_ms)
         self._files.remove(retired)
         self._store.forget(retired)
         self._files.remove(self._files.strays(self._store.named(), max(_STRAY_S, self._settings.retired_s)))
+        if self._unscrubbed:
+            self._unscrubbed = not self._database.scrub()
 
     def _crash(self, point: str) -> None:
         if point == self._settings.crash_point:

@@ -1,16 +1,18 @@
 """What the sink has read and not yet written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
 from pydantic import ValidationError
 
-from schemas.customer import Profile
+from schemas.customer import Customer
+from schemas.errors import EventError
 from schemas.fields import to_epoch_ms
+from schemas.parse import parse_message
 from schemas.score import ChurnScore
 from schemas.transaction import Transaction
+from sink.erasures import Erasures
 from sink.join import Joined
 
 
@@ -25,30 +27,111 @@ class EventRow(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """Rows for the event log, and what they and other messages change in the customer index.
+    """Rows for the event log, and what other messages change in the customer index.
 
     Attributes:
+        erasures: What is not to be taken in.
         rows: For the event log.
-        activity: By customer, counts to add and the newest score.
         churn: By customer, the newest churn score.
         profiles: By customer, the newest profile; empty words where it was removed.
         unreadable: Messages that are not what their topic holds.
+        erased: Rows and messages of erased customers, which were left out.
     """
 
+    erasures: Erasures = field(default_factory=Erasures)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    activity: dict[str, dict[str, Any]] = field(default_factory=dict)
     churn: dict[str, dict[str, Any]] = field(default_factory=dict)
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreadable: int = 0
+    erased: int = 0
 
     def add(self, joined: Joined, partition: int, event_row: EventRow) -> None:
         """Take in a transaction and its score."""
         transaction = Transaction.model_validate_json(joined.transaction)
-        score, decision = joined.score["score"], joined.score["decision"]
-        self.rows.append(event_row(transaction, joined.score, partition, joined.offset))
-        time_ms = transaction.event_time_ms
-        mine = self.activity.setdefault(
-            transaction.customer_id,
+        row = event_row(transaction, joined.score, partition, joined.offset)
+        if self._is_erased(row):
+            self.erased += 1
+        else:
+            self.rows.append(row)
+
+    @property
+    def activity(self) -> dict[str, dict[str, Any]]:
+        """By customer, counts to add and the newest score."""
+        return activity_of(self.rows)
+
+    def add_churn(self, value: bytes | None) -> None:
+        """Take in a churn score: the latest moment counts."""
+        try:
+            score = ChurnScore.model_validate_json(value or b"")
+        except ValidationError:
+            self.unreadable += 1
+            return
+        as_of_ms = to_epoch_ms(score.as_of)
+        if as_of_ms <= self.erasures.until_ms(score.customer_id):
+            self.erased += 1
+            return
+        known = self.churn.get(score.customer_id)
+        if known is None or as_of_ms >= known["churn_as_of_ms"]:
+            self.churn[score.customer_id] = {
+                "churn_probability": score.churn_probability,
+                "churn_band": score.band,
+                "churn_as_of_ms": as_of_ms,
+                "value_at_risk": score.value_at_risk,
+            }
+
+    def add_profile(self, key: bytes | None, value: bytes | None, published_ms: int) -> None:
+        """Take in a profile, or its removal, as the worker does. Contact data is not kept.
+
+        Args:
+            key: Of the message: the customer, where there is no value.
+            value: `None` takes the profile back.
+            published_ms: Counts where the profile does not say when it was updated.
+        """
+        words = dict.fromkeys(("country", "segment", "opened_on"), "")
+        if not value:
+            customer_id, updated_ms = (key or b"").decode(errors="replace"), published_ms
+        else:
+            try:
+                profile = parse_message(Customer, value)
+            except EventError:
+                self.unreadable += 1
+                return
+            customer_id = profile.customer_id
+            updated_ms = to_epoch_ms(profile.updated_at) if profile.updated_at else published_ms
+            words = {name: str(getattr(profile, name) or "") for name in words}
+            if updated_ms <= self.erasures.until_ms(customer_id):
+                self.erased += 1
+                return
+        if 0 < len(customer_id) <= 64:
+            self.profiles[customer_id] = {**words, "profile_ms": updated_ms}
+
+    def add_erasure(self, value: bytes | None) -> None:
+        """Take in a request to erase a customer, and leave out what waits of them."""
+        if not self.erasures.add(value):
+            self.unreadable += 1
+            return
+        before = len(self.rows) + len(self.churn) + len(self.profiles)
+        self.rows = [row for row in self.rows if not self._is_erased(row)]
+        for customer_id, until_ms in self.erasures.pending.items():
+            if self.churn.get(customer_id, {}).get("churn_as_of_ms", until_ms + 1) <= until_ms:
+                del self.churn[customer_id]
+            if self.profiles.get(customer_id, {}).get("profile_ms", until_ms + 1) <= until_ms:
+                del self.profiles[customer_id]
+        self.erased += before - len(self.rows) - len(self.churn) - len(self.profiles)
+
+    def _is_erased(self, row: Mapping[str, Any]) -> bool:
+        until_ms = self.erasures.until_ms(row["customer_id"])
+        # An event that claims a later time was there all the same when it had a score before the request.
+        return until_ms >= min(int(row["event_time"]), to_epoch_ms(row["scored_at"]))
+
+
+def activity_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By customer, how many transactions there are and which is the newest: a row of the customer index."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        time_ms, decision = row["event_time"], row["decision"]
+        mine = found.setdefault(
+            row["customer_id"],
             {
                 "first_event_ms": time_ms,
                 "last_event_ms": 0,
@@ -62,38 +145,5 @@ class Batch:
         mine["blocked"] += decision == "block"
         mine["first_event_ms"] = min(mine["first_event_ms"], time_ms)
         if time_ms >= mine["last_event_ms"]:
-            mine |= {"last_event_ms": time_ms, "last_score": score, "last_decision": decision}
-
-    def add_churn(self, value: bytes | None) -> None:
-        """Take in a churn score: the latest moment counts."""
-        try:
-            score = ChurnScore.model_validate_json(value or b"")
-        except ValidationError:
-            self.unreadable += 1
-            return
-        as_of_ms = to_epoch_ms(score.as_of)
-        known = self.churn.get(score.customer_id)
-        if known is None or as_of_ms >= known["churn_as_of_ms"]:
-            self.churn[score.customer_id] = {
-                "churn_probability": score.churn_probability,
-                "churn_band": score.band,
-                "churn_as_of_ms": as_of_ms,
-                "value_at_risk": score.value_at_risk,
-            }
-
-    def add_profile(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in a profile, or its removal. Contact data is not looked at."""
-        if not value:
-            customer_id = (key or b"").decode(errors="replace")
-            profile: Mapping[str, Any] = {}
-        else:
-            try:
-                profile = Profile.model_validate(orjson.loads(value)).model_dump(mode="json")
-            except ValueError:
-                self.unreadable += 1
-                return
-            customer_id = profile["customer_id"]
-        if 0 < len(customer_id) <= 64:
-            self.profiles[customer_id] = {
-                name: profile.get(name) or "" for name in ("country", "segment", "opened_on")
-            }
+            mine |= {"last_event_ms": time_ms, "last_score": row["score"], "last_decision": decision}
+    return found

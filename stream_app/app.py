@@ -21,23 +21,25 @@ from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
-from infra.contact_vault import ContactVault, LocalMasterKeys
+from infra.contact_vault import ContactVault
 from infra.history_store import RedisHistoryStore
-from infra.key_ring import data_keys
+from infra.kms import master_keys
 from infra.log_tail import LogTail
 from infra.measured import MeasuredHistoryStore, MeasuredProducer
 from infra.metrics import WorkerMetrics
+from infra.model_store import open_registry
 from infra.partitioning import partition_for
 from infra.spans import score_span
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
+from models.in_use import ModelsInUse
 from models.pipeline import Models
-from models.registry import ModelRegistry
 from schemas.errors import DependencyError, TidegateError
 from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
 from stream_app.agents import INPUTS, add_agents
 from stream_app.liveness import Liveness
+from stream_app.model_watch import ModelWatch
 from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
@@ -169,13 +171,15 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     try:
         engine = Engine(entities=entity_features(settings.entities))
         engine.warm_up()
-        models = ModelRegistry(settings.models).load_champions(engine)
-        ring = data_keys(settings.data_keys.get_secret_value(), settings.security_dir)
-        seal = ContactVault(LocalMasterKeys(ring), settings.namespace).seal if ring else None
+        models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)
+        keys = master_keys(
+            settings.data_keys.get_secret_value(), settings.security_dir, measure=metrics.dependencies.call
+        )
+        seal = ContactVault(keys, settings.namespace).seal if keys else None
         if settings.metrics_port:
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
-        metrics.use(models, partitions)
+        metrics.use(models.current, partitions)
         delivery = Delivery(
             store,
             producer,
@@ -188,8 +192,12 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
         )
         check_log = _log_check(store, admin)
 
+        watch = ModelWatch(models, metrics, settings.models_watch_s)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.look_now)
+
         async def vitals(worker: Worker) -> None:
-            await Vitals(worker, metrics, lambda: _show_redis(store, metrics)).run()
+            looks = Vitals(worker, metrics, lambda: _show_redis(store, metrics))
+            await asyncio.gather(looks.run(), watch.run())
 
         return await _run(settings, delivery, models, producer, tail, check_log, vitals, stop, seal, kafka)
     except Interrupted:
@@ -246,7 +254,7 @@ async def _wait_for_dependencies(
 async def _run(
     settings: WorkerSettings,
     delivery: Delivery,
-    models: Models,
+    models: ModelsInUse,
     producer: MeasuredProducer,
     tail: LogTail,
     check_log: Callable[[], Awaitable[None]],
@@ -265,7 +273,7 @@ async def _run(
     worker = Worker(
         delivery,
         _FaustLog(app, tail, settings.publish_timeout_s),
-        lambda: models,
+        models,
         topics=[topic.name for topic in INPUTS],
         cached_records=settings.cached_records,
         silent_days=settings.silent_days,
@@ -274,7 +282,7 @@ async def _run(
         check_log=check_log,
         published_upto=published_upto,
         chunk_records=settings.chunk_records,
-        entities=models.engine.entities,
+        entities=models.current.engine.entities,
         seal=seal,
     )
     app.positions = worker
@@ -290,7 +298,7 @@ async def _run(
         worker, lost_s=settings.session_timeout_s, still_s=6 * settings.session_timeout_s, fail=worker.fail
     )
     tasks = [
-        asyncio.ensure_future(_start(app, worker, models)),
+        asyncio.ensure_future(_start(app, worker, models.current)),
         asyncio.ensure_future(liveness.run(settings.session_timeout_s / 4)),
         asyncio.ensure_future(vitals(worker)),
     ]

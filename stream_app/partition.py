@@ -32,6 +32,8 @@ class Partition:
         published_upto: For a topic the offset up to which its scores were published before.
         on_forget: Called when lease and cache are dropped.
         erasures_read: Whether every erasure that was asked for before the lease is done.
+        models_until: Offset of transactions before which the lease's set of models scores, whatever is in
+            use: an earlier owner may have published from there.
     """
 
     def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
@@ -43,18 +45,26 @@ class Partition:
         self.published_upto: dict[str, int] = {}
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
+        self.models_until = 0
         self._store = store
         self._cached_records = cached_records
         self._stored_bytes: dict[str, tuple[int, int]] = {}
         self._moved = asyncio.Event()
         self.interrupted = asyncio.Event()
 
-    def begin(self, lease: Lease, starts: Mapping[str, int], published_upto: Mapping[str, int]) -> None:
+    def begin(
+        self,
+        lease: Lease,
+        starts: Mapping[str, int],
+        published_upto: Mapping[str, int],
+        models_until: int = 0,
+    ) -> None:
         """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
         self.forget()
         self.lease = lease
         self.starts = dict(starts)
         self.published_upto = dict(published_upto)
+        self.models_until = models_until
         self.interrupted.clear()
 
     def forget(self) -> None:
@@ -63,6 +73,7 @@ class Partition:
         self.starts = {}
         self.forget_histories()
         self.published_upto = {}
+        self.models_until = 0
         self.erasures_read = False
         self.on_forget(self.number)
         self._signal()
@@ -114,9 +125,10 @@ class Partition:
         """Whether what follows from a transaction of this offset is on the output topics already."""
         return offset < self.published_upto.get(TRANSACTIONS.name, 0)
 
-    def is_last_published(self, offset: int) -> bool:
-        """Whether a transaction of this offset is the last of which `is_published` is true."""
-        return self.is_published(offset) and not self.is_published(offset + 1)
+    def is_boundary(self, offset: int) -> bool:
+        """Whether a transaction of this offset is the last that was published, or of the lease's models."""
+        last = offset + 1
+        return last == self.models_until or (self.is_published(offset) and not self.is_published(last))
 
     def is_known(self, customer_id: str) -> bool:
         """Whether the customer was already seen in this partition."""

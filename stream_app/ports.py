@@ -84,6 +84,12 @@ class Observer(Protocol):
         """Customers were rescored for churn, because of an `event` or a `sweep`."""
         ...
 
-    def label(self, name: str, decision: str) -> None:
-        """A label was put into a history; `decision` is what the model in use says of its transaction."""
+    def label(self, name: str, decision: str, proba: float | None = None) -> None:
+        """A label was put into a history.
+
+        Args:
+            name: The label.
+            decision: What the model in use says of its transaction; `none` where it names none.
+            proba: The probability behind that.
+        """
         ...

@@ -4,7 +4,7 @@ The order is the guarantee. A crash before the commit repeats the same scores fr
 histories; after it, the stored offset skips the part. Nothing here decides by a clock.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from models import messages
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
-from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, TRANSACTIONS
+from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.dead_letter import dead_letter
@@ -81,12 +81,13 @@ class Delivery:
             StoreRolledBack: The store is not where this chunk starts.
         """
         lease = partition.require_lease()
-        self.crash("before-commit")
+        kind = "models" if commit.models else "commit"
+        self.crash(f"before-{kind}")
         with self.observer.step("commit"):
             outcome = await self.retry.until_done(
                 "redis", lambda: self.store.apply(lease, commit), partition.interrupted
             )
-        self.crash("after-commit")
+        self.crash(f"after-{kind}")
         if outcome is not Outcome.APPLIED:
             self.observer.lease(outcome.value)
         if outcome is Outcome.FENCED:
@@ -165,7 +166,7 @@ class TransactionProcessor:
     def __init__(
         self,
         delivery: Delivery,
-        models: Callable[[], Models],
+        models: Callable[[Partition], Awaitable[Models]],
         *,
         score_features: bool = False,
         entities: EntityStage | None = None,
@@ -180,7 +181,8 @@ class TransactionProcessor:
 
         A part ends behind an event that reaches a new day, where the sweep is due: what the sweep finds
         depends on the log then, and not on how the log was cut into chunks. And it ends behind the last
-        transaction whose score was published before, so that it is published whole or not at all.
+        transaction whose score was published before, so that it is published whole or not at all; and where
+        the models that were in use at the last commit end.
         """
         with self._delivery.observer.step("parse"):
             part: Part | None = None
@@ -189,7 +191,7 @@ class TransactionProcessor:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
                 event_time_ms = self._sort(partition, record, part)
-                if event_time_ms // DAY_MS > day or partition.is_last_published(record.offset):
+                if event_time_ms // DAY_MS > day or partition.is_boundary(record.offset):
                     break
             return part
 
@@ -200,7 +202,9 @@ class TransactionProcessor:
             LeaseLost: Nothing of it was made part of the state.
             StoreRolledBack: The same.
         """
-        delivery, observer, models = self._delivery, self._delivery.observer, self._models()
+        delivery, observer = self._delivery, self._delivery.observer
+        # Once: what is put into use from here on scores the next part.
+        models = await self._models(partition)
         records = to_records(part.transactions, part.amounts_minor)
         customer_ids = [t.customer_id for t in part.transactions]
         await delivery.load(partition, customer_ids)
@@ -308,6 +312,10 @@ class TransactionProcessor:
             scores.setdefault(transaction.customer_id, []).append(score)
             if partition.is_published(record.offset):
                 continue
+            outgoing += [
+                Outgoing(SHADOW_SCORES.name, number, key, dump(shadow))
+                for shadow in messages.fraud_shadows(events, scored, row, scored_at=scored_at, source=source)
+            ]
             outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
             if decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
@@ -330,6 +338,10 @@ def churn_outgoing(
             messages.churn_score(result, models, scored_at=scored_at, trigger=trigger)
         )
         outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, churn[result.customer_id]))
+        outgoing += [
+            Outgoing(SHADOW_SCORES.name, partition, key, dump(shadow))
+            for shadow in messages.churn_shadows(result, scored_at=scored_at)
+        ]
         alert = messages.churn_alert(result, models)
         if alert is not None:
             outgoing.append(Outgoing(ALERTS.name, partition, key, dump(alert)))

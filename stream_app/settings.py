@@ -21,6 +21,12 @@ class WorkerSettings(BaseSettings):
         description="Name of this worker that stays over restarts; Kafka gives its partitions back to it.",
     )
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
+    mlflow_uri: str = Field(
+        default="", description="MLflow with the models, in the place of TIDEGATE_MODELS; empty for none."
+    )
+    models_watch_s: float = Field(
+        default=5.0, gt=0, description="How often the registry is asked which models are to be in use."
+    )
     partitions: int = Field(default=4, ge=1, description="Partitions of topics that the worker creates.")
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
 

@@ -12,6 +12,7 @@ from features.ports import Commit
 from features.record import TRANSACTION_KIND, Records, label_record
 from features.tiles import find_fraud
 from models.pipeline import DECISIONS, Models, decide
+from models.roles import split
 from models.tree import Vector
 from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
 from schemas.erasure import Erasure, erased_name
@@ -115,12 +116,12 @@ class LabelProcessor:
                 outgoing.append(delivery.pass_on(record, label.customer_id, elsewhere))
         await delivery.load(partition, [label.customer_id for _, label in labels])
         appended: dict[str, list[Records]] = {}
-        added: list[tuple[str, Vector | None]] = []
+        added: list[tuple[Label, Vector | None]] = []
         for record, label in labels:
             try:
                 if self._put(partition, label):
                     appended.setdefault(label.customer_id, []).append(label_record(label))
-                    added.append((label.label, self._vector(partition, label)))
+                    added.append((label, self._vector(partition, label)))
             except EventError as refused:
                 # What it is about was erased: a dead letter would bring it back.
                 if partition.require_lease().is_erased(label.customer_id, 0):
@@ -151,8 +152,8 @@ class LabelProcessor:
             self._entities.committed(partition, counted)
         partition.advance(LABELS.name, chunk.next_offset)
         delivery.observer.outcome("labelled", sum(map(len, appended.values())))
-        for name, decision in self._decided(added):
-            delivery.observer.label(name, decision)
+        for name, decision, proba in self._decided(added):
+            delivery.observer.label(name, decision, proba)
 
     def _vector(self, partition: Partition, label: Label) -> Vector | None:
         """The features of a labelled transaction, as of its own time; `None` where the label names none."""
@@ -163,18 +164,28 @@ class LabelProcessor:
         event = history[named & (history["kind"] == TRANSACTION_KIND)][:1]
         return self._models().engine.compute(history, event, int(event["time_ms"][0]))
 
-    def _decided(self, labels: Sequence[tuple[str, Vector | None]]) -> Iterator[tuple[str, str]]:
-        """Each label with what the model in use decides of its transaction; `none` where there is none.
+    def _decided(
+        self, labels: Sequence[tuple[Label, Vector | None]]
+    ) -> Iterator[tuple[str, str, float | None]]:
+        """Each label with what the model in use says of its transaction; `none` where there is none.
 
         Computed again and not looked up: scores are not kept as long as a label takes.
         """
-        vectors = [vector for _, vector in labels if vector is not None]
-        decisions = iter(())
-        if vectors:
-            fraud = self._models().fraud
-            decisions = iter(decide(fraud, fraud.predict_proba(np.stack(vectors))).tolist())
-        for name, vector in labels:
-            yield name, "none" if vector is None else DECISIONS[next(decisions)]
+        models = self._models()
+        known = [(label.customer_id, vector) for label, vector in labels if vector is not None]
+        X = np.array([vector for _, vector in known]).reshape(len(known), len(models.engine.names))
+        proba, decisions = np.empty(len(known)), np.empty(len(known), dtype=np.int8)
+        challenger = models.challengers.get("fraud")
+        for model, rows in split(models.fraud, challenger, [c for c, _ in known], np.arange(len(known))):
+            proba[rows] = model.predict_proba(X[rows])
+            decisions[rows] = decide(model, proba[rows])
+        said = zip(decisions.tolist(), proba.tolist(), strict=True)
+        for label, vector in labels:
+            if vector is None:
+                yield label.label, "none", None
+            else:
+                decision, value = next(said)
+                yield label.label, DECISIONS[decision], value
 
     def _put(self, partition: Partition, label: Label) -> bool:
         """Put a label into the cached history; false where it is already there."""

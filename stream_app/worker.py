@@ -10,12 +10,12 @@ import structlog
 
 from features.entities import EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
-from models.pipeline import Models
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.alignment import Alignment
 from stream_app.entity_stage import EntityStage
 from stream_app.lanes import Lanes
+from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
 from stream_app.processor import Delivery, TransactionProcessor
 from stream_app.retry import Interrupted
@@ -26,6 +26,8 @@ from stream_app.transport import Chunk
 _log = structlog.get_logger()
 TopicPartition = tuple[str, int]
 T = TypeVar("T")
+# Of a chunk, as far as settings go: what one worker publishes before it commits.
+_MOST_RECORDS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Worker:
         self,
         delivery: Delivery,
         log: Log,
-        models: Callable[[], Models],
+        models: Sets,
         *,
         topics: Iterable[str],
         cached_records: int,
@@ -99,7 +101,7 @@ class Worker:
     ) -> None:
         self._delivery = delivery
         self._log = log
-        self._models = models
+        self._models = PartitionModels(models, delivery)
         self._topics = tuple(topics)
         self._cached_records = cached_records
         self._check_log = check_log
@@ -109,10 +111,10 @@ class Worker:
         self.lanes = Lanes(self.handle, chunk_records)
         self._entities = self._entity_stage(entities) if entities else None
         self._transactions = TransactionProcessor(
-            delivery, models, score_features=score_features, entities=self._entities
+            delivery, self._models.take, score_features=score_features, entities=self._entities
         )
         order = Order(delivery, self._log_end, self._passed)
-        self._labels = LabelProcessor(delivery, order, models, self._entities)
+        self._labels = LabelProcessor(delivery, order, lambda: models.current, self._entities)
         self._profiles = ProfileProcessor(delivery, seal)
         self._erasures = ErasureProcessor(delivery, order)
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
@@ -215,7 +217,7 @@ class Worker:
     async def _sweep_if_due(self, partition: Partition) -> None:
         day = self._sweep.due(partition)
         if day is not None:
-            await self._sweep.run(partition, day, self._models())
+            await self._sweep.run(partition, day, await self._models.take(partition))
 
     async def _rest(self, partition: Partition, chunk: Chunk) -> Chunk | None:
         """The part of a chunk that is next, or `None` where nothing of it is.
@@ -270,7 +272,12 @@ class Worker:
             transactions = ranges.get((TRANSACTIONS.name, number))
             # Scores of offsets that the log does not have are of another log: publish.
             known = transactions is not None and published <= transactions.end
-            partition.begin(lease, starts, {TRANSACTIONS.name: published} if known else {})
+            partition.begin(
+                lease,
+                starts,
+                {TRANSACTIONS.name: published} if known else {},
+                max(published if known else 0, _under_way_until(lease, transactions)),
+            )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)
         self._delivery.observer.lease("acquired")
@@ -405,6 +412,12 @@ def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int
     if stored > log.end:
         raise _recreated(topic, partition, stored)
     return stored
+
+
+def _under_way_until(lease: Lease, log: LogRange | None) -> int:
+    """Offset behind every transaction that an earlier owner may have published and not committed."""
+    stored = lease.next_offsets.get(TRANSACTIONS.name)
+    return 0 if stored is None or log is None else min(log.end, stored + _MOST_RECORDS)
 
 
 def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:

@@ -26,7 +26,7 @@ from schemas.money import to_minor
 PARTITIONS = 4
 # TIDEGATE_TEST_BROKER=kafka runs the same tests on Apache Kafka.
 KAFKA = os.environ.get("TIDEGATE_TEST_BROKER", "embedded") == "kafka"
-OUTPUTS = ("scores.fraud", "scores.churn", "alerts", "transactions.dlq")
+OUTPUTS = ("scores.fraud", "scores.churn", "scores.shadow", "alerts", "transactions.dlq")
 
 
 @dataclass

@@ -62,7 +62,7 @@ class Broken:
     error: Exception
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def fail(*args: Any) -> Any:
+        async def fail(*args: Any, **options: Any) -> Any:
             raise self.error
 
         return fail

@@ -17,7 +17,7 @@ from features.ports import Commit, Lease, Outcome
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
 from models.pipeline import ChurnResult, Events, Models, ScoredChunk
-from schemas.errors import DependencyError
+from schemas.errors import DependencyError, ModelError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app.ports import Outgoing
@@ -125,7 +125,7 @@ class Observer:
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
         self.outcomes[f"churn by {trigger}"] += len(results)
 
-    def label(self, name: str, decision: str) -> None:
+    def label(self, name: str, decision: str, proba: float | None = None) -> None:
         self.outcomes[f"label {name}: {decision}"] += 1
 
 
@@ -294,6 +294,16 @@ class Stream:
     misplaced: bool = False
     tail: bool = True
     score_features: bool = False
+    known: dict[str, Models] = field(default_factory=dict)
+
+    @property
+    def current(self) -> Models:
+        return self.models
+
+    def named(self, text: str) -> Models:
+        if text not in self.known:
+            raise ModelError(f"no set {text}")
+        return self.known[text]
 
     def __post_init__(self) -> None:
         self.publisher = Publisher(self.kafka)
@@ -328,7 +338,7 @@ class Stream:
         return Worker(
             delivery,
             consumer,
-            lambda: self.models,
+            self,
             topics=TOPICS,
             cached_records=100_000,
             silent_days=self.silent_days,

@@ -11,6 +11,7 @@ from api.errors import problems
 from api.idempotency import idempotent
 from models.tree import ModelCard
 from schemas.fields import Moment
+from schemas.score import Role
 
 router = APIRouter(
     prefix="/models",
@@ -24,6 +25,7 @@ class ModelOut(BaseModel):
 
     name: str = Field(examples=["fraud"])
     version: str = Field(examples=["v3"])
+    role: Role = Field(description="A challenger answers for a share of the customers.")
     created_at: str
     declarations: str = Field(description="Identity of the feature declarations it was trained on.")
     thresholds: dict[str, float]
@@ -42,12 +44,19 @@ class ModelStatus(BaseModel):
 class Reloaded(ModelStatus):
     """The models in use after loading."""
 
-    changed: list[str] = Field(description="Names of models that have another version now.")
+    changed: list[str] = Field(description="Names of models with other versions or roles now.")
 
 
-def _cards(given: Services) -> list[ModelCard]:
-    cards = [given.models.fraud.card, given.models.churn.card]
-    return [*cards, given.segments.card] if given.segments is not None else cards
+def _cards(given: Services) -> list[tuple[Role, ModelCard]]:
+    cards: list[tuple[Role, ModelCard]] = [(model.role, model.card) for model in given.models.all()]
+    return [*cards, ("champion", given.segments.card)] if given.segments is not None else cards
+
+
+def _versions(given: Services) -> dict[str, list[tuple[Role, str]]]:
+    versions: dict[str, list[tuple[Role, str]]] = {}
+    for role, card in _cards(given):
+        versions.setdefault(card.name, []).append((role, card.version))
+    return versions
 
 
 def _status(given: Services) -> dict[str, Any]:
@@ -58,13 +67,14 @@ def _status(given: Services) -> dict[str, Any]:
             ModelOut(
                 name=card.name,
                 version=card.version,
+                role=role,
                 created_at=card.created_at,
                 declarations=card.features_hash,
                 thresholds=dict(card.thresholds),
                 metrics=dict(card.metrics),
                 data=dict(card.data),
             )
-            for card in _cards(given)
+            for role, card in _cards(given)
         ],
     }
 
@@ -83,14 +93,15 @@ async def status(given: Given) -> ModelStatus:
     ),
 )
 async def reload(given: Given) -> Reloaded:
-    """Take the champions of the registry into use, in this process; requests under way keep theirs.
+    """Take what the registry says is in use, in this process and at once; requests under way keep theirs.
 
-    Models that cannot be used are refused and change nothing.
+    Every process also looks by itself, every `TIDEGATE_MODELS_WATCH_S`. Models that cannot be used are
+    refused and change nothing.
     """
-    before = {card.name: card.version for card in _cards(given)}
+    before = _versions(given)
     if given.reload is not None:
         given.models, given.segments = await asyncio.to_thread(given.reload)
         given.loaded_at = given.now()
-    now = {card.name: card.version for card in _cards(given)}
+    now = _versions(given)
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     return Reloaded(**_status(given), changed=changed)

@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 
 from api.deps import CustomerId, Given, known_state
 from api.errors import problems
-from api.gate import principal_of
+from api.gate import principal_of, who_asks
+from api.idempotency import idempotent
 from api.personal import Personal
 from api.tokens import Principal
 from features.codec import decode
@@ -71,19 +72,19 @@ class ErasureAccepted(BaseModel):
     requested_at: Moment
 
 
-def _personal(connection: HTTPConnection) -> Personal:
+async def _personal(connection: HTTPConnection) -> Personal:
     found: Personal = connection.app.state.personal.get(principal_of(connection).tenant, Personal())
     return found
 
 
 Own = Annotated[Personal, Depends(_personal)]
-Who = Annotated[Principal, Depends(principal_of)]
+Who = Annotated[Principal, Depends(who_asks)]
 
 
 @router.get("/{customer_id:path}/profile")
 async def profile(customer_id: CustomerId, given: Given, own: Own, who: Who) -> CustomerProfile:
     """The newest profile; contact data masked unless the token may see it."""
-    state = await known_state(given, customer_id)
+    state = await known_state(given, customer_id, scores=False)
     kept, contact = await _profile(state.profile, customer_id, own, in_clear=_IN_CLEAR in who.scopes)
     return CustomerProfile(customer_id=customer_id, profile=kept, contact=contact)
 
@@ -114,14 +115,22 @@ async def export(customer_id: CustomerId, given: Given, own: Own) -> CustomerExp
     )
 
 
-@router.delete("/{customer_id:path}", status_code=202)
+@router.delete(
+    "/{customer_id:path}",
+    status_code=202,
+    dependencies=[Depends(idempotent)],
+    responses=problems(
+        conflict="The same key is being worked on.",
+        refused="The request is refused: not an id, or the key was used for another request.",
+    ),
+)
 async def erase(customer_id: CustomerId, given: Given, own: Own, who: Who) -> ErasureAccepted:
     """Have the stream erase a customer: history, scores, profile, contact data and their key.
 
     Done when lookups answer 404, usually within a second. What the customer did before the request is not
     taken again, also when everything is built anew from the log.
     """
-    await known_state(given, customer_id)
+    await known_state(given, customer_id, scores=False)
     if own.erase is None:
         raise HTTPException(404, "customers of this tenant cannot be erased here: no broker is set")
     request = Erasure(

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from schemas.audit import AuditRecord
 from schemas.customer import Customer
 from schemas.dead_letter import DeadLetter
 from schemas.erasure import Erasure
@@ -14,7 +15,7 @@ from schemas.export import json_schema
 from schemas.fields import Message
 from schemas.label import Label
 from schemas.parse import parse_message
-from schemas.score import Alert, ChurnScore, FraudScore
+from schemas.score import Alert, ChurnScore, FraudScore, ShadowScore
 from schemas.topics import TOPICS
 from schemas.transaction import Transaction
 
@@ -31,7 +32,9 @@ OUTBOUND: dict[str, type[Message]] = {
     "fraud_score": FraudScore,
     "churn_score": ChurnScore,
     "alert": Alert,
+    "shadow_score": ShadowScore,
     "dead_letter": DeadLetter,
+    "audit_record": AuditRecord,
 }
 
 

@@ -133,7 +133,7 @@ class TestSeededMistake:
         assert "transactions[0] goes on at 7" in (await self.one(healthy, "state.offsets")).detail
 
     async def test_missing_model(self, healthy, models):
-        (models / "churn" / "champion").unlink()
+        (models / "churn" / "roles.json").unlink()
         assert "tidegate train churn" in (await self.one(healthy, "model.churn")).advice
 
     async def test_model_of_other_declarations(self, healthy, models):

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 
@@ -22,10 +23,11 @@ class Trail:
     def subject(self, tenant: str, customer_id: str) -> str:
         return f"<{tenant} {customer_id}>"
 
-    def append(self, record) -> None:
+    def append(self, record) -> bytes:
         if self.error:
             raise self.error
         self.records.append(dict(record))
+        return json.dumps(record).encode()
 
     def sync(self) -> None:
         if self.error:
@@ -180,3 +182,32 @@ async def test_what_cannot_be_written_down_is_not_done(changing, login, trail, e
 
 def test_the_gate_is_a_dependency_of_the_whole_application(eager, world):
     assert authorise in [d.dependency for d in application(eager).router.dependencies]
+
+
+class Copied:
+    """Copies in memory; Kafka never answers."""
+
+    def __init__(self) -> None:
+        self.offered, self.drained_s = [], None
+
+    def offer(self, actor: str, record: bytes) -> None:
+        self.offered.append((actor, json.loads(record)))
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def drain(self, seconds: float) -> None:
+        self.drained_s = seconds
+
+
+async def test_what_is_written_is_copied_and_what_is_not_is_not(world, eager, login, trail, events, customer):
+    security, copies = login.security(), Copied()
+    audited = Security(security.verifier, security.clients, auditor=Auditor(trail, events.append, copies))
+    async with serving(world.store, eager, security=audited) as api:
+        await api.get(f"/customers/{customer}/features", headers=login.bearer())
+        trail.error = FULL
+        await api.get(f"/customers/{customer}/features", headers=login.bearer())
+        trail.error = None
+    assert copies.offered == [("teller", record) for record in trail.records]
+    assert len(copies.offered) == 1
+    assert copies.drained_s is not None

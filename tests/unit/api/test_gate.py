@@ -5,6 +5,7 @@ from httpx import ASGITransport, AsyncClient
 from api.access import ACCESS, SCOPES
 from api.deps import Services
 from api.gate import Security
+from api.idempotency import idempotent
 from api.main import create_app
 from tests.closing import Login, forged, later
 from tests.serving import NOW, World, assert_problem, serving
@@ -56,6 +57,17 @@ def test_every_route_says_what_it_asks_for(eager):
     found = routes(application(eager))
     assert ("POST", "/inference/fraud-detection") in found
     assert [route for route in found if route not in ACCESS] == []
+
+
+def test_every_write_takes_an_idempotency_key(eager):
+    taking = set()
+    for context in iter_route_contexts(application(eager).routes):
+        dependencies = getattr(context, "dependencies", None) or []
+        if any(d.dependency is idempotent for d in dependencies):
+            taking |= {(method, context.path_format) for method in context.methods}
+    writes = {r for r, access in ACCESS.items() if access.kind == "change" and r[0] not in ("GET", "HEAD")}
+    assert ("DELETE", "/customers/{customer_id}") in writes
+    assert writes <= taking
 
 
 def test_every_scope_that_a_route_asks_for_is_described():

@@ -1,5 +1,4 @@
 import os
-from collections import Counter
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -7,6 +6,7 @@ import pytest
 
 from infra.event_files import SCHEMA, EventFiles, event_row
 from schemas.errors import DependencyError, HistoryError
+from schemas.fields import to_epoch_ms
 from tests.scoring import DAY_MS, START, at
 
 SCORE = {
@@ -53,7 +53,7 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
     assert found["scored_at"].isoformat(timespec="milliseconds") == "2026-01-02T03:04:05.678+00:00"
 
 
-def test_a_merged_file_has_all_rows_by_customer_and_can_leave_customers_out(tmp_path):
+def test_a_merged_file_has_all_rows_by_customer(tmp_path):
     files = EventFiles(tmp_path)
     parts = [
         files.write([row(n, 0.1 + n / 100, c)])[0] for n, c in enumerate(("c-2", "c-1", "c-3", "c-1", "c-2"))
@@ -61,9 +61,38 @@ def test_a_merged_file_has_all_rows_by_customer_and_can_leave_customers_out(tmp_
     merged = files.merge(parts)
     assert [r["customer_id"] for r in read(files, merged)] == ["c-1", "c-1", "c-2", "c-2", "c-3"]
     assert [r["offset"] for r in read(files, merged)] == [1, 3, 0, 4, 2]
-    without = files.merge([merged], without=["c-1", "nobody"])
-    assert Counter(r["customer_id"] for r in read(files, without)) == {"c-2": 2, "c-3": 1}
-    assert files.merge([without], without=["c-2", "c-3"]) is None
+
+
+def test_an_erasure_takes_what_happened_until_the_request_and_leaves_files_of_others_alone(tmp_path):
+    files = EventFiles(tmp_path)
+    # Scored on the second of January, the events are of the September before.
+    sent = [row(n, n / 10, c) for n, c in enumerate(("c-1", "c-2", "c-1", "c-3", "c-1"))]
+    (mixed,) = files.write(sent)
+    (others,) = files.write([row(9, 2.0, "c-2")])
+    (only,) = files.write([row(10, 3.0, "c-1")])
+    until_ms = 1 + to_epoch_ms(sent[0]["scored_at"])
+    replaced, stay = files.erase([mixed, others, only], {"c-1": until_ms, "nobody": until_ms})
+    assert (set(replaced), replaced[only], stay) == ({mixed, only}, None, [])
+    assert [(r["customer_id"], r["offset"]) for r in read(files, replaced[mixed])] == [("c-2", 1), ("c-3", 3)]
+    assert replaced[mixed].day == mixed.day
+
+
+def test_what_happened_and_was_scored_after_the_request_is_of_a_new_customer(tmp_path):
+    files = EventFiles(tmp_path)
+    old, new = row(0, 1.0), row(1, 2.0)
+    until_ms = old["event_time"]
+    (file, later) = files.write(
+        [old | {"scored_at": at(1.0).event_time}, new | {"scored_at": at(2.0).event_time}]
+    )
+    replaced, stay = files.erase([file, later], {"c-1": until_ms})
+    assert replaced == {file: None}
+    assert stay == [
+        {"customer_id": "c-1", "event_time": new["event_time"], "score": 0.25, "decision": "allow"}
+    ]
+    # One that claims to be of a later time than the request that followed its score.
+    (claimed,) = files.write([new | {"scored_at": at(1.0).event_time}])
+    assert files.erase([claimed], {"c-1": until_ms})[0] == {claimed: None}
+    assert files.erase([later], {"c-1": until_ms}) == ({}, stay)
 
 
 def test_a_damaged_file_is_an_error_that_names_the_log(tmp_path):

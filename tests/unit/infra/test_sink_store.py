@@ -8,6 +8,7 @@ from alembic.migration import MigrationContext
 from infra.database import CUSTOMERS, METADATA, Database
 from infra.event_files import EventFile
 from infra.sink_store import SinkCommit, SinkFenced, SinkStore
+from schemas.erasure import erased_name
 from schemas.errors import ConfigError, DependencyError, HistoryError
 
 SOURCE, SCORES = ("transactions", 0), ("scores.fraud", 0)
@@ -113,13 +114,13 @@ def test_churn_and_profiles_are_the_newest_and_need_no_transaction(store, databa
             }
         }
 
-    profile = {"country": "FR", "segment": "retail", "opened_on": "2020-01-01"}
+    profile = {"country": "FR", "segment": "retail", "opened_on": "2020-01-01", "profile_ms": 5}
     store.commit(SinkCommit(churn=churn(20, 0.5), profiles={"c-2": profile}))
     store.commit(SinkCommit(churn=churn(10, 0.9)))
     found = customers(database)
     assert found["c-1"].churn_probability == 0.5
     assert (found["c-2"].country, found["c-2"].transactions, found["c-2"].last_event_ms) == ("FR", 0, 0)
-    store.commit(SinkCommit(profiles={"c-2": dict.fromkeys(profile, "")}))
+    store.commit(SinkCommit(profiles={"c-2": {**dict.fromkeys(profile, ""), "profile_ms": 6}}))
     assert customers(database)["c-2"].country == ""
 
 
@@ -159,3 +160,95 @@ def test_a_database_that_is_away_is_a_dependency_away_and_no_password_is_shown(t
     with pytest.raises(DependencyError, match="does not answer"), away.begin():
         pass
     assert "secret" not in Database("postgresql+psycopg://u:secret@127.0.0.1:1/d?password=secret").shown
+
+
+CHURN = {"churn_probability": 0.5, "churn_band": "low", "churn_as_of_ms": 900, "value_at_risk": 1.0}
+PROFILE = {"country": "FR", "segment": "", "opened_on": "", "profile_ms": 900}
+
+
+def erase(until_ms, replaced, activity=None, **more):
+    return SinkCommit(
+        {SOURCE: 5},
+        {SOURCE: 6},
+        activity=activity or {},
+        erased={"c-1": until_ms},
+        replaced=replaced,
+        **more,
+    )
+
+
+@pytest.fixture
+def two_customers(store):
+    rows = {"c-1": activity(4, 1000), "c-2": activity(1, 900)}
+    store.commit(
+        SinkCommit({}, {SOURCE: 5}, [file(1), file(2), file(3)], rows, {"c-1": CHURN}, {"c-1": PROFILE})
+    )
+    return store
+
+
+def test_an_erasure_takes_the_customer_and_lets_go_of_their_files_at_once(two_customers, database):
+    store = two_customers
+    others = customers(database)["c-2"]
+    assert store.replace([file(1)], file(5))
+    store.commit(erase(2000, {file(2): file(4), file(3): None}))
+    assert store.files() == [file(4), file(5)]
+    assert customers(database) == {"c-2": others}
+    # The file that was merged before held the rows as well.
+    assert set(store.retired(before_ms=2)) == {file(n).path for n in (1, 2, 3)}
+    assert store.erased() == {erased_name("c-1"): 2000}
+
+
+def test_a_customer_who_came_back_after_the_request_keeps_what_is_new(two_customers, database):
+    two_customers.commit(erase(899, {}, {"c-1": activity(1, 1000)}))
+    row = customers(database)["c-1"]
+    assert (row.transactions, row.churn_probability, row.country) == (1, 0.5, "FR")
+
+
+def test_what_is_older_than_the_request_does_not_stay_beside_what_is_new(two_customers, database):
+    two_customers.commit(erase(900, {}, {"c-1": activity(1, 1000)}))
+    row = customers(database)["c-1"]
+    assert (row.transactions, row.churn_probability, row.churn_band, row.country) == (1, -1, "", "")
+
+
+def test_a_churn_score_that_was_under_way_does_not_bring_an_erased_customer_back(two_customers, database):
+    late = {"c-1": CHURN | {"churn_as_of_ms": 2001}}
+    two_customers.commit(erase(2000, {}))
+    two_customers.commit(SinkCommit({SOURCE: 6}, {SOURCE: 7}, churn=late, doubtful=["c-1"]))
+    assert set(customers(database)) == {"c-2"}
+    new = {"c-1": activity(1, 3000)}
+    two_customers.commit(SinkCommit({SOURCE: 7}, {SOURCE: 8}, (), new, late, doubtful=["c-1"]))
+    assert customers(database)["c-1"].churn_probability == 0.5
+
+
+def test_an_erasure_is_applied_whole_or_not_at_all(two_customers, database):
+    before = customers(database)
+    # Another sink has merged the file meanwhile.
+    assert two_customers.replace([file(2)], file(6))
+    with pytest.raises(SinkFenced, match="merges files"):
+        two_customers.commit(erase(2000, {file(2): file(4)}))
+    assert (customers(database), two_customers.erased()) == (before, {})
+    assert two_customers.offsets() == {SOURCE: 5}
+
+
+def test_an_erasure_whose_answer_was_lost_is_not_applied_again(two_customers, database):
+    commit = erase(2000, {file(2): file(4)})
+    two_customers.commit(commit)
+    two_customers.commit(commit)
+    assert two_customers.files() == [file(1), file(3), file(4)]
+
+
+def test_an_erased_customer_is_not_to_be_found_in_the_database_files(two_customers, database, tmp_path):
+    named = {"seldom-seen-name": activity(1, 5)}
+    two_customers.commit(SinkCommit({SOURCE: 5}, {SOURCE: 6}, (), named))
+    stored = lambda: b"".join(p.read_bytes() for p in tmp_path.rglob("tidegate.db*"))  # noqa: E731
+    assert b"seldom-seen-name" in stored()
+    two_customers.commit(SinkCommit({SOURCE: 6}, {SOURCE: 7}, erased={"seldom-seen-name": 9}))
+    assert database.scrub()
+    assert b"seldom-seen-name" not in stored()
+
+
+def test_a_customer_whose_id_no_database_takes_is_left_out_of_the_index(store, database):
+    rows = {"c\0": activity(1, 5), "c-1": activity(1, 5)}
+    store.commit(SinkCommit({}, {SOURCE: 1}, [file(1)], rows))
+    store.commit(SinkCommit({SOURCE: 1}, {SOURCE: 2}, erased={"c\0": 9}, doubtful=["c\0"]))
+    assert set(customers(database)) == {"c-1"}

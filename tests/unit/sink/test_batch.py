@@ -1,11 +1,15 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from infra.event_files import event_row
 from models import messages
 from models.pipeline import score_chunk
+from schemas.erasure import erased_name
+from schemas.fields import to_epoch_ms
 from sink.batch import Batch
+from sink.erasures import Erasures
 from sink.join import Joined
 from tests.scoring import arena_of, at, events
 
@@ -91,11 +95,59 @@ def test_what_cannot_be_read_is_counted_and_changes_nothing(bad):
 def test_a_profile_is_kept_without_contact_data_and_taken_back_by_a_null():
     batch = Batch()
     profile = {"customer_id": "c-1", "country": "FR", "segment": "retail", "name": "Somebody", "email": "a@b"}
-    batch.add_profile(b"c-1", json.dumps(profile).encode())
-    assert batch.profiles == {"c-1": {"country": "FR", "segment": "retail", "opened_on": ""}}
-    batch.add_profile(b"c-1", None)
-    assert batch.profiles == {"c-1": {"country": "", "segment": "", "opened_on": ""}}
-    batch.add_profile(None, b"no json")
-    batch.add_profile(b"", None)
+    batch.add_profile(b"c-1", json.dumps(profile).encode(), 1_000)
+    assert batch.profiles == {
+        "c-1": {"country": "FR", "segment": "retail", "opened_on": "", "profile_ms": 1_000}
+    }
+    batch.add_profile(b"c-1", None, 1_000)
+    assert batch.profiles == {"c-1": {"country": "", "segment": "", "opened_on": "", "profile_ms": 1_000}}
+    batch.add_profile(None, b"no json", 1_000)
+    batch.add_profile(b"", None, 1_000)
     assert batch.unreadable == 1
     assert set(batch.profiles) == {"c-1"}
+
+
+def erasure(customer, at_ms):
+    return json.dumps({"erasure_id": "e-1", "customer_id": customer, "requested_at": at_ms}).encode()
+
+
+def test_an_erasure_takes_what_waits_and_what_comes_later_until_its_time():
+    batch = Batch()
+    old, new, other = at(1.0, customer_id="c-1"), at(200.0, customer_id="c-1"), at(1.0, customer_id="c-2")
+    # Scored on the first of January 2026; the events are of September 2025 and of March 2026.
+    until_ms = to_epoch_ms(datetime(2026, 1, 10, tzinfo=UTC))
+    late = {"scored_at": "2026-03-20T00:00:00.000Z"}
+    for offset, transaction in enumerate((old, other)):
+        batch.add(joined(offset, transaction, 0.2, "allow"), 0, event_row)
+    batch.add_churn(churn("c-1", "2026-01-02T00:00:00Z", 0.4))
+    batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "country": "FR"}).encode(), until_ms)
+    batch.add_erasure(erasure("c-1", until_ms))
+    assert (list(batch.activity), batch.churn, batch.profiles, batch.erased) == (["c-2"], {}, {}, 3)
+    batch.add(joined(2, old, 0.2, "allow"), 0, event_row)
+    batch.add_churn(churn("c-1", "2026-01-09T00:00:00Z", 0.4))
+    batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "country": "FR"}).encode(), until_ms)
+    assert (list(batch.activity), batch.churn, batch.profiles, batch.erased) == (["c-2"], {}, {}, 6)
+    again = joined(3, new, 0.2, "allow")
+    batch.add(Joined(3, again.transaction, again.score | late), 0, event_row)
+    batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "country": "IT"}).encode(), until_ms + 1)
+    assert batch.activity["c-1"]["transactions"] == 1
+    assert batch.profiles["c-1"]["country"] == "IT"
+    assert batch.erasures.take() == {"c-1": until_ms}
+    assert batch.erasures.take() == {}
+
+
+def test_an_older_request_does_not_take_back_a_newer_one_and_no_request_is_counted():
+    until_ms = to_epoch_ms(datetime(2026, 1, 10, tzinfo=UTC))
+    batch = Batch(Erasures({erased_name("c-1"): until_ms}))
+    batch.add_erasure(erasure("c-1", until_ms - 400))
+    assert batch.erasures.pending == {"c-1": until_ms}
+    for bad in (None, b"{}", b"no json"):
+        batch.add_erasure(bad)
+    assert batch.unreadable == 3
+
+
+def test_a_profile_with_a_card_number_in_it_is_left_out_as_the_worker_does():
+    number = "4" + "1" * 15
+    batch = Batch()
+    batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "segment": number}).encode(), 1)
+    assert (batch.profiles, batch.unreadable) == ({}, 1)

@@ -145,7 +145,7 @@ async def test_models_are_loaded_again_and_broken_ones_change_nothing(
         mine.save(card, (registry._root / name / "v1" / "trees.ubj").read_bytes())
         mine.promote(name, "v1")
     extras = {
-        "reload": lambda: (mine.load_champions(engine), mine.load_segments(engine)),
+        "reload": lambda: (mine.load_set(mine.roles_in_use(), engine), mine.load_segments(engine)),
         "replies": MemoryReplies(),
     }
     async with serving(world.store, eager, extras=extras) as client:
@@ -163,7 +163,7 @@ async def test_models_are_loaded_again_and_broken_ones_change_nothing(
         assert_problem(await client.post("/models/reload"), 503, "model-unusable")
         status = (await client.get("/models/status")).json()
         assert [m["version"] for m in status["models"]] == ["v1", "v1"]
-        (tmp_path / SEGMENTS / "champion").unlink()
+        (tmp_path / SEGMENTS / "roles.json").unlink()
         (tmp_path / SEGMENTS / "v1").rename(tmp_path / SEGMENTS / "broken")
         answer = (await client.post("/models/reload", headers={"Idempotency-Key": "k1"})).json()
         assert answer["changed"] == ["fraud"]

@@ -1,0 +1,99 @@
+"""The set of models that a process scores with, taken from the registry again while it runs."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from features.engine import Engine
+from models.pipeline import Models
+from models.registry import NAMES, SEGMENTS, ModelRegistry
+from models.roles import Roles, identity, of_identity
+from models.segments import SegmentModel
+from schemas.errors import ModelError
+
+_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a look at the registry came to.
+
+    Attributes:
+        taken: Whether another set is in use now.
+        refused: Why the set that the registry names is not; `None` where it is.
+    """
+
+    taken: bool = False
+    refused: ModelError | None = None
+
+
+class ModelsInUse:
+    """Holds one whole set and replaces it as a whole: whoever takes `current` keeps what it took.
+
+    Args:
+        registry: Names the versions and has them.
+        engine: Feeds them.
+        shadows: Whether shadows score here too.
+
+    Raises:
+        ModelError: A model is missing or does not fit.
+    """
+
+    def __init__(self, registry: ModelRegistry, engine: Engine, *, shadows: bool = True) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._shadows = shadows
+        self._kept: OrderedDict[str, Models] = OrderedDict()
+        self._loading = Lock()
+        self._segments_version = ""
+        self.segments: SegmentModel | None = None
+        self.current = self._load(self._wanted())
+
+    def refresh(self) -> Refreshed:
+        """Take the set that the registry names, if it is another one and can be used.
+
+        One that cannot be used changes nothing. Reads files: not for an event loop's own thread.
+        """
+        try:
+            wanted = self._wanted()
+            if identity(wanted) == self.current.identity:
+                return Refreshed()
+            self.current = self._load(wanted)
+        except ModelError as refused:
+            return Refreshed(refused=refused)
+        return Refreshed(taken=True)
+
+    def refresh_segments(self) -> SegmentModel | None:
+        """The segments that the registry names, read again where it names others; `None` for none.
+
+        Raises:
+            ModelError: They cannot be used.
+        """
+        version = self._registry.champion(SEGMENTS) if self._registry.versions(SEGMENTS) else ""
+        if version != self._segments_version:
+            self.segments = self._registry.load_segments(self._engine)
+            self._segments_version = version
+        return self.segments
+
+    def named(self, text: str) -> Models:
+        """The set with this identity, loaded if it is not here.
+
+        Raises:
+            ModelError: It is not in the registry any more, or cannot be used.
+        """
+        return self._load(of_identity(text))
+
+    def _wanted(self) -> dict[str, Roles]:
+        roles = self._registry.roles_in_use()
+        return roles if self._shadows else {name: replace(r, shadows=()) for name, r in roles.items()}
+
+    def _load(self, roles: dict[str, Roles]) -> Models:
+        if roles.keys() != set(NAMES):
+            raise ModelError(f"a set of models has {' and '.join(NAMES)}, not {', '.join(roles) or 'none'}")
+        text = identity(roles)
+        with self._loading:
+            models = self._kept.pop(text, None) or self._registry.load_set(roles, self._engine)
+            self._kept[text] = models
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return models

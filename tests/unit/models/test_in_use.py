@@ -1,0 +1,105 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from models.in_use import ModelsInUse
+from models.registry import ModelRegistry
+from schemas.errors import ModelError
+
+
+@pytest.fixture
+def kept(registry, models, tmp_path):
+    """A registry with fraud v1 (champion), v2, v3 and churn v1."""
+    shutil.copytree(registry._root, tmp_path / "models")
+    mine = ModelRegistry(tmp_path / "models")
+    for slope in (1.5, 0.5):
+        mine.save(replace(models.fraud.card, slope=models.fraud.card.slope * slope), models.fraud.trees)
+    return mine
+
+
+def roles_of(models):
+    return [(m.card.name, m.card.version, m.role) for m in models.all()]
+
+
+def test_roles_of_the_registry_are_what_is_loaded(kept, engine):
+    kept.challenge("fraud", "v2", 0.25)
+    kept.shadow("fraud", "v3")
+    in_use = ModelsInUse(kept, engine)
+    assert roles_of(in_use.current) == [
+        ("fraud", "v1", "champion"),
+        ("churn", "v1", "champion"),
+        ("fraud", "v2", "challenger"),
+        ("fraud", "v3", "shadow"),
+    ]
+    assert in_use.current.challengers["fraud"].share == 0.25
+    assert roles_of(ModelsInUse(kept, engine, shadows=False).current) == roles_of(in_use.current)[:3]
+
+
+def test_nothing_is_taken_where_nothing_changed(kept, engine):
+    in_use = ModelsInUse(kept, engine)
+    before = in_use.current
+    found = in_use.refresh()
+    assert (found.taken, found.refused) == (False, None)
+    assert in_use.current is before
+
+
+def test_a_promotion_is_taken_and_the_set_before_stays_whole(kept, engine, training_data):
+    in_use = ModelsInUse(kept, engine)
+    before, X = in_use.current, training_data.X[:50].astype(float)
+    scores = before.fraud.predict_proba(X)
+    kept.promote("fraud", "v2")
+    assert in_use.refresh().taken
+    assert in_use.current.fraud.reference["version"] == "v2"
+    assert before.fraud.reference["version"] == "v1"
+    assert (before.fraud.predict_proba(X) == scores).all()
+    assert in_use.named(before.identity) is before
+    kept.roll_back("fraud")
+    assert in_use.refresh().taken
+    assert in_use.current is before
+
+
+@pytest.mark.parametrize("damage", ["trees", "card", "declarations", "roles", "gone"])
+def test_what_cannot_be_used_is_refused_while_the_old_set_goes_on(kept, engine, models, tmp_path, damage):
+    in_use = ModelsInUse(kept, engine)
+    before, folder = in_use.current, tmp_path / "models" / "fraud"
+    version = kept.save(replace(models.fraud.card, features_hash="other"), models.fraud.trees).version
+    if damage == "declarations":
+        kept.promote("fraud", version)
+    elif damage == "roles":
+        (folder / "roles.json").write_text("{")
+    else:
+        kept.promote("fraud", "v2")
+        if damage == "trees":
+            (folder / "v2" / "trees.ubj").write_bytes(b"{}")
+        elif damage == "card":
+            (folder / "v2" / "card.json").write_text("{}")
+        else:
+            shutil.rmtree(folder / "v2")
+    for _ in range(2):
+        found = in_use.refresh()
+        assert not found.taken
+        assert isinstance(found.refused, ModelError)
+        assert in_use.current is before
+    if damage != "roles":
+        kept.roll_back("fraud")
+        assert in_use.refresh().refused is None
+        assert in_use.current is before
+
+
+def test_a_set_of_the_past_is_loaded_by_its_name(kept, engine):
+    in_use = ModelsInUse(kept, engine)
+    kept.promote("fraud", "v2")
+    kept.challenge("fraud", "v3", 0.5)
+    past = ModelsInUse(kept, engine).current.identity
+    assert roles_of(in_use.named(past))[0] == ("fraud", "v2", "champion")
+    assert in_use.current.fraud.reference["version"] == "v1"
+    with pytest.raises(ModelError):
+        in_use.named(past.replace("v2", "v9"))
+    with pytest.raises(ModelError, match="fraud and churn"):
+        in_use.named("{}")
+
+
+def test_a_registry_without_a_model_is_refused_at_the_start(tmp_path, engine):
+    with pytest.raises(ModelError, match="tidegate train fraud"):
+        ModelsInUse(ModelRegistry(tmp_path), engine)
