@@ -177,7 +177,7 @@ def train_fraud(
     booster, shift = _fit(data.X, y, settled, params, rounds, seed, on_round)
     platt = Platt()
     if judged:
-        rows = np.flatnonzero(stages[0].judged | stages[1].judged)
+        rows = np.concatenate([np.flatnonzero(stage.judged) for stage in stages])
         margin, found = (np.concatenate(parts) for parts in zip(*judged, strict=True))
         platt = Platt.fit(margin, found)
         if platt.slope <= 0:
