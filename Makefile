@@ -40,14 +40,14 @@ kafka: $(READY) ## Run Apache Kafka here until Ctrl-C (needs Java 17 and Maven).
 
 faults: $(READY) ## Break real processes and count; writes the table of docs/reliability.md; an hour.
 	@rm -rf .tidegate/faults .tidegate/faults.failed; mkdir -p .tidegate
-	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || touch .tidegate/faults.failed
-	@TIDEGATE_TEST_BROKER=embedded $(BIN)/python -m pytest -m "faults and short" tests/faults/test_workers.py \
-	  tests/faults/test_redis_faults.py $(ARGS) || touch .tidegate/faults.failed
+	@TIDEGATE_TEST_BROKER=$${TIDEGATE_TEST_BROKER:-kafka} $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || touch .tidegate/faults.failed
+	@TIDEGATE_TEST_BROKER=embedded $(BIN)/python -m pytest -m faults tests/faults/test_workers.py \
+	  tests/faults/test_redis_faults.py tests/faults/test_input_faults.py $(ARGS) || touch .tidegate/faults.failed
 	@$(BIN)/python -m tests.faults.report docs/reliability.md
 	@test ! -e .tidegate/faults.failed || { rm .tidegate/faults.failed; exit 1; }
 
 faults-short: $(READY) ## The part of it that CI runs; on Apache Kafka, needs Java 17 and Maven.
-	@TIDEGATE_TEST_BROKER=kafka $(BIN)/python -m pytest -m "faults and short" tests/faults $(ARGS)
+	@TIDEGATE_TEST_BROKER=$${TIDEGATE_TEST_BROKER:-kafka} $(BIN)/python -m pytest -m "faults and short" tests/faults $(ARGS)
 
 mutations: $(READY) ## Remove each guard of the protocol in a copy and name the test that notices.
 	@$(BIN)/python -m tests.faults.mutations

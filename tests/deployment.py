@@ -24,8 +24,10 @@ from infra.topics_admin import TopicsAdmin
 from schemas.money import to_minor
 
 PARTITIONS = 4
-# TIDEGATE_TEST_BROKER=kafka runs the same tests on Apache Kafka.
-KAFKA = os.environ.get("TIDEGATE_TEST_BROKER", "embedded") == "kafka"
+# TIDEGATE_TEST_BROKER=kafka runs the same tests on Apache Kafka, =containers fault tests in containers.
+BROKER = os.environ.get("TIDEGATE_TEST_BROKER", "embedded")
+CONTAINERS = BROKER == "containers"
+KAFKA = BROKER == "kafka" or CONTAINERS
 OUTPUTS = ("scores.fraud", "scores.churn", "scores.shadow", "alerts", "transactions.dlq")
 
 

@@ -5,10 +5,21 @@ from typing import Any
 import pytest
 
 from models.registry import ModelRegistry
-from tests.deployment import KAFKA
+from tests.deployment import CONTAINERS, KAFKA
 from tests.faults.world import Pool, World
 
 HAS_JAVA = bool(shutil.which("java") and shutil.which("mvn"))
+
+
+def require_kafka() -> None:
+    """Skip where Apache Kafka cannot run in the way that was asked for."""
+    if CONTAINERS:
+        from tests.faults.containers import engine_answers
+
+        if not engine_answers():
+            pytest.skip("TIDEGATE_TEST_BROKER=containers: no container engine answers")
+    elif not HAS_JAVA:
+        pytest.skip("needs Java 17 and Maven")
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +54,9 @@ def world(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """A world as it was left by the test before, which found it right."""
-    if KAFKA and not HAS_JAVA:
-        pytest.skip("needs Java 17 and Maven")
-    yield pool.take(tmp_path_factory.mktemp("world"), registry._root, kafka=KAFKA)
+    if KAFKA:
+        require_kafka()
+    yield pool.take(tmp_path_factory.mktemp("world"), registry._root, kafka=KAFKA, containers=CONTAINERS)
     if request.node.stash.get(_FAILED, True):
         pool.drop()
 
@@ -55,13 +66,14 @@ def new_world(
     registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory, pool: Pool
 ) -> Iterator[Callable[..., World]]:
     """Worlds of one test, each ended behind it. The shared one is ended before: the machine is small."""
-    if not HAS_JAVA:
-        pytest.skip("needs Java 17 and Maven")
+    if not KAFKA:
+        pytest.skip("runs on Apache Kafka: TIDEGATE_TEST_BROKER=kafka")
+    require_kafka()
     pool.drop()
     made: list[World] = []
 
     def make(**options: Any) -> World:
-        made.append(World(tmp_path_factory.mktemp("world"), registry._root, **options))
+        made.append(World(tmp_path_factory.mktemp("world"), registry._root, containers=CONTAINERS, **options))
         made[-1].start()
         return made[-1]
 

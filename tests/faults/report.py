@@ -39,10 +39,10 @@ class Row:
     at: str
 
     @classmethod
-    def of(cls, fault: str, faults: Faults, verdict: Verdict, *, kafka: bool) -> Row:
+    def of(cls, fault: str, faults: Faults, verdict: Verdict, broker: str) -> Row:
         return cls(
             fault=fault,
-            broker="Apache Kafka" if kafka else "embedded",
+            broker=broker,
             injected=faults.injected,
             events=verdict.events,
             lost=verdict.lost,

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -122,11 +123,23 @@ class World:
         proxied: bool = False,
         settings: Mapping[str, object] | None = None,
         bank: BankSettings = BANK,
+        containers: bool = False,
     ) -> None:
         self.folder = folder
         self.kafka = kafka
-        self.broker: Any = KafkaCluster(folder, brokers) if kafka else EmbeddedBroker(folder)
-        self.redis = EmbeddedRedis(redis_dir or folder)
+        self.containers = containers
+        self.broker: Any
+        self.redis: Any
+        if containers:
+            # What is between processes of this machine, or in their files, is tested without containers.
+            if brokers > 1 or proxied or redis_dir:
+                pytest.skip("reaches into servers that are processes of this machine")
+            from tests.faults.containers import ContainerKafka, ContainerRedis
+
+            self.broker, self.redis = ContainerKafka(), ContainerRedis()
+        else:
+            self.broker = KafkaCluster(folder, brokers) if kafka else EmbeddedBroker(folder)
+            self.redis = EmbeddedRedis(redis_dir or folder)
         self.brokers = brokers
         self.redis_proxy = Proxy(self.redis.port)
         self.kafka_proxy = Proxy(self.broker.nodes[0].port) if kafka else None
@@ -144,6 +157,11 @@ class World:
     @property
     def bootstrap(self) -> str:
         return str(self.broker.address)
+
+    @property
+    def sent(self) -> int:
+        """Messages published up to now, all topics."""
+        return self._sent
 
     def start(self) -> None:
         if self.proxied:
@@ -163,8 +181,8 @@ class World:
     def close(self) -> None:
         for worker in self.workers:
             worker.kill()
-        self.broker.kill()
-        self.redis.kill()
+        for part in (self.broker, self.redis):
+            part.remove() if self.containers else part.kill()
         if self.proxied:
             self.redis_proxy.close()
             assert self.kafka_proxy is not None
@@ -333,6 +351,7 @@ class World:
         )
         await producer.start()
         pending: set[asyncio.Future[Any]] = set()
+        unacknowledged: dict[str, asyncio.Future[Any]] = {}
         started, sent = time.monotonic(), 0
         try:
             while not stop.is_set() and (most is None or sent < most):
@@ -345,13 +364,21 @@ class World:
                 for _ in range(min(due, 200)):
                     event = next(self.events)
                     key = str(event.message["customer_id"]).encode()
-                    pending.add(await producer.send(event.topic, json.dumps(event.message).encode(), key=key))
+                    named = str(event.message.get("transaction_id"))
+                    if event.topic == "labels" and named in unacknowledged:
+                        # Nobody has a finding about what is not in the log yet.
+                        await asyncio.wait([unacknowledged[named]], timeout=30)
+                    future = await producer.send(event.topic, json.dumps(event.message).encode(), key=key)
+                    pending.add(future)
+                    if event.topic == "transactions":
+                        unacknowledged[named] = future
+                        future.add_done_callback(lambda _, name=named: unacknowledged.pop(name, None))
                     sent += 1
+                    self._sent += 1
                 await asyncio.sleep(0)
             # What the broker refused is not in the log, and the log is what counts.
             await asyncio.wait_for(asyncio.gather(*pending, return_exceptions=True), 60)
         finally:
-            self._sent += sent
             with contextlib.suppress(KafkaError):
                 await producer.stop()
 
@@ -425,6 +452,7 @@ class World:
         await self.until(done, timeout_s, "the end of the log")
 
     async def verdict(self, *, committed_only: bool = False, moved: bool = False) -> Verdict:
+        """What the checker says of everything that is there now."""
         log = await read_log(self.bootstrap, committed_only=committed_only)
         with Redis(port=self.redis.port, socket_timeout=30) as client:
             return check(log, client, moved=moved)
@@ -433,7 +461,8 @@ class World:
         """Drain, check, write the row, and fail where an invariant does not hold."""
         await self.drained()
         verdict = await self.verdict(**more)
-        Row.of(name, faults, verdict, kafka=self.kafka).write()
+        broker = "Apache Kafka" if self.kafka else "embedded"
+        Row.of(name, faults, verdict, broker + " in a container" * self.containers).write()
         assert verdict.clean, f"{name}: {verdict}"
         return verdict
 
@@ -467,11 +496,11 @@ class Pool:
     def __init__(self) -> None:
         self._world: World | None = None
 
-    def take(self, folder: Path, models: Path, *, kafka: bool) -> World:
+    def take(self, folder: Path, models: Path, *, kafka: bool, containers: bool) -> World:
         if self._world is not None and self._world._sent > 200_000:
             self.drop()
         if self._world is None:
-            self._world = World(folder, models, kafka=kafka)
+            self._world = World(folder, models, kafka=kafka, containers=containers)
             try:
                 self._world.start()
             except BaseException:

@@ -2,9 +2,10 @@
 
 import asyncio
 import struct
+from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,7 @@ from features.codec import HEADER
 from features.ports import Commit, HistoryChange, Lease, Outcome
 from infra.history_store import RedisHistoryStore
 from infra.memory_store import MemoryHistoryStore
+from infra.score_packing import ScorePacker
 from schemas.errors import HistoryError
 from tests.histories import AWKWARD, HERE, KEPT, PARTITIONS, A, B, C, contents, header
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.integration
 
 NAMES = (A, B, C)
 SOURCE = "transactions"
+STEPS = 10_000
 # Mostly the owner, now and then one who was.
 WHO = st.sampled_from([0, 0, 0, 0, 0, 1, 5])
 
@@ -94,6 +97,9 @@ class Protocol(RuleBasedStateMachine):
 
     tried = Bundle("tried")
     saved = Bundle("saved")
+    steps = 0
+    answers: ClassVar[Counter[str]] = Counter()
+    unpack = ScorePacker().unpack
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -107,6 +113,8 @@ class Protocol(RuleBasedStateMachine):
         self.acquire()
 
     def teardown(self) -> None:
+        # What readers see; after each step the keys are read, all at once.
+        assert self.runner.run(contents(self.redis)) == self.model.contents()
         self.runner.run(self.redis.close())
         self.runner.close()
         self.direct.close()
@@ -119,6 +127,7 @@ class Protocol(RuleBasedStateMachine):
             except HistoryError:
                 answer = None
             assert answer == expected, store
+        self.answers[expected.value if expected else "error"] += 1
         if expected is Outcome.APPLIED:
             self.model.apply(commit)
 
@@ -201,16 +210,22 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(target=saved)
     def save(self):
-        dumped = {key: self.direct.dump(key) for key in self.direct.scan_iter()}
+        keys = list(self.direct.scan_iter(count=1000))
+        pipe = self.direct.pipeline(transaction=False)
+        for key in keys:
+            pipe.dump(key)
+        dumped = dict(zip(keys, pipe.execute(), strict=True))
         return dumped, deepcopy(self.memory._partitions), deepcopy(self.model)
 
     @rule(then=saved)
     def go_back(self, then):
         """A crash before the log was written, or a replica that was promoted."""
         dumped, partitions, model = then
-        self.direct.flushall()
+        pipe = self.direct.pipeline(transaction=False)
+        pipe.flushall()
         for key, value in dumped.items():
-            self.direct.restore(key, 0, value)
+            pipe.restore(key, 0, value)
+        pipe.execute()
         self.memory._partitions, self.model = deepcopy(partitions), deepcopy(model)
 
     @rule()
@@ -221,9 +236,28 @@ class Protocol(RuleBasedStateMachine):
     def lose_functions(self):
         self.direct.function_flush()
 
+    def keys(self) -> Any:
+        """What `contents` gives, from the keys and in one round trip."""
+        tag = f"{{tg:{HERE}}}"
+        pipe = self.direct.pipeline(transaction=False)
+        pipe.zrange(f"{tag}:index", 0, -1)
+        for c in (*NAMES, AWKWARD):
+            pipe.mget(f"{tag}:h:{c}", f"{tag}:b:{c}", f"{tag}:c:{c}", f"{tag}:p:{c}")
+            pipe.lrange(f"{tag}:s:{c}", 0, -1)
+        index, *found = pipe.execute()
+        states = dict.fromkeys((*NAMES, AWKWARD))
+        for n, c in enumerate(states):
+            history, packed, churn, profile = found[2 * n]
+            assert packed is None
+            if history is not None or profile is not None:
+                scores = [self.unpack(score) for score in found[2 * n + 1]]
+                states[c] = (history, scores, None if churn is None else self.unpack(churn), profile)
+        return [member.decode() for member in index], states
+
     @invariant()
     def all_hold_the_same(self):
-        assert self.runner.run(contents(self.redis)) == self.model.contents()
+        type(self).steps += 1
+        assert self.keys() == self.model.contents()
         assert self.runner.run(contents(self.memory)) == self.model.contents()
 
     @invariant()
@@ -236,13 +270,27 @@ class Protocol(RuleBasedStateMachine):
         assert sorted(counted) == list(range(self.model.next.get(SOURCE, 0)))
 
 
-def test_protocol_holds_in_any_order(valkey):
+def run(url: str, examples: int) -> None:
     run_state_machine_as_test(
-        lambda: Protocol(valkey.url),
+        lambda: Protocol(url),
         settings=settings(
-            max_examples=settings().max_examples // 4,
+            max_examples=examples,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_protocol_holds_in_any_order(valkey):
+    run(valkey.url, settings().max_examples // 8)
+
+
+@pytest.mark.long
+def test_protocol_holds_for_ten_thousand_steps(valkey):
+    Protocol.steps, Protocol.answers = 0, Counter()
+    while Protocol.steps < STEPS:
+        run(valkey.url, 50)
+    # Each of the Function's answers was among them, often.
+    assert min(Protocol.answers[o] for o in (*(outcome.value for outcome in Outcome), "error")) > STEPS / 1000
+    print(f"{Protocol.steps} steps: {dict(Protocol.answers)}")

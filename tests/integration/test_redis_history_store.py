@@ -31,6 +31,15 @@ async def test_an_emptied_server_is_a_rollback(redis_store, direct):
     assert await redis_store.apply(lease, one) is Outcome.APPLIED
 
 
+async def test_an_epoch_given_out_twice_serves_its_last_owner_only(redis_store, direct):
+    before = await redis_store.acquire(HERE)
+    direct.flushall()
+    after = await redis_store.acquire(HERE)
+    assert before.epoch == after.epoch
+    assert await redis_store.apply(before, commit(None, 1, change(A, b"", b"a"))) is Outcome.FENCED
+    assert await redis_store.apply(after, commit(None, 2, change(A, b"", b"b"))) is Outcome.APPLIED
+
+
 @pytest.mark.parametrize("lost", [Redis.function_flush, Redis.flushall], ids=["functions", "data"])
 async def test_functions_that_are_gone_are_loaded_again(redis_store, direct, lost):
     lease = await redis_store.acquire(HERE)
