@@ -103,10 +103,10 @@ def train(
     ] = None,
     review_cost: Annotated[
         float, typer.Option(help="Of an analyst's look at one alert, in the currency of the transactions.")
-    ] = Costs.review,
+    ] = _COSTS.review,
     refusal_cost: Annotated[
         float, typer.Option(help="Of refusing a good customer's payment, beside that the customer may leave.")
-    ] = Costs.refusal,
+    ] = _COSTS.refusal,
     alerts_a_day: Annotated[
         float | None, typer.Option(help="The most alerts a day; without it as many as pay.")
     ] = None,
