@@ -192,7 +192,7 @@ def _look_back(records: Any, as_of_ms: int) -> Any:
         if record.kind != 0 or time_ms >= as_of_ms:
             continue
         if newest < 0:
-            newest, currency = time_ms, np.int64(record.currency)
+            newest, currency = time_ms, int(record.currency)
         age = as_of_ms - time_ms
         if age > 90 * day_ms:
             break
