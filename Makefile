@@ -32,6 +32,12 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+properties: $(READY) ## Features against their oracles, 2,000 examples each; CI runs it.
+	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci tests/parity/test_entities_against_oracle.py \
+	  tests/parity/test_engine_against_oracle.py::test_chunks_equal_recomputing_from_raw_events \
+	  tests/parity/test_engine_against_oracle.py::test_lookup_as_of_any_moment_equals_the_oracle \
+	  tests/unit/features/test_compiler.py::test_any_declaration_compiles_to_what_it_says $(ARGS)
+
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
@@ -87,4 +93,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint check kafka faults faults-short mutations soak secrets tools ops audit generated lock clean
+.PHONY: help setup demo test lint properties check kafka faults faults-short mutations soak secrets tools ops audit generated lock clean

@@ -37,8 +37,6 @@ from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
-from features.engine import Engine
-from features.entities import entity_features
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
 from infra.audit_log import AuditLog
 from infra.audit_topic import AuditTopic
@@ -49,6 +47,7 @@ from infra.database import Database
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics
 from infra.erasure_requests import ErasureRequests
 from infra.event_queries import EventQueries
+from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.key_ring import KeyRing
 from infra.kms import TransitKeys, master_keys
@@ -182,7 +181,7 @@ def build(settings: ApiSettings) -> FastAPI:
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
     security, closing = _security(settings, registry, redis, kafka)
-    engine = Engine(entities=entity_features(settings.entities))
+    engine = load_engine(settings.features, settings.entities)
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
     in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)

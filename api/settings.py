@@ -25,6 +25,9 @@ class ApiSettings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
     namespace: str = Field(default="tg", description="First part of every Redis key.")
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
+    features: Path | None = Field(
+        default=None, description="YAML file of your own features (docs/declarations.md), as in training."
+    )
     mlflow_uri: str = Field(
         default="", description="MLflow with the models, in the place of TIDEGATE_MODELS; empty for none."
     )

@@ -16,10 +16,9 @@ from rich.table import Table
 from cli.console import err, out, print_json
 from cli.generated import bank_settings
 from cli.train import TrainingPlan, train_on_bank
-from features.engine import Engine
-from features.entities import entity_features
 from harness.demo import ENTITIES, DemoPlan, run_demo
 from harness.view import Screen
+from infra.feature_file import load_engine
 from models.registry import ModelRegistry
 from schemas.errors import ModelError
 
@@ -87,7 +86,7 @@ async def _run(plan: DemoPlan, watched: bool) -> dict[str, Any]:
 def ensure_models(models: Path, entities: str = "") -> None:
     """Train unless the registry has models for these declarations."""
     try:
-        ModelRegistry(models).load_champions(Engine(entities=entity_features(entities)))
+        ModelRegistry(models).load_champions(load_engine(None, entities))
     except ModelError:
         err.print("training models on a generated bank (once; kept under .tidegate)", highlight=False)
         train_on_bank(TrainingPlan(models, entities=entities), bank_settings(1500, 180, 11))

@@ -31,6 +31,13 @@ def doctor(
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
     ] = Path(".tidegate/models"),
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker has."),
+    ] = None,
+    entities: Annotated[
+        str, typer.Option(envvar="TIDEGATE_ENTITIES", help="Entities with features, as the worker has.")
+    ] = "",
     timeout: Annotated[float, typer.Option(min=0.5, help="Seconds for one server.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -44,7 +51,9 @@ def doctor(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     kafka, redis = from_environment()
     findings = asyncio.run(
-        examine(Deployment(bootstrap, redis_url, namespace, models, kafka, redis, timeout))
+        examine(
+            Deployment(bootstrap, redis_url, namespace, models, kafka, redis, timeout, features, entities)
+        )
     )
     verdict = worst(findings)
     if json:

@@ -9,11 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
-from features.catalogue import FEATURES, FEATURES_HASH
-from features.definitions import Feature
+from features.catalogue import FEATURES
+from features.definitions import Feature, declaration_hash
 from features.describe import entities_markdown, lifetime_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
+from infra.feature_file import Declared, load_engine, read_declarations
 from infra.intake import bad_rows_file
 from infra.mapping import Mapping
 from schemas.errors import ConfigError
@@ -28,15 +29,22 @@ def features() -> None:
 
 @app.command(name="list")
 def list_features(
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, listed too."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="As docs/features.md.")] = False,
 ) -> None:
     """Print the features with window, unit and meaning."""
-    every: tuple[Feature | EntityFeature, ...] = (*FEATURES, *ENTITY_FEATURES)
+    own = read_declarations(features) if features is not None else Declared()
+    of_customers, of_entities = (*FEATURES, *own.customer), (*ENTITY_FEATURES, *own.entity)
+    every: tuple[Feature | EntityFeature, ...] = (*of_customers, *of_entities)
     if as_markdown:
         from features.lifetime import LIFETIME
 
-        print(markdown(FEATURES) + lifetime_markdown(LIFETIME) + entities_markdown(ENTITY_FEATURES), end="")
+        own_markdown = markdown(of_customers) + lifetime_markdown(LIFETIME)
+        print(own_markdown + entities_markdown(of_entities), end="")
     elif json:
         print_json(
             [
@@ -54,7 +62,12 @@ def list_features(
         )
     else:
         table = Table(
-            "feature", "category", "window", "unit", "meaning", title=f"declarations {FEATURES_HASH}"
+            "feature",
+            "category",
+            "window",
+            "unit",
+            "meaning",
+            title=f"declarations {declaration_hash(of_customers)}",
         )
         for f in every:
             table.add_row(f.name, f.category, window(f), f.unit, f.meaning)
@@ -73,6 +86,16 @@ def compute(
             "Without it what the mapping says, which is 7d unless it says otherwise.",
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, computed too."),
+    ] = None,
+    entities: Annotated[
+        str,
+        typer.Option(
+            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
+        ),
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many transactions.")] = None,
     bad_rows: Annotated[
         Path | None, typer.Option("--bad-rows", help="CSV file for all refused rows, with the reasons.")
@@ -94,7 +117,6 @@ def compute(
     in it, and not before. Memory grows with the customers' kept histories (120 days), not with the file.
     """
     # Arrow takes a third of a second to import: `features list` does without.
-    from features.engine import Engine
     from infra.row_batches import Job, RowBatches
     from infra.vector_file import VectorFile
     from models.vectors import VectorReplay
@@ -103,7 +125,7 @@ def compute(
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
-    engine = Engine()
+    engine = load_engine(features, entities)
     replay = VectorReplay(engine)
     job = Job(
         data,

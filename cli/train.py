@@ -18,10 +18,10 @@ from cli.file_log import entities_of, print_refused, read_log
 from cli.generated import bank_settings, parsed
 from features.definitions import DAY_MS
 from features.engine import Engine
-from features.entities import entity_features
 from generator.bank import Bank
 from generator.settings import BankSettings
 from infra.cells import duration_ms, moment
+from infra.feature_file import load_engine
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
@@ -111,6 +111,10 @@ def train(
         float | None, typer.Option(help="The most alerts a day; without it as many as pay.")
     ] = None,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker has."),
+    ] = None,
     entities: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +138,7 @@ def train(
         from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
         to_ms=None if to is None else to_epoch_ms(moment(to)),
         budget=search_budget(budget),
+        features=features,
         costs=Costs(review=review_cost, refusal=refusal_cost, alerts_a_day=alerts_a_day),
     )
     if data is not None and mapping is not None:
@@ -266,6 +271,7 @@ class TrainingPlan:
     to_ms: int | None = None
     costs: Costs = _COSTS
     budget: Budget | None = None
+    features: Path | None = None
 
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
@@ -308,7 +314,7 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
         raise ConfigError(
             f"{mapping.source}: training for fraud needs a label: label: {{column: ..., fraud: [1]}}"
         )
-    engine = Engine(entities=entity_features(plan.entities))
+    engine = load_engine(plan.features, plan.entities)
     with progress() as bar:
         rows, account = read_log(data, mapping, bar)
         task = bar.add_task("replaying history", total=len(rows))
@@ -348,7 +354,7 @@ def train_churn_alone(
 def _train(
     plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
 ) -> list[ModelCard]:
-    engine = Engine(entities=entity_features(plan.entities))
+    engine = load_engine(plan.features, plan.entities)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
     trained = []

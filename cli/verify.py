@@ -12,7 +12,9 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from features.engine import Engine
 from infra.access import from_environment
+from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.verifier import Verifier
 from models.registry import ModelRegistry
@@ -37,6 +39,13 @@ def verify(
     partition: Annotated[
         list[int] | None, typer.Option(min=0, help="Only this one; may be given again. All without.")
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker had."),
+    ] = None,
+    entities: Annotated[
+        str, typer.Option(envvar="TIDEGATE_ENTITIES", help="Entities with features: as the worker had.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Rebuild scores and histories from the topics and compare them bit for bit with what is there.
@@ -50,7 +59,8 @@ def verify(
     from; 2 could not compare: nothing there, no model, Kafka or Redis away.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    tally = asyncio.run(_verify(bootstrap, redis_url, namespace, models, partition))
+    engine = load_engine(features, entities)
+    tally = asyncio.run(_verify(bootstrap, redis_url, namespace, models, engine, partition))
     compared = tally.scores + tally.vectors + tally.histories
     result: dict[str, Any] = {
         "equal": compared > 0 and not tally.differences,
@@ -75,7 +85,7 @@ def verify(
 
 
 async def _verify(
-    bootstrap: str, redis_url: str, namespace: str, models: Path, only: list[int] | None
+    bootstrap: str, redis_url: str, namespace: str, models: Path, engine: Engine, only: list[int] | None
 ) -> Tally:
     kafka, redis = from_environment()
     store = RedisHistoryStore(redis_url, namespace=namespace, options=redis.options(redis_url))
@@ -89,7 +99,12 @@ async def _verify(
                 bar.update(tasks[partition], completed=done)
 
             verifier = Verifier(
-                bootstrap, store, ModelRegistry(models), on_progress=show, options=kafka.options()
+                bootstrap,
+                store,
+                ModelRegistry(models),
+                engine,
+                on_progress=show,
+                options=kafka.options(),
             )
             return await verifier.run(only)
     finally:

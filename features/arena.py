@@ -124,7 +124,7 @@ class HistoryArena:
     def prune(self, slot: int) -> None:
         """Let go of records that no feature can look at any more."""
         first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
-        last = int(kernels.newest_transaction(self.pool, first, end))
+        last = int(kernels.newest_arrival(self.pool, first, end))
         if last < first:
             return
         newest = int(self.pool["time_ms"][last])

@@ -5,14 +5,14 @@ and a packed block of all earlier ones. Decoding sorts by time, keeping arrival 
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from features.record import RECORD, Records
+from features.record import LABEL_KIND, RECORD, REPLACED_KIND, TRANSACTION_KIND, Records
 from schemas.errors import HistoryError
 
 VERSION: Final = 3
@@ -53,8 +53,8 @@ class Totals:
 
     Attributes:
         first_ms: Time of the earliest transaction ever accepted; 0 before the first.
-        count: Transactions ever accepted.
-        debit_minor, credit_minor: Their sums, in minor units of whatever currency each had.
+        count: Transactions ever accepted; one that was corrected counts once.
+        debit_minor, credit_minor: Their sums, in minor units of whatever currency each had, as corrected.
         churn_day: Day (since 1970) of the last churn score; -1 before the first.
         churn_band: Of the last churn score: 0 low, 1 medium, 2 high; -1 before the first.
         last_day: Day of the newest transaction ever accepted; 0 before the first.
@@ -110,6 +110,22 @@ class Totals:
             self.churn_band,
             day if newer else self.last_day,
             self.active_days + newer,
+        )
+
+    def corrected(self, replaced: Records, first_ms: int) -> Self:
+        """Totals without a transaction, which its correction is to be added to by `plus_one`.
+
+        Args:
+            replaced: What was replaced, shape `(1,)`.
+            first_ms: Time of the earliest transaction but this one and its correction.
+        """
+        minor, credit = int(replaced["amount_minor"][0]), bool(replaced["credit"][0])
+        return replace(
+            self,
+            first_ms=first_ms,
+            count=self.count - 1,
+            debit_minor=self.debit_minor - (0 if credit else minor),
+            credit_minor=self.credit_minor - (minor if credit else 0),
         )
 
 
@@ -240,12 +256,32 @@ def decode(stored: bytes | None) -> History:
     ).copy()
     if packed_bytes:
         records = np.concatenate([unpack(stored[len(stored) - packed_bytes :]), records])
+    _hide_replaced(records)
     times = records["time_ms"]
     if len(times) > 1 and (times[1:] < times[:-1]).any():
         records = records[np.argsort(times, kind="stable")]
     first_ms, count, debit, credit, churn_day, *others = rest
     churn_day = -1 if churn_day == _NEVER else churn_day
     return History(Totals(first_ms, count, debit, credit, churn_day, *others), records)
+
+
+def _hide_replaced(records: Records) -> None:
+    """What the kernel does where a correction comes, once more: stored records are never changed.
+
+    Args:
+        records: `(n,)` in order of arrival; what is packed is in order of time, and was done before.
+    """
+    if not records["revision"].any():
+        return
+    transactions = records["kind"] != LABEL_KIND
+    for transaction in np.unique(records["transaction"][transactions & (records["revision"] > 0)]):
+        versions = np.flatnonzero(transactions & (records["transaction"] == transaction))
+        alive = versions[records["kind"][versions] == TRANSACTION_KIND]
+        if len(alive):
+            earlier = versions[versions != alive[-1]]
+            records["kind"][earlier] = REPLACED_KIND
+            for name in ("revision", "amount_minor", "credit"):
+                records[name][earlier] = records[name][alive[-1]]
 
 
 def packed_length(stored: bytes | None) -> int:

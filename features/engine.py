@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ Matrix = npt.NDArray[np.float64]
 
 _CHUNK_SOURCE = '''
 from features.kernels import (
-    ACCEPTED, DUPLICATE, FLAG_COLD_START, FLAG_HISTORY_CUT, FLAG_LATE, contains_transaction,
-    holds_transactions, insert_record, newest_transaction, position_before, retained_from,
+    ACCEPTED, DUPLICATE, FLAG_COLD_START, FLAG_CORRECTED, FLAG_HISTORY_CUT, FLAG_LATE, find_transaction,
+    holds_transactions, insert_record, newest_arrival, newest_transaction, position_before,
+    replace_transaction, retained_from,
 )
 
 @numba.njit(cache=True)
-def compute_chunk(pool, start, length, events, slots, retention, max_events, X, status, flags,
+def compute_chunk(pool, start, length, events, slots, retention, max_events, X, status, flags, replaced,
                   values, stamp, vectors):
     """Score events in order; each sees those before it, also of the same chunk."""
     for e in range(events.shape[0]):
@@ -43,14 +44,18 @@ def compute_chunk(pool, start, length, events, slots, retention, max_events, X, 
         first = start[slot]
         end = first + length[slot]
         newest = event.time_ms
-        last = newest_transaction(pool, first, end)
+        last = newest_arrival(pool, first, end)
         if last >= first and pool[last].time_ms > newest:
             newest = pool[last].time_ms
             flags[e] |= FLAG_LATE
         kept = retained_from(pool, first, end, newest, retention, max_events)
-        if contains_transaction(pool, kept, end, event.transaction):
-            status[e] = DUPLICATE
-            continue
+        earlier = find_transaction(pool, kept, end, event.transaction)
+        if earlier >= kept:
+            if event.revision <= pool[earlier].revision:
+                status[e] = DUPLICATE
+                continue
+            flags[e] |= FLAG_CORRECTED
+            replace_transaction(pool, kept, end, events, e, replaced)
         status[e] = ACCEPTED
         before = position_before(pool, kept, end, event.time_ms)
         if newest_transaction(pool, kept, before) < kept:
@@ -71,7 +76,7 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
                   values, stamp, vectors):
     """One vector as of a moment; nothing is inserted."""
     newest = t
-    last = newest_transaction(pool, first, end)
+    last = newest_arrival(pool, first, end)
     if last >= first and pool[last].time_ms > newest:
         newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
@@ -124,11 +129,14 @@ class ChunkFeatures:
         X: `(n, n_features)`, columns in declaration order; NaN is unknown. Rows of duplicates are NaN.
         status: `(n,)`, `kernels.ACCEPTED` or `kernels.DUPLICATE`.
         flags: `(n,)`, bits of `kernels.FLAG_*`.
+        replaced: `(n,)` what each correction replaced, empty records for others; `(0,)` where no event of the
+            chunk says that it is one.
     """
 
     X: Matrix
     status: npt.NDArray[np.int8]
     flags: npt.NDArray[np.int8]
+    replaced: Records = field(default_factory=lambda: np.zeros(0, dtype=RECORD))
 
 
 class Engine:
@@ -183,6 +191,7 @@ class Engine:
         X = np.full((n, len(self.names)), np.nan)
         status = np.zeros(n, dtype=np.int8)
         flags = np.zeros(n, dtype=np.int8)
+        replaced = np.zeros(n if events["revision"].any() else 0, dtype=RECORD)
         self._kernel.compute_chunk(
             arena.pool,
             arena.start,
@@ -194,11 +203,12 @@ class Engine:
             X,
             status,
             flags,
+            replaced,
             self._values,
             stamp,
             self._vectors,
         )
-        return ChunkFeatures(X, status, flags)
+        return ChunkFeatures(X, status, flags, replaced)
 
     def compute(self, history: Records, event: Records | None, as_of_ms: int) -> npt.NDArray[np.float64]:
         """Features of one customer at one moment, from records before it.

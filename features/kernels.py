@@ -16,6 +16,7 @@ DUPLICATE = 1
 FLAG_LATE = 1
 FLAG_COLD_START = 2
 FLAG_HISTORY_CUT = 4
+FLAG_CORRECTED = 8
 
 
 @numba.njit(cache=True)
@@ -65,12 +66,33 @@ def position_before(pool: Any, start: int, end: int, time_ms: int) -> int:
 
 
 @numba.njit(cache=True)
-def contains_transaction(pool: Any, start: int, end: int, transaction: int) -> bool:
-    """Whether a transaction of this hash is among the records."""
-    for index in range(end - 1, start - 1, -1):
-        if pool[index].transaction == transaction and pool[index].kind == 0:
-            return True
-    return False
+def find_transaction(pool: Any, start: int, end: int, transaction: int) -> int:
+    """Index of a record of this transaction, `start - 1` where there is none.
+
+    Whichever of its versions that is, it has the newest one's revision, amount and sign.
+    """
+    index = end - 1
+    while index >= start and not (pool[index].transaction == transaction and pool[index].kind != 1):
+        index -= 1
+    return index
+
+
+@numba.njit(cache=True)
+def replace_transaction(pool: Any, start: int, end: int, records: Any, which: int, replaced: Any) -> None:
+    """Hide all earlier versions of a transaction from features, and note its newest in them.
+
+    The one that features saw goes to `replaced[which]`, else, where only the note of it is left, that.
+    """
+    seen = False
+    for index in range(start, end):
+        if pool[index].transaction == records[which].transaction and pool[index].kind != 1:
+            if not seen:
+                replaced[which] = pool[index]
+                seen = pool[index].kind == 0
+            pool[index].kind = 2
+            pool[index].revision = records[which].revision
+            pool[index].amount_minor = records[which].amount_minor
+            pool[index].credit = records[which].credit
 
 
 @numba.njit(cache=True)
@@ -99,14 +121,26 @@ def newest_transaction(pool: Any, start: int, end: int) -> int:
 
 
 @numba.njit(cache=True)
+def newest_arrival(pool: Any, start: int, end: int) -> int:
+    """Index of the newest transaction in `[start, end)`, replaced or not; `start - 1` where there is none.
+
+    What is kept is measured from it: a correction that moves the newest event back brings nothing back.
+    """
+    index = end - 1
+    while index >= start and pool[index].kind == 1:
+        index -= 1
+    return index
+
+
+@numba.njit(cache=True)
 def newest_from(pool: Any, start: int, end: int, count: int) -> int:
-    """First index of the newest `count` transactions in `[start, end)`; labels are not counted."""
+    """First index of the newest `count` transactions in `[start, end)`; labels do not count."""
     if end - start <= count:
         return start
     index, found = end, 0
     while index > start and found < count:
         index -= 1
-        if pool[index].kind == 0:
+        if pool[index].kind != 1:
             found += 1
     return index
 
@@ -118,7 +152,7 @@ def holds_transactions(pool: Any, start: int, end: int, count: int) -> bool:
         return False
     found = 0
     for index in range(start, end):
-        if pool[index].kind == 0:
+        if pool[index].kind != 1:
             found += 1
     return bool(found >= count)
 

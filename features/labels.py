@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from features.arena import HistoryArena
 from features.definitions import MAX_EVENTS, RETENTION_MS
-from features.kernels import contains_transaction, insert_record, newest_transaction, retained_from
+from features.kernels import find_transaction, insert_record, newest_arrival, retained_from
 from features.record import LABEL_KIND, Records
 
 PUT: Final = 0
@@ -43,10 +43,10 @@ def _put(
             outcome[i] = ALREADY_THERE
             continue
         if not about_account[i]:
-            newest = newest_transaction(pool, first, end)
+            newest = newest_arrival(pool, first, end)
             newest_ms = pool[newest].time_ms if newest >= first else 0
             kept = retained_from(pool, first, end, newest_ms, retention_ms, max_events)
-            if not contains_transaction(pool, kept, end, label.transaction):
+            if find_transaction(pool, kept, end, label.transaction) < kept:
                 outcome[i] = UNKNOWN_TRANSACTION
                 continue
         insert_record(pool, first, length[slot], labels, i)

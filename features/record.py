@@ -36,9 +36,9 @@ RECORD: Final = np.dtype(
         ("channel", "u1"),
         ("credit", "u1"),  # 0 debit, 1 credit
         ("card_present", "u1"),  # 0 unknown, 1 no, 2 yes
-        ("kind", "u1"),  # 0 transaction, 1 label
+        ("kind", "u1"),  # 0 transaction, 1 label, 2 transaction that a correction replaced
         ("label", "u1"),  # of a label: 1 fraud, 2 genuine, 3 account closed
-        ("spare", "u1"),
+        ("revision", "u1"),  # of a transaction: 0 as first sent, larger for corrections
     ]
 )
 """56 bytes. A change of this layout is a new `codec.VERSION`."""
@@ -47,6 +47,9 @@ _ROW: Final = struct.Struct("<qQqIIIffHHBBBBBBBB")
 
 TRANSACTION_KIND: Final = 0
 LABEL_KIND: Final = 1
+REPLACED_KIND: Final = 2
+"""No feature sees it. It stays until it is older than what is kept: so that what was kept never depends on a
+correction, and as the note of its newest version, whose revision, amount and sign it has."""
 LABEL_CODES: Final = {"fraud": 1, "genuine": 2, "account_closed": 3}
 
 _CHANNEL_CODE: dict[str | None, int] = {
@@ -93,12 +96,33 @@ def to_records(
             _PRESENT_CODE[t.card_present],
             TRANSACTION_KIND,
             0,
-            0,
+            t.revision,
         )
         for t, minor in zip(transactions, amounts_minor, strict=True)
     ]
     # From a bytearray: numba compiles once more for memory that cannot be written.
     return np.frombuffer(bytearray().join(rows), dtype=RECORD)
+
+
+def before_event(history: Records, event: Records) -> Records:
+    """A history as it was before an event that may be in it, with the earlier versions of a correction.
+
+    Args:
+        history: `(n,)` records; stays as it is.
+        event: `(1,)`.
+    """
+    versions = (history["transaction"] == event["transaction"][0]) & (history["kind"] != LABEL_KIND)
+    revision = int(event["revision"][0])
+    if not versions.any() or history["revision"][versions].max() < revision:
+        return history
+    if revision == 0:
+        kept: Records = history[~versions]
+        return kept
+    kept = history[~versions | (history["kind"] == REPLACED_KIND)]
+    kept["revision"][(kept["transaction"] == event["transaction"][0]) & (kept["kind"] == REPLACED_KIND)] = (
+        revision - 1
+    )
+    return kept
 
 
 def label_record(label: Label) -> Records:

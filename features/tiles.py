@@ -291,6 +291,12 @@ class Entities:
             out[:, self._columns[name]] = stage.compute(records, customers, rows, count)
         return out
 
+    def replay(self, records: Records, customer_ids: Sequence[str], rows: Rows) -> Matrix:
+        """Features of a log's transactions, `(n, k)`, which are counted; entities not here start empty."""
+        for key in self.missing(self.keys(records)):
+            self.put(key)
+        return self.compute(records, customer_hashes(customer_ids), rows, count=True)
+
     def added(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows) -> dict[Key, Tiles]:
         """What counting these rows adds, by entity."""
         return {

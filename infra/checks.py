@@ -101,9 +101,9 @@ def _closed(folder: Path) -> bool:
     return not stat.S_IMODE(folder.stat().st_mode) & 0o001
 
 
-def check_models(folder: Path, now: datetime) -> Iterator[Finding]:
+def check_models(folder: Path, engine: Engine, now: datetime) -> Iterator[Finding]:
     """Models that are in use."""
-    registry, engine = ModelRegistry(folder), Engine()
+    registry = ModelRegistry(folder)
     for name in NAMES:
         try:
             card = registry.load(name, customer_names(engine)).card

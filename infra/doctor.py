@@ -18,6 +18,7 @@ from infra.checks import (
     ok,
     server_name,
 )
+from infra.feature_file import load_engine
 from infra.kafka_inspection import KafkaFacts, inspect_kafka
 from infra.log_tail import LogTail
 from infra.redis_inspection import RedisFacts, inspect_redis
@@ -35,13 +36,16 @@ class Deployment:
     kafka: KafkaAccess
     redis: RedisAccess
     timeout_s: float = 5.0
+    features: Path | None = None
+    entities: str = ""
 
 
 async def examine(deployment: Deployment, now: datetime | None = None) -> list[Finding]:
     """Run every check; one that fails does not keep others from running."""
     now = now or datetime.now(UTC)
     d = deployment
-    findings = [*check_files(d.kafka, d.redis, now), *check_models(d.models, now)]
+    engine = load_engine(d.features, d.entities)
+    findings = [*check_files(d.kafka, d.redis, now), *check_models(d.models, engine, now)]
     kafka: KafkaFacts | None = None
     redis: RedisFacts | None = None
     try:

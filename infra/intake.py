@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from infra.mapping import Mapping
-from infra.row_mapper import RowLabel
+from infra.row_mapper import MappedRow, RowLabel
 from infra.tabular import open_table
 from schemas.errors import ConfigError, EventError
 from schemas.parse import check_not_future
@@ -33,6 +33,14 @@ class Event(NamedTuple):
     transaction: Transaction | WireTransaction
     event_time_ms: int
     raw: bytes
+    label: RowLabel | None
+
+
+class PlainEvent(NamedTuple):
+    """A good row, as far as the engine needs it."""
+
+    transaction: Transaction | WireTransaction
+    amount_minor: int
     label: RowLabel | None
 
 
@@ -145,11 +153,26 @@ class Intake:
         Raises:
             ConfigError: The file is damaged from some row on.
         """
+        for row in self._good(plain=False):
+            if isinstance(row.transaction, Transaction):
+                yield Event(row.row_number, row.transaction, row.event_time_ms, row.raw, row.label)
+
+    def plain(self) -> Iterator[PlainEvent]:
+        """The same rows, read in less time.
+
+        Raises:
+            ConfigError: The file is damaged from some row on.
+        """
+        for row in self._good(plain=True):
+            if row.transaction is not None:
+                yield PlainEvent(row.transaction, row.amount_minor, row.label)
+
+    def _good(self, *, plain: bool) -> Iterator[MappedRow]:
         account = self.account
         if self._limit is not None and self._limit <= 0:
             return
         for batch in self._table.batches(list(self._mapping.uses())):
-            for row in self._mapping.rows(batch.columns, batch.first_row, batch.broken):
+            for row in self._mapping.rows(batch.columns, batch.first_row, batch.broken, plain=plain):
                 if row.skipped:
                     account.skipped += 1
                 elif row.transaction is None or (problem := self._not_yet(row.event_time_ms)) is not None:
@@ -161,7 +184,7 @@ class Intake:
                     account.outside += 1
                 else:
                     account.accepted += 1
-                    yield Event(row.row_number, row.transaction, row.event_time_ms, row.raw, row.label)
+                    yield row
                     if account.accepted == self._limit:
                         return
 

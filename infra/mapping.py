@@ -159,7 +159,12 @@ class Mapping(Context):
             raise ConfigError(f"{self.source}: {'; '.join(problems)} (its columns are {', '.join(columns)})")
 
     def rows(
-        self, columns: Columns, first_row: int = 1, broken: Dict[int, str] = _NOTHING
+        self,
+        columns: Columns,
+        first_row: int = 1,
+        broken: Dict[int, str] = _NOTHING,
+        *,
+        plain: bool = False,
     ) -> Iterator[MappedRow]:
         """Map and validate one batch, row by row in the file's order. Never raises for a row.
 
@@ -167,8 +172,9 @@ class Mapping(Context):
             columns: Cells by column, all of one length; at least those the mapping reads.
             first_row: The number in the file of the batch's first row.
             broken: Rows that could not be read at all, by position in the batch, with the reason.
+            plain: Validate what is plain by `schemas.wire`, in a fraction of the time.
         """
-        return self._mapper.rows(columns, first_row, broken)
+        return self._mapper.rows(columns, first_row, broken, plain=plain)
 
     @cached_property
     def _mapper(self) -> RowMapper:

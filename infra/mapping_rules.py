@@ -406,6 +406,9 @@ def to_wire(field: str, value: object) -> object:
         return round(float(value if isinstance(value, Decimal) else number(value)), _POSITION_DECIMALS)
     if field in _FLAGS:
         return _YES_NO.get(key(value).lower(), text(value))
+    if field == "revision":
+        written = key(value)
+        return int(written) if written.isascii() and written.isdigit() and len(written) < 4 else written
     return text(value)
 
 

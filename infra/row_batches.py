@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from features.record import to_records
-from infra.intake import Account, Event, Intake, RefusedRow
+from infra.intake import Account, Intake, PlainEvent, RefusedRow
 from infra.mapping import Mapping
 from models.vectors import Rows, label_code
 from schemas.errors import ConfigError, TidegateError
@@ -61,7 +61,7 @@ class _Part:
     error: str | None = None
 
 
-def to_rows(events: list[Event], *, labels: bool) -> Rows:
+def to_rows(events: list[PlainEvent], *, labels: bool) -> Rows:
     """Good rows as the engine takes them."""
     transactions = [event.transaction for event in events]
     codes = np.zeros(len(events), dtype=np.int8)
@@ -73,7 +73,7 @@ def to_rows(events: list[Event], *, labels: bool) -> Rows:
     return Rows(
         [transaction.transaction_id for transaction in transactions],
         [transaction.customer_id for transaction in transactions],
-        to_records(transactions, [transaction.amount_minor for transaction in transactions]),
+        to_records(transactions, [event.amount_minor for event in events]),
         codes,
         times,
     )
@@ -83,7 +83,7 @@ def _parts(job: Job) -> Iterator[_Part]:
     refused: list[RefusedRow] = []
     keep = refused.append if job.every_refused else lambda row: None
     with Intake(job.path, job.mapping, now_ms=job.now_ms, limit=job.limit, on_refused=keep) as intake:
-        stream = iter(intake)
+        stream = intake.plain()
         while events := list(islice(stream, _BATCH)):
             yield _Part(to_rows(events, labels=job.labels), [*refused], intake.account, _share(intake))
             refused.clear()

@@ -34,7 +34,8 @@ class MappedRow(NamedTuple):
         row_number: From 1, the first row of data; refused rows count.
         message: The transaction as it is published; `None` if skipped or refused.
         raw: The same as bytes.
-        transaction: The same, validated; read the quick way where it is plain.
+        transaction: The same, validated.
+        amount_minor: Its amount in minor units.
         event_time_ms: Its event time in milliseconds since 1970.
         problem: Why the row was refused; `None` if it was not.
         skipped: The mapping leaves it out on purpose.
@@ -44,6 +45,7 @@ class MappedRow(NamedTuple):
     message: dict[str, object] | None = None
     raw: bytes = b""
     transaction: Transaction | WireTransaction | None = None
+    amount_minor: int = 0
     event_time_ms: int = 0
     label: RowLabel | None = None
     problem: str | None = None
@@ -96,7 +98,9 @@ class RowMapper:
         if label is not None and label.time is not None:
             self._label_time = _Step("label.time", label.time, label.time.convert(context), required=False)
 
-    def rows(self, columns: Columns, first_row: int, broken: Dict[int, str]) -> Iterator[MappedRow]:
+    def rows(
+        self, columns: Columns, first_row: int, broken: Dict[int, str], *, plain: bool = False
+    ) -> Iterator[MappedRow]:
         """See `Mapping.rows`."""
         size = len(next(iter(columns.values()), ()))
         refused: dict[int, str] = {}
@@ -121,7 +125,7 @@ class RowMapper:
                 yield MappedRow(number, problem=refused[i])
             else:
                 message = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-                yield self._validated(number, message, labels[i], known[i])
+                yield self._validated(number, message, labels[i], known[i], plain)
 
     def _skipped(self, columns: Columns) -> set[int]:
         return {
@@ -132,32 +136,29 @@ class RowMapper:
         }
 
     def _validated(
-        self, number: int, message: dict[str, object], word: LabelWord | None, known: object
+        self, number: int, message: dict[str, object], word: LabelWord | None, known: object, plain: bool
     ) -> MappedRow:
+        transaction: Transaction | WireTransaction
         try:
             raw = dump(message)
-            transaction = self._read(raw)
+            if plain and (quick := read_transaction(raw)) is not None:
+                transaction, amount_minor = quick
+            else:
+                transaction = parse_message(Transaction, raw)
+                # What rounds to nothing in its currency passes the schema, and is refused by the worker.
+                amount_minor = transaction.amount_minor
         except EventError as bad:
             return MappedRow(number, problem=str(bad))
         except TypeError:
             return MappedRow(number, problem="the row is not UTF-8; say csv: {encoding: ...} in the mapping")
         event_ms = transaction.event_time_ms
         if word is None:
-            return MappedRow(number, message, raw, transaction, event_ms)
+            return MappedRow(number, message, raw, transaction, amount_minor, event_ms)
         known_ms = event_ms + self._delay_ms
         if isinstance(known, str):
             # Files round such times to the day: still, nothing is known before it happened.
             known_ms = max(event_ms, to_epoch_ms(datetime.fromisoformat(known)))
-        return MappedRow(number, message, raw, transaction, event_ms, RowLabel(word, known_ms))
-
-    @staticmethod
-    def _read(raw: bytes) -> Transaction | WireTransaction:
-        if (plain := read_transaction(raw)) is not None:
-            return plain[0]
-        transaction = parse_message(Transaction, raw)
-        # What rounds to nothing in its currency passes the schema, and is refused by the worker.
-        _ = transaction.amount_minor
-        return transaction
+        return MappedRow(number, message, raw, transaction, amount_minor, event_ms, RowLabel(word, known_ms))
 
 
 class _Step(NamedTuple):

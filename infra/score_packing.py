@@ -18,6 +18,7 @@ WORDS: Final = (
     b'"text":" times the usual payment"},{"feature":"device_is_new_90d","value":1.0,"contribution":0.2,'
     b'"text":"first use of this device"},{"feature":"txn_count_1h","value":null,"contribution":1.2}]'
     b'"decision":"review","flags":["late"],"flags":["cold_start"],"flags":["history_cut"],'
+    b'"flags":["corrected"],'
     b'{"schema_version":1,"transaction_id":"t0000000001","customer_id":"c0000001","event_time":'
     b'"2026-03-01T02:14:00.000Z","scored_at":"2026-03-01T02:14:00.021Z","score":0.001,'
     b'"decision":"allow","reasons":[],"model":{"name":"fraud","version":"v1","role":"champion"},"flags":[],'

@@ -74,6 +74,7 @@ class Verifier:
         bootstrap: Its brokers.
         store: Its histories.
         registry: Its models.
+        engine: Its declarations.
         on_progress: Called with partition, next offset and how far it goes.
     """
 
@@ -82,6 +83,7 @@ class Verifier:
         bootstrap: str,
         store: RedisHistoryStore,
         registry: ModelRegistry,
+        engine: Engine,
         *,
         on_progress: Progress = lambda partition, done, total: None,
         options: Mapping[str, Any] | None = None,
@@ -91,7 +93,7 @@ class Verifier:
         self._store = store
         self._registry = registry
         self._on_progress = on_progress
-        self._engine = Engine()
+        self._engine = engine
         self._models: dict[str, TreeModel | None] = {}
         self.tally = Tally()
 

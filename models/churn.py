@@ -146,12 +146,12 @@ def customers_as_of(
 def _move(replay: VectorReplay, rows: Rows, begin: int, end: int, newest: dict[str, int]) -> None:
     at = begin
     for part in replay.feed(rows.part(begin, end)):
-        kept = np.flatnonzero(part.features.status == ACCEPTED)
-        customers = [part.customer_ids[i] for i in kept.tolist()]
-        slots = np.array([replay.arena.slot(c) for c in customers], dtype=np.int64)
-        update_totals(replay.arena, rows.records[at + kept], slots)
-        newest.update(zip(customers, part.time_ms[kept].tolist(), strict=True))
-        at += len(part.customer_ids)
+        size = len(part.customer_ids)
+        slots = np.array([replay.arena.slot(c) for c in part.customer_ids], dtype=np.int64)
+        update_totals(replay.arena, rows.records[at : at + size], slots, part.features)
+        for row in np.flatnonzero(part.features.status == ACCEPTED).tolist():
+            newest[part.customer_ids[row]] = int(part.time_ms[row])
+        at += size
 
 
 def _outcomes(

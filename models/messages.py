@@ -46,9 +46,10 @@ def fraud_score(
 def fraud_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) -> _Message:
     """The alert of a row that is not allowed."""
     transaction = events.transactions[row]
+    revision = transaction.revision
     return {
         "schema_version": SCHEMA_VERSION,
-        "alert_id": f"fraud:{transaction.transaction_id}",
+        "alert_id": f"fraud:{transaction.transaction_id}" + (f":{revision}" if revision else ""),
         "kind": "fraud",
         "customer_id": transaction.customer_id,
         "event_time": epoch_ms_to_rfc3339(transaction.event_time_ms),

@@ -15,7 +15,7 @@ from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
 from features.lifetime import customer_names, customer_vector, declared
-from features.record import TRANSACTION_KIND, Records
+from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
 from models.roles import Challenger, model_for, split
@@ -31,6 +31,7 @@ _FLAGS: Final = (
     (kernels.FLAG_LATE, "late"),
     (kernels.FLAG_COLD_START, "cold_start"),
     (kernels.FLAG_HISTORY_CUT, "history_cut"),
+    (kernels.FLAG_CORRECTED, "corrected"),
 )
 
 
@@ -200,7 +201,7 @@ def score_chunk(
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
     scored = _score(prepared, events, models)
-    totals = update_totals(arena, events.records[scored.accepted], scored.slots[scored.accepted])
+    totals = update_totals(arena, events.records, scored.slots, prepared.features)
     return replace(scored, churn=_due_churn(arena, events, scored, totals, models))
 
 
@@ -261,11 +262,27 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
 
 
-def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64]) -> Sequence[Totals]:
-    """Add accepted transactions to their customers' lifetime totals; returns these behind each of them."""
+def update_totals(
+    arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64], features: ChunkFeatures
+) -> Sequence[Totals]:
+    """Add a chunk's accepted transactions to their customers' lifetime totals.
+
+    Args:
+        arena: Histories, past the chunk; their totals are changed.
+        records: `(n,)` the chunk.
+        slots: `(n,)` the customers' slots.
+        features: What was computed of it.
+
+    Returns:
+        Totals behind each accepted transaction.
+    """
+    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
+    corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
+    slots, records = slots[accepted], records[accepted]
     added: dict[int, Totals] = {}
     behind = []
-    for slot, time_ms, minor, credit in zip(
+    for row, slot, time_ms, minor, credit in zip(
+        accepted.tolist(),
         slots.tolist(),
         records["time_ms"].tolist(),
         records["amount_minor"].tolist(),
@@ -273,11 +290,22 @@ def update_totals(arena: HistoryArena, records: Records, slots: npt.NDArray[np.i
         strict=True,
     ):
         totals = added.get(slot) or arena.totals(slot)
+        if row in corrected:
+            totals = _without_replaced(totals, features.replaced[row : row + 1], arena.records(slot), time_ms)
         added[slot] = totals.plus_one(time_ms, minor, credit == 1)
         behind.append(added[slot])
     for slot, totals in added.items():
         arena.set_totals(slot, totals)
     return behind
+
+
+def _without_replaced(totals: Totals, replaced: Records, history: Records, time_ms: int) -> Totals:
+    first_ms = totals.first_ms
+    if replaced["time_ms"][0] == first_ms:
+        # The earliest is in the history, so all others are.
+        times = history["time_ms"][history["kind"] == TRANSACTION_KIND]
+        first_ms = int(times.min(initial=time_ms))
+    return totals.corrected(replaced, first_ms)
 
 
 def _due_churn(
@@ -303,23 +331,31 @@ def _due_churn(
             scored_day[slot] = time_ms // DAY_MS
             # As of just after the event: it is the best sign that the customer is still there.
             wanted.append((events.transactions[row].customer_id, slot, time_ms + 1))
-            # Only what came later and is older can be in the windows of this moment.
-            late = [r for r in later[slot] if time_of[r] <= time_ms]
-            history = _without(arena.records(slot), events.records[late])
+            history = _before(arena.records(slot), later[slot], time_ms, events.records, scored.features)
             # Who has a newer event was scored for its day: nothing that came before is after this moment.
             X.append(customer_vector(models.engine, history, behind, time_ms + 1, totals_are_of_then=True))
     return _rescore(arena, wanted, X, models)
 
 
-def _without(history: Records, later: Records) -> Records:
-    """A history before these arrived: a late one may be older than the moment that is asked about."""
-    if len(later) == 0:
-        return history
-    came = np.isin(history["transaction"], later["transaction"]) & np.isin(
-        history["time_ms"], later["time_ms"]
-    )
-    kept: Records = history[~came | (history["kind"] != TRANSACTION_KIND)]
-    return kept
+def _before(
+    history: Records, later: Sequence[int], time_ms: int, records: Records, features: ChunkFeatures
+) -> Records:
+    """A history as it was at a moment, before these rows of the chunk came.
+
+    A late one may be older than the moment, and what a correction replaced too.
+    """
+    for row in reversed(later):
+        corrects, event = features.flags[row] & kernels.FLAG_CORRECTED, records[row]
+        if not corrects and event["time_ms"] > time_ms:
+            continue
+        same = history["transaction"] == event["transaction"]
+        came = same & (history["kind"] == TRANSACTION_KIND) & (history["time_ms"] == event["time_ms"])
+        history = history[~came]
+        if corrects:
+            before = features.replaced[row]
+            notes = same[~came] & (history["kind"] == REPLACED_KIND)
+            history[np.flatnonzero(notes & (history["time_ms"] == before["time_ms"]))[-1:]] = before
+    return history
 
 
 def score_churn(

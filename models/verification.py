@@ -13,7 +13,7 @@ from features.arena import HistoryArena
 from features.codec import History, decode
 from features.definitions import DAY_MS, MAX_EVENTS, RETENTION_MS
 from features.engine import Engine
-from features.kernels import ACCEPTED, newest_transaction, retained_from
+from features.kernels import ACCEPTED, newest_arrival, retained_from
 from features.labels import put_labels
 from features.record import RECORD, Records, label_record, to_records
 from models.pipeline import BANDS, update_totals
@@ -198,7 +198,7 @@ class PartitionRebuild:
         slots = np.array([self._arena.slot(c) for c in customers], dtype=np.int64)
         features = self._engine.compute_chunk(self._arena, events, slots)
         accepted = features.status == ACCEPTED
-        update_totals(self._arena, events[accepted], slots[accepted])
+        update_totals(self._arena, events, slots, features)
         self._seen.update(dict.fromkeys(customers))
         wrong = self._differing(offsets, expected, features.X, accepted)
         again = {customers[row] for row in wrong} & before.keys()
@@ -357,6 +357,11 @@ class PartitionRebuild:
         same_names = score.features is not None and score.features.keys() == set(names)
         if model is None and not same_names:
             return None
+        if count := len(self._engine.entities):
+            # Of all partitions' events, and this is one partition: they are taken as they were published.
+            if score.features is None or not same_names:
+                return None
+            vector = np.r_[vector[:-count], [score.features[name] for name in names[-count:]]]
         values: dict[str, tuple[Any, Any]] = {}
         if model is not None:
             key = (score.version, vector.tobytes())
@@ -392,23 +397,22 @@ class PartitionRebuild:
                 self._arena.put(customer_id, start)
                 for label in list(waiting)[:taken]:
                     self._put(customer_id, label)
-                vector, accepted = self._one(customer_id, events[row : row + 1])
+                vector = self._one(customer_id, events[row : row + 1])
                 if not any(self._values(score, vector) for score in expected.get(offsets[row], ())):
                     for _ in range(taken):
                         waiting.popleft()
                     break
             else:
                 self._arena.put(customer_id, start)
-                vector, accepted = self._one(customer_id, events[row : row + 1])
+                vector = self._one(customer_id, events[row : row + 1])
             X[row] = vector
-            if accepted:
-                slot = self._arena.slot(customer_id)
-                self._arena.set_totals(slot, self._arena.totals(slot).plus(events[row : row + 1]))
 
-    def _one(self, customer_id: str, event: Records) -> tuple[npt.NDArray[np.float64], bool]:
+    def _one(self, customer_id: str, event: Records) -> npt.NDArray[np.float64]:
         slot = np.array([self._arena.slot(customer_id)], dtype=np.int64)
         features = self._engine.compute_chunk(self._arena, event, slot)
-        return features.X[0], bool(features.status[0] == ACCEPTED)
+        update_totals(self._arena, event, slot, features)
+        vector: npt.NDArray[np.float64] = features.X[0]
+        return vector
 
     def _put(self, customer_id: str, label: _WaitingLabel) -> None:
         if customer_id not in self._arena:
@@ -457,7 +461,7 @@ class PartitionRebuild:
 
 def retained(records: Records) -> Records:
     """The part of a history that features may look at; a label behind a transaction of the same time."""
-    newest = int(newest_transaction(records, 0, len(records)))
+    newest = int(newest_arrival(records, 0, len(records)))
     newest_ms = int(records["time_ms"][newest]) if newest >= 0 else 0
     first = int(retained_from(records, 0, len(records), newest_ms, RETENTION_MS, MAX_EVENTS))
     kept: Records = records[first:]

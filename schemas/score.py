@@ -8,7 +8,7 @@ from schemas.fields import Identifier, Message, Moment, Part, Proba
 
 Decision = Literal["allow", "review", "block"]
 Band = Literal["low", "medium", "high"]
-Flag = Literal["late", "cold_start", "history_cut", "degraded"]
+Flag = Literal["late", "cold_start", "history_cut", "degraded", "corrected"]
 Role = Literal["champion", "challenger", "shadow"]
 
 

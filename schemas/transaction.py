@@ -1,7 +1,7 @@
 """A transaction event: what core banking publishes, one for each movement of money."""
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -14,6 +14,7 @@ TransactionType = Literal[
 ]
 Channel = Literal["pos", "ecommerce", "atm", "mobile", "branch", "online"]
 
+MAX_REVISION: Final = 255
 CREDIT_TYPES = frozenset({"deposit", "refund", "salary"})
 
 
@@ -43,6 +44,14 @@ class Transaction(Message):
         description="In major units; text keeps decimals exact.",
     )
     currency: Currency = Field(description="ISO 4217.")
+    revision: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_REVISION,
+        strict=True,
+        description="0 for an event as first sent. A correction is the whole event again, with the same ids "
+        "and a larger number: it replaces what came before. The largest counts.",
+    )
 
     account_id: Identifier | None = None
     direction: Direction | None = Field(default=None, description="From the customer's side.")

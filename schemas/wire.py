@@ -15,7 +15,7 @@ from schemas.card_number import may_hold_card_number
 from schemas.fields import EARLIEST, LATEST, to_epoch_ms
 from schemas.money import CURRENCIES, MAX_AMOUNT_MINOR, minor_unit_scale
 from schemas.parse import MAX_MESSAGE_BYTES
-from schemas.transaction import CREDIT_TYPES, Channel, Direction, TransactionType
+from schemas.transaction import CREDIT_TYPES, MAX_REVISION, Channel, Direction, TransactionType
 
 _Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 _Text = Annotated[str, Meta(max_length=128)]
@@ -43,6 +43,7 @@ class WireTransaction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     amount: str | int
     currency: str
     schema_version: Literal[1] = 1
+    revision: Annotated[int, Meta(ge=0, le=MAX_REVISION)] = 0
     account_id: _Identifier | None = None
     direction: Direction | None = None
     transaction_type: TransactionType | None = None

@@ -17,11 +17,11 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 import stream_app.transport as transport
-from features.engine import Engine
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.contact_vault import ContactVault
+from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.kms import master_keys
 from infra.log_tail import LogTail
@@ -169,7 +169,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     )
     admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
-        engine = Engine(entities=entity_features(settings.entities))
+        engine = load_engine(settings.features, settings.entities)
         engine.warm_up()
         models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)
         keys = master_keys(

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.arena import HistoryArena
 from features.codec import HEADER, decode, encode_header, pack, packed_length
-from features.kernels import newest_transaction
+from features.kernels import newest_arrival
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
 from schemas.topics import TRANSACTIONS
@@ -187,8 +187,8 @@ class Partition:
 
 
 def newest_event_ms(history: Records) -> int:
-    """Time of the newest transaction, 0 where there is none: a label is no sign of life."""
-    newest = int(newest_transaction(history, 0, len(history)))
+    """Time of the newest transaction, corrected or not; 0 where there is none: a label is no sign of life."""
+    newest = int(newest_arrival(history, 0, len(history)))
     return int(history["time_ms"][newest]) if newest >= 0 else 0
 
 

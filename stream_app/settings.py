@@ -54,6 +54,9 @@ class WorkerSettings(BaseSettings):
         default=2_000_000, ge=1000, description="History records cached per partition, 56 bytes each."
     )
     recent_scores: int = Field(default=10, ge=1, description="Fraud scores kept per customer for lookups.")
+    features: Path | None = Field(
+        default=None, description="YAML file of your own features (docs/declarations.md), as in training."
+    )
     entities: str = Field(
         default="",
         description="Features over all customers: merchant, device or merchant,device, as in training.",

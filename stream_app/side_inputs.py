@@ -162,6 +162,9 @@ class LabelProcessor:
         history = partition.arena.records(partition.arena.slot(label.customer_id))
         named = history["transaction"] == label_record(label)["transaction"]
         event = history[named & (history["kind"] == TRANSACTION_KIND)][:1]
+        if len(event) == 0:
+            # Corrected to a time that is not kept.
+            return None
         return self._models().engine.compute(history, event, int(event["time_ms"][0]))
 
     def _decided(

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from schemas.label import Label
     from schemas.transaction import Transaction
 
-# `pytest --hypothesis-profile=thorough` is what CI runs at night.
+# `make properties`, which CI runs, has the profile `ci` for the features' own properties.
 settings.register_profile("short", max_examples=200, deadline=None)
-settings.register_profile("thorough", max_examples=2000, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("short")
 
 # Imports are inside: tests of schemas should not wait for XGBoost.

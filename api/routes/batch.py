@@ -15,7 +15,7 @@ from api.routes.inference import EXAMPLE_TRANSACTION
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.lifetime import customer_vector
-from features.record import to_records
+from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
 from models.pipeline import Events, Models, churn_results, score_fraud
@@ -162,7 +162,7 @@ def _score(
     for row, transaction in enumerate(transactions):
         history = histories[transaction.customer_id]
         # As for one: a transaction that the stream has seen is scored without itself.
-        others = history.records[history.records["transaction"] != events.records["transaction"][row]]
+        others = before_event(history.records, events.records[row : row + 1])
         arena.put(transaction.customer_id, History(history.totals, others))
     scored = score_fraud(arena, events, models, entities)
     return [

@@ -104,9 +104,8 @@ async def explain(
     event = records[is_it][:1]
     time_ms = int(event["time_ms"][0])
     X = models.engine.compute(records[~is_it], event, time_ms)[np.newaxis]
-    published = next(
-        (s["score"] for s in map(orjson.loads, state.scores) if s["transaction_id"] == transaction_id), None
-    )
+    newest_first = map(orjson.loads, reversed(state.scores))
+    published = next((s["score"] for s in newest_first if s["transaction_id"] == transaction_id), None)
     return _explained(
         models,
         models.fraud_for(customer_id),

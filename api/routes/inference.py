@@ -11,7 +11,7 @@ from api.errors import problems
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.lifetime import customer_vector
-from features.record import to_records
+from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
 from models.pipeline import Events, Models, churn_results, score_fraud
@@ -108,10 +108,8 @@ def score_one(
 ) -> dict[str, Any]:
     """The fraud score of one transaction, by the chunk code of the stream."""
     (transaction,) = events.transactions
-    # Asked about a transaction that the stream has seen: answer as it did, without it.
-    others = history.records[history.records["transaction"] != events.records["transaction"][0]]
     arena = HistoryArena()
-    arena.put(transaction.customer_id, History(history.totals, others))
+    arena.put(transaction.customer_id, History(history.totals, before_event(history.records, events.records)))
     scored = score_fraud(arena, events, models, entities)
     return messages.fraud_score(events, scored, 0, models, scored_at=scored_at, source=None)
 

@@ -36,7 +36,7 @@ router = APIRouter(
 MASK: Final = "***"
 _IN_CLEAR: Final = "customers:contact"
 # What a record's numbers mean is in features/record.py; times are told as moments.
-_FIELDS: Final = tuple(name for name in RECORD.names or () if name not in {"time_ms", "spare"})
+_FIELDS: Final = tuple(name for name in RECORD.names or () if name not in {"time_ms"})
 
 
 class CustomerProfile(BaseModel):

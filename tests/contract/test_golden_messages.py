@@ -23,6 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 INBOUND: dict[str, type[Message]] = {
     "transaction": Transaction,
     "transaction_least": Transaction,
+    "transaction_correction": Transaction,
     "label": Label,
     "label_account_closed": Label,
     "customer": Customer,
@@ -80,9 +81,13 @@ def test_golden_message_meets_the_published_json_schema(name):
 def test_transaction_of_version_1_means_what_it_meant():
     full = parse_message(Transaction, raw("transaction"))
     least = parse_message(Transaction, raw("transaction_least"))
+    correction = parse_message(Transaction, raw("transaction_correction"))
 
     assert isinstance(full, Transaction)
     assert isinstance(least, Transaction)
+    assert isinstance(correction, Transaction)
+    assert (full.revision, least.revision, correction.revision) == (0, 0, 1)
+    assert correction.transaction_id == full.transaction_id
     assert (full.event_time_ms, full.amount_minor, full.is_credit) == (1_772_357_400_250, 124_990, False)
     assert (least.event_time_ms, least.amount_minor, least.is_credit) == (1_772_357_400_250, 1500, False)
 

@@ -38,6 +38,7 @@ class Fact:
     """A transaction in the words of the declarations; `None` is unknown."""
 
     transaction_id: str
+    revision: int
     time_ms: int
     amount_minor: int
     currency: str
@@ -65,6 +66,7 @@ def fact(t: Transaction) -> Fact:
         position = struct.unpack("<ff", struct.pack("<ff", t.latitude, t.longitude))
     return Fact(
         transaction_id=t.transaction_id,
+        revision=t.revision,
         time_ms=t.event_time_ms,
         amount_minor=t.amount_minor,
         currency=t.currency,
@@ -86,19 +88,27 @@ def fact(t: Transaction) -> Fact:
 def remembered(arrivals: Sequence[Transaction], now_ms: int, max_events: int = MAX_EVENTS) -> list[Fact]:
     """What a customer's history holds, oldest first, when something at `now_ms` comes.
 
-    The first arrival of a transaction id counts. Nothing older than the retention behind the newest
-    event is held, and never more than the newest `max_events`.
+    The first arrival of a transaction id counts, until a correction comes with a larger revision: then
+    that. Nothing older than the retention behind the newest event is held, and never more than the newest
+    `max_events`; what was corrected takes part in both, and is seen by nobody.
     """
+    held, newest = _held(arrivals, now_ms, max_events)
+    return [f for f in held if f.revision == newest[f.transaction_id]]
+
+
+def _held(arrivals: Sequence[Transaction], now_ms: int, max_events: int) -> tuple[list[Fact], dict[str, int]]:
+    """All versions held, oldest first, and the newest revision of each transaction."""
     held: list[Fact] = []
-    seen: set[str] = set()
+    newest: dict[str, int] = {}
     for arrived in map(fact, arrivals):
         counting = held[_first_counting(held, arrived.time_ms, max_events) :]
-        if arrived.transaction_id in seen and _names(counting, arrived.transaction_id):
+        known = arrived.transaction_id in newest and _names(counting, arrived.transaction_id)
+        if known and arrived.revision <= newest[arrived.transaction_id]:
             continue
-        seen.add(arrived.transaction_id)
+        newest[arrived.transaction_id] = arrived.revision
         held = counting
         bisect.insort_right(held, arrived, key=_time)
-    return held[_first_counting(held, now_ms, max_events) :]
+    return held[_first_counting(held, now_ms, max_events) :], newest
 
 
 def _first_counting(held: list[Fact], now_ms: int, max_events: int) -> int:
@@ -115,8 +125,15 @@ def _names(held: list[Fact], transaction_id: str) -> bool:
 
 
 def is_duplicate(arrivals: Sequence[Transaction], event: Transaction, max_events: int = MAX_EVENTS) -> bool:
-    """Whether an arriving event is already held."""
-    return _names(remembered(arrivals, event.event_time_ms, max_events), event.transaction_id)
+    """Whether an arriving event is already held, in this revision or a later one."""
+    held, newest = _held(arrivals, event.event_time_ms, max_events)
+    return _names(held, event.transaction_id) and event.revision <= newest[event.transaction_id]
+
+
+def is_correction(arrivals: Sequence[Transaction], event: Transaction, max_events: int = MAX_EVENTS) -> bool:
+    """Whether an arriving event replaces one that is held."""
+    held, newest = _held(arrivals, event.event_time_ms, max_events)
+    return _names(held, event.transaction_id) and event.revision > newest[event.transaction_id]
 
 
 def naive_features(
@@ -136,7 +153,9 @@ def naive_features(
         max_events: How many the history may hold.
     """
     held = remembered(arrivals, as_of_ms, max_events)
-    past = [f for f in held if f.time_ms < as_of_ms]
+    # What the event corrects is no event before it.
+    own = event.transaction_id if event is not None else None
+    past = [f for f in held if f.time_ms < as_of_ms and f.transaction_id != own]
     scored = _Scored(past, fact(event) if event is not None else None, as_of_ms)
     values: dict[str, Value] = {}
     for feature in features:

@@ -116,7 +116,7 @@ _steps = st.builds(
     details=_details,
     place=st.one_of(st.none(), _places),
     half_a_place=st.booleans(),
-    kind=st.sampled_from(["event"] * 8 + ["again", "changed", "label", "burst"]),
+    kind=st.sampled_from(["event"] * 8 + ["again", "changed", "corrected", "corrected", "label", "burst"]),
     pick=st.integers(0, 1000),
     repeats=st.integers(2, 12),
 )
@@ -162,9 +162,13 @@ def _fold(start_ms: int, steps: list[_Step]) -> Stream:
             stream.append(_label(events[step.pick % len(events)], time_ms))
         elif step.kind == "again" and events:
             stream.append(events[step.pick % len(events)])
-        elif step.kind == "changed" and events:
+        elif step.kind in {"changed", "corrected"} and events:
             renamed = events[step.pick % len(events)].transaction_id
-            stream.append(_event(0, time_ms, step).model_copy(update={"transaction_id": renamed}))
+            revision = step.repeats % 5 if step.kind == "corrected" else 0
+            same = {"transaction_id": renamed, "revision": revision}
+            # At its own time as often as at another.
+            own = {"event_time": events[step.pick % len(events)].event_time} if step.pick % 2 else {}
+            stream.append(_event(0, time_ms, step).model_copy(update=same | own))
         else:
             events.append(_event(len(events), time_ms, step))
             stream.append(events[-1])
@@ -178,7 +182,7 @@ def _fold(start_ms: int, steps: list[_Step]) -> Stream:
 
 
 def streams(max_steps: int = 25) -> st.SearchStrategy[Stream]:
-    """Messages of one customer: late, equal in time, repeated, changed, in bursts, months apart."""
+    """Messages of one customer: late, equal in time, repeated, corrected, in bursts, months apart."""
     # The length is drawn first: lists left to themselves stay short, and windows empty.
     steps = st.integers(1, max_steps).flatmap(lambda n: st.lists(_steps, min_size=n, max_size=n))
     return st.builds(_fold, st.sampled_from(_STARTS), steps)

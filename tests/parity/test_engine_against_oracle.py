@@ -21,7 +21,7 @@ from features.engine import Engine
 from features.record import Records, label_record, to_records
 from schemas.label import Label
 from schemas.transaction import Transaction
-from tests.parity.oracle import is_duplicate, naive_features
+from tests.parity.oracle import is_correction, is_duplicate, naive_features, remembered
 from tests.parity.streams import HOUR_MS, MINUTE_MS, Stream, streams, transaction
 from tests.parity.values import differences
 
@@ -184,7 +184,9 @@ def test_synchronous_score_equals_the_oracle_and_the_stream(engine, stream):
     slot = replay.arena.slot("c-1")
     history = replay.arena.records(slot).copy()
 
-    found = engine.compute(history, record_of(last), last.event_time_ms)
+    # Of a transaction that came before, as the API asks: without it.
+    others = history[history["transaction"] != record_of(last)["transaction"]]
+    found = engine.compute(others, record_of(last), last.event_time_ms)
 
     expected = naive_features(FEATURES, events_in(earlier), last, last.event_time_ms)
     assert differences(FEATURES, found, expected) == []
@@ -250,11 +252,11 @@ def test_flags_say_what_a_score_could_not_know(engine, stream):
         newest_ms = max((e.event_time_ms for e in accepted), default=0)
         behind_ms = newest_ms - event.event_time_ms
         known = [
-            e
-            for e in accepted
-            if newest_ms - RETENTION_MS <= e.event_time_ms < event.event_time_ms
-            and event.event_time_ms - RETENTION_MS <= e.event_time_ms
+            f
+            for f in remembered(accepted, event.event_time_ms)
+            if f.time_ms < event.event_time_ms and f.transaction_id != event.transaction_id
         ]
+        assert bool(flags & kernels.FLAG_CORRECTED) == is_correction(accepted, event)
         assert bool(flags & kernels.FLAG_LATE) == (behind_ms > 0)
         assert bool(flags & kernels.FLAG_COLD_START) == (not known)
         # [------------- kept: 120 d -------------) newest

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.codec import HEADER, History, Totals, decode, encode, encode_header, pack, packed_length, unpack
-from features.record import RECORD, Records
+from features.record import RECORD, REPLACED_KIND, TRANSACTION_KIND, Records
 from schemas.errors import HistoryError
 
 I64 = st.integers(-(2**63), 2**63 - 1)
@@ -48,6 +48,24 @@ def test_records_appended_as_they_arrive_decode_in_time_order(times):
 @given(st.binary(min_size=56, max_size=56))
 def test_every_bit_of_a_record_is_kept(raw):
     assert decode(encode_header(Totals()) + raw).records.tobytes() == raw
+
+
+def test_stored_corrections_hide_what_they_correct():
+    records = records_of([10, 20, 30, 5], [100, 200, 300, 400], [0, 0, 0, 1])
+    records["transaction"], records["revision"] = [1, 2, 1, 1], [0, 0, 1, 2]
+    packed = pack(records[:1])
+    for stored in (
+        encode_header(Totals()) + records.tobytes(),
+        encode_header(Totals(), len(packed)) + records[1:].tobytes() + packed,
+    ):
+        found = decode(stored).records
+        assert found["time_ms"].tolist() == [5, 10, 20, 30]
+        assert found["kind"].tolist() == [TRANSACTION_KIND, REPLACED_KIND, TRANSACTION_KIND, REPLACED_KIND]
+        assert found["revision"].tolist() == [2, 2, 0, 2]
+        assert found["amount_minor"].tolist() == [400, 400, 200, 400]
+        assert found["credit"].tolist() == [1, 1, 0, 1]
+        again = decode(encode(History(Totals(), found))).records
+        assert again.tobytes() == found.tobytes()
 
 
 def any_records(draw, most=60) -> Records:
@@ -126,7 +144,7 @@ def test_cut_off_bytes_are_refused(length):
 def test_another_format_is_refused(field, value):
     stored = np.frombuffer(encode_header(Totals()), dtype=HEADER).copy()
     stored[field] = value
-    with pytest.raises(HistoryError, match=r"this program reads 2: run the version .*'tidegate rebuild'"):
+    with pytest.raises(HistoryError, match=r"this program reads 3: run the version .*'tidegate rebuild'"):
         decode(stored.tobytes())
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from features import kernels
 from features.arena import HistoryArena
@@ -116,7 +116,6 @@ def test_custom_declarations_have_two_features_of_every_operation():
         assert sum(f.op is op for f in CUSTOM) >= 2, op
 
 
-@settings(max_examples=settings().max_examples // 2)
 @given(stream=streams())
 def test_any_declaration_compiles_to_what_it_says(custom, stream):
     events = [message for message in stream if isinstance(message, Transaction)]

@@ -12,7 +12,7 @@ from features import kernels
 from features.record import RECORD
 
 BOTH = pytest.mark.parametrize("plain", [False, True], ids=["compiled", "plain"])
-EVENT, LABEL = 0, 1
+EVENT, LABEL, REPLACED = 0, 1, 2
 INSTANTS = st.integers(315_532_800_000, 4_102_444_799_999)
 
 
@@ -80,11 +80,40 @@ def test_position_is_the_first_not_before_a_time(plain, times, start, t):
 
 @BOTH
 def test_transaction_is_found_by_its_hash_and_not_by_a_label_about_it(plain):
-    pool = pool_of(5, 6, 7, kinds=[EVENT, LABEL, EVENT], plain=plain)
-    contains = kernel("contains_transaction", plain)
+    pool = pool_of(5, 6, 7, 8, kinds=[EVENT, LABEL, EVENT, REPLACED], plain=plain)
+    find = kernel("find_transaction", plain)
 
-    assert [contains(pool, 0, 3, number) for number in (1, 2, 3, 4)] == [True, False, True, False]
-    assert not contains(pool, 1, 3, 1)
+    assert [find(pool, 0, 4, number) for number in (1, 2, 3, 4, 5)] == [0, -1, 2, 3, -1]
+    assert find(pool, 1, 4, 1) == 0
+
+
+@BOTH
+def test_correction_hides_all_versions_and_notes_the_newest_in_them(plain):
+    pool = pool_of(5, 6, 7, 8, 9, kinds=[REPLACED, LABEL, EVENT, EVENT, EVENT], plain=plain)
+    pool["transaction"][:5] = [1, 1, 1, 2, 1]
+    pool["amount_minor"][:5] = [10, 0, 20, 30, 40]
+    new = np.zeros(2, dtype=RECORD)
+    new["transaction"], new["revision"], new["amount_minor"], new["credit"] = 1, 3, 99, 1
+    replaced = np.zeros(2, dtype=RECORD)
+    new, replaced = (a.view(np.recarray) if plain else a for a in (new, replaced))
+
+    kernel("replace_transaction", plain)(pool, 0, 4, new, 1, replaced)
+
+    assert (replaced["time_ms"][1], replaced["amount_minor"][1], replaced["kind"][1]) == (7, 20, EVENT)
+    assert pool["kind"][:5].tolist() == [REPLACED, LABEL, REPLACED, EVENT, EVENT]
+    assert pool["amount_minor"][:5].tolist() == [99, 0, 99, 30, 40]
+    assert pool["revision"][:5].tolist() == [3, 0, 3, 0, 0]
+    assert pool["credit"][:5].tolist() == [1, 0, 1, 0, 0]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kinds", "newest"), [([], -1), ([LABEL], -1), ([EVENT, REPLACED, LABEL], 1), ([REPLACED, EVENT], 1)]
+)
+def test_newest_arrival_may_have_been_replaced(plain, kinds, newest):
+    pool = pool_of(*range(len(kinds)), kinds=kinds, plain=plain)
+
+    assert kernel("newest_arrival", plain)(pool, 0, len(kinds)) == newest
 
 
 @BOTH
@@ -115,6 +144,7 @@ def test_newest_transaction_is_found_behind_labels(plain, kinds, newest):
         ([EVENT] * 3, 5, 0),
         ([EVENT] * 5, 3, 2),
         ([EVENT, EVENT, LABEL, EVENT, LABEL], 2, 1),
+        ([EVENT, REPLACED, LABEL, EVENT, LABEL], 2, 1),
         ([LABEL] * 4, 2, 0),
         ([EVENT] * 2, 0, 2),
     ],
@@ -132,6 +162,7 @@ def test_newest_events_are_counted_without_labels(plain, kinds, count, first):
         ([EVENT] * 2, 3, False),
         ([EVENT] * 3, 3, True),
         ([EVENT, LABEL, EVENT], 3, False),
+        ([EVENT, REPLACED, EVENT], 3, True),
         ([EVENT] * 4, 3, True),
     ],
 )

@@ -29,7 +29,7 @@ def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             # Plain Python reads a record's fields by name only from this view.
             plain(pool.view(np.recarray), start, length, found.view(np.recarray), *more)
 
-        for name in ("contains_transaction", "insert_record", "newest_transaction", "retained_from"):
+        for name in ("find_transaction", "insert_record", "newest_arrival", "retained_from"):
             monkeypatch.setattr(labels, name, _plain(getattr(labels, name)))
         monkeypatch.setattr(labels, "_put", put)
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from features import kernels
 from features.arena import HistoryArena
 from features.catalogue import FEATURES
-from features.codec import Totals
+from features.codec import Totals, decode
 from features.definitions import EVENT, Op
 from features.lifetime import LIFETIME_NAMES, customer_names
 from models.pipeline import (
@@ -29,6 +30,7 @@ from models.tree import TreeModel
 from schemas.errors import ModelError
 from tests.scoring import DAY_MS, START, arena_of, at, events, score_in_chunks, transactions_of
 
+CORRECTIONS = st.lists(st.tuples(st.integers(0, 119), st.integers(0, 119), st.integers(0, 3)), max_size=20)
 START_DAY = int(START.timestamp()) // 86_400
 
 
@@ -81,6 +83,9 @@ def test_one_event_at_a_time_gives_what_one_chunk_gives(stream, whole, eager):
 @given(data=st.data())
 def test_chunk_size_changes_nothing_with_late_events_and_duplicates(stream, eager, data):
     shuffled = list(stream[:120])
+    for place, of, revision in data.draw(CORRECTIONS, label="is a correction"):
+        ids = {"transaction_id": shuffled[of].transaction_id, "customer_id": shuffled[of].customer_id}
+        shuffled[place] = shuffled[place].model_copy(update=ids | {"revision": revision})
     moves = st.lists(st.tuples(st.integers(0, 119), st.integers(0, 119)), max_size=8)
     for place, other in data.draw(moves, label="arrives elsewhere"):
         shuffled.insert(other, shuffled.pop(place))
@@ -129,7 +134,9 @@ def test_totals_count_each_accepted_transaction_once(eager):
 
 def test_totals_of_no_rows_stay(eager):
     arena = arena_of("c-1")
-    update_totals(arena, events([]).records, np.empty(0, dtype=np.int64))
+    nothing = np.empty(0, dtype=np.int64)
+    features = eager.engine.compute_chunk(arena, events([]).records, nothing)
+    update_totals(arena, events([]).records, nothing, features)
     assert arena.totals(arena.slot("c-1")) == Totals()
 
 
@@ -173,7 +180,54 @@ def test_what_is_not_allowed_has_reasons_and_nothing_else_has(whole):
 def test_first_event_is_a_cold_start_and_an_old_one_is_late(eager):
     found = score_in_chunks([at(1), at(2), at(1.5)], [], eager)
     assert [flag_names(flags) for *_, flags in found.rows] == [["cold_start"], [], ["late"]]
-    assert flag_names(7) == ["late", "cold_start", "history_cut"]
+    assert flag_names(15) == ["late", "cold_start", "history_cut", "corrected"]
+
+
+def corrected(transaction, revision, **changes):
+    return transaction.model_copy(update={"revision": revision, **changes})
+
+
+def test_correction_takes_the_place_of_what_it_corrects(eager):
+    first, second, third = at(0.1, amount="10.00"), at(0.2, amount="900.00"), at(0.3, amount="5.00")
+    right = corrected(second, 1, amount=Decimal("90.00"))
+    found = score_in_chunks([first, second, right, third], [], eager)
+    meant = score_in_chunks([first, right, third], [], eager)
+    assert [flag_names(flags) for *_, flags in found.rows] == [["cold_start"], [], ["corrected"], []]
+    np.testing.assert_array_equal(np.array(found.vectors)[[0, 2, 3]], np.array(meant.vectors))
+
+
+def test_older_and_equal_revisions_are_duplicates(eager):
+    first = at(0.1)
+    chunk = [first, corrected(first, 2), corrected(first, 1), corrected(first, 2), first, corrected(first, 3)]
+    found = score_in_chunks(chunk, [], eager)
+    assert [status for _, _, _, status, _ in found.rows] == [0, 0, 1, 1, 1, 0]
+
+
+def test_correction_of_what_never_came_is_an_event(eager):
+    found = score_in_chunks([corrected(at(0.1), 1)], [], eager)
+    assert [flag_names(flags) for *_, flags in found.rows] == [["cold_start"]]
+
+
+def test_totals_are_as_corrected(eager):
+    first, second = at(1, amount="10.00"), at(2, amount="2.50")
+    wrong_way = corrected(first, 1, direction="credit", event_time=at(3).event_time)
+    right = corrected(wrong_way, 2, amount=Decimal("7.00"))
+    for sizes in ([], [1] * 4):
+        found = score_in_chunks([first, second, wrong_way, right], sizes, eager)
+        (history,) = found.histories.values()
+        totals = decode(history).totals
+        assert (totals.count, totals.debit_minor, totals.credit_minor) == (2, 250, 700)
+        assert totals.first_ms == second.event_time_ms
+
+
+def test_what_is_corrected_later_in_a_chunk_was_there_for_the_churn_score_before(eager):
+    # 0.0      1.1    1.5
+    #  |--------A------B    then A moves to 1.9: B's churn score knew A where it was
+    first, other = at(1.1, amount="700"), at(1.5)
+    moved = corrected(first, 1, event_time=at(1.9).event_time, amount=Decimal("1.00"))
+    stream = [at(0.0), first, other, moved, corrected(moved, 2, amount=Decimal("3.00"))]
+    assert same_churn(score_in_chunks(stream, [], eager), score_in_chunks(stream, [1] * 5, eager))
+    assert score_in_chunks(stream, [], eager).histories == score_in_chunks(stream, [2, 2], eager).histories
 
 
 def test_churn_is_due_once_a_customer_and_day(stream, whole):

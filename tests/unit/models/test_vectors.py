@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from features.arena import HistoryArena
 from features.engine import Engine
+from features.entities import ENTITY_FEATURES
 from features.record import LABEL_KIND, label_record, to_records
+from features.tiles import Entities
 from models.replay import replay_chunks
 from models.vectors import NO_LABEL, Rows, VectorReplay, label_code
 from schemas.fields import from_epoch_ms
@@ -151,3 +153,34 @@ def test_label_of_a_transaction_no_longer_kept_is_counted_as_unknown(engine: Eng
     list(replay.feed(rows_of(transactions, labels)))
     replay.finish()
     assert (replay.labels_put, replay.labels_unknown) == (0, 1)
+
+
+@given(events, st.lists(st.integers(1, 12), max_size=10))
+@settings(max_examples=60)
+def test_features_of_merchants_and_devices_are_those_of_the_training_replay(
+    drawn: list[tuple[int, int, int | None]], sizes: list[int]
+) -> None:
+    transactions, labels = made([(abs(hours), customer, days) for hours, customer, days in drawn])
+    for n, label in enumerate(labels):
+        at = {"merchant_id": "m-1", "device_id": "d-1"} if n % 4 else {"merchant_id": "m-2"}
+        transactions[n] = transactions[n].model_copy(update={"transaction_id": f"t{n}", **at})
+        labels[n] = label and label.model_copy(update={"transaction_id": f"t{n}"})
+    engine = Engine(entities=ENTITY_FEATURES)
+    replay = VectorReplay(engine)
+    rows, found, begin = rows_of(transactions, labels), [], 0
+    for size in [*sizes, len(transactions)]:
+        found += list(replay.feed(piece(rows, begin, begin + size)))
+        begin += size
+    log: list[tuple[int, int, int, Transaction | Label]] = []
+    for n, (transaction, label) in enumerate(zip(transactions, labels, strict=True)):
+        log.append((transaction.event_time_ms, 1, n, transaction))
+        if label is not None:
+            # Never before what it is about.
+            log.append(
+                (label.label_time_ms, 2 * (label.label_time_ms == transaction.event_time_ms), n, label)
+            )
+    log.sort(key=lambda entry: entry[:3])
+    messages = [message for *_, message in log]
+    chunks = replay_chunks(messages, engine, HistoryArena(), Entities(ENTITY_FEATURES))
+    expected = [row.tobytes() for _, features in chunks for row in features.X]
+    assert [row.tobytes() for block in found for row in block.features.X] == expected

@@ -32,6 +32,7 @@ PLAIN = {
     "counterparty_id": "p-1",
     "card_present": True,
     "balance_after": "-10.50",
+    "revision": 2,
 }
 NEEDED = ("transaction_id", "customer_id", "event_time", "amount", "currency")
 ODD = st.one_of(

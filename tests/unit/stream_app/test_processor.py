@@ -271,3 +271,61 @@ async def test_late_event_is_scored_and_counted(stream: Stream) -> None:
 
     assert stream.observer.outcomes["late"] == 1
     assert stream.kafka.messages(FRAUD_SCORES.name)[1]["flags"] == ["late", "cold_start"]
+
+
+def corrections(stream: Stream) -> None:
+    """Eight transactions of one customer; four come again, three of them corrected."""
+    stream.transact(8, customers=1)
+    for number, revision, fields in (
+        (2, 1, {"amount": "500.00"}),
+        (5, 2, {"amount": "7.00", "direction": "credit"}),
+        (2, 1, {"amount": "9999.00"}),
+        (5, 1, {"amount": "9999.00"}),
+        (6, 3, {"event_time": transaction(1)["event_time"] + 1}),
+    ):
+        stream.kafka.put(T, 0, transaction(number, customer="c-0", revision=revision) | fields)
+    stream.transact(2, customers=1, first=8)
+
+
+async def test_corrections_are_scored_and_flagged_and_older_ones_are_duplicates(stream: Stream) -> None:
+    corrections(stream)
+    await stream.start()
+    await stream.run([3, 4])
+
+    scores = stream.kafka.messages(FRAUD_SCORES.name)
+    corrected = [(s["transaction_id"], s["flags"]) for s in scores if "corrected" in s["flags"]]
+    assert corrected == [
+        ("t-2", ["late", "corrected"]),
+        ("t-5", ["late", "corrected"]),
+        ("t-6", ["late", "corrected"]),
+    ]
+    assert [letter["reason"] for letter in stream.dead] == ["duplicate_transaction"] * 2
+    assert [letter["source"]["offset"] for letter in stream.dead] == [10, 11]
+
+
+@pytest.mark.parametrize("time", [1, 2, 3])
+@pytest.mark.parametrize("point", CRASH_POINTS)
+async def test_corrections_count_once_whenever_the_process_dies(
+    stream: Stream, point: str, time: int
+) -> None:
+    corrections(stream)
+    stream.crash = crash_at(point, time)
+    await stream.start()
+    with pytest.raises(Crash):
+        await stream.run([9, 2])
+    stream.crash = lambda reached: None
+    await stream.start()
+    await stream.run([1, 1])
+
+    state = await stream.store.read("c-0")
+    assert state is not None
+    history = decode(state.history)
+    cents = [(10 + n % 90) * 100 + 50 for n in range(10)]
+    debits = sum(cents) - cents[2] + 50_000 - cents[5]
+    totals = history.totals
+    assert (totals.count, totals.debit_minor, totals.credit_minor) == (10, debits, 700)
+    seen = history.records[history.records["kind"] == 0]
+    assert len(seen) == 10
+    assert sorted(seen["revision"].tolist()) == [0] * 7 + [1, 2, 3]
+    # t-6 was moved behind t-1.
+    assert seen["revision"].tolist()[2] == 3
