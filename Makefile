@@ -64,6 +64,13 @@ soak: $(READY) ## Run under load for long and watch memory and lag; ARGS="--minu
 secrets: ## Make passwords for docker compose in ./secrets.
 	@./infra/docker/secrets.sh secrets
 
+peers: $(READY) ## Compare with stock Faust and Quix Streams on Apache Kafka; an environment of its own, some minutes.
+	@test -e .tidegate/peers/.ready || { echo "installing into .tidegate/peers (once)"; mkdir -p .tidegate && $(PYTHON) -m venv --clear .tidegate/peers && \
+	  .tidegate/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock && \
+	  .tidegate/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock && \
+	  touch .tidegate/peers/.ready; }
+	@.tidegate/peers/bin/python -m tests.bench.peers.run $(ARGS)
+
 tools: ## Unpack Prometheus and build Helm into .tidegate/tools, for make ops.
 	@./.ci/tools
 
@@ -93,4 +100,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint properties check kafka faults faults-short mutations soak secrets tools ops audit generated lock clean
+.PHONY: help setup demo test lint properties check kafka faults faults-short mutations soak secrets peers tools ops audit generated lock clean

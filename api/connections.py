@@ -16,6 +16,7 @@ _log = structlog.get_logger()
 # A client that reads at all makes room in its buffers within this time.
 _TAKES_NOTHING_S: Final = 10.0
 _HEADERS_S: Final = 10.0
+_MOMENT_S: Final = 0.5
 _HEADER_BYTES: Final = 64 * 1024
 # What a closed socket's client has to take the last frames, and to say that it has.
 _CLOSING_S: Final = 3.0
@@ -33,12 +34,17 @@ class _Cut:
 
     def start(self, transport: asyncio.Transport) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end, transport)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._late, transport)
 
     def leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _late(self, transport: asyncio.Transport) -> None:
+        # Of a process that got no processor for a while the timers come first, and what its clients did
+        # in time after them: one more moment for that.
+        self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._end, transport)
 
     def _end(self, transport: asyncio.Transport) -> None:
         _log.info("a connection is cut", reason=self._why)

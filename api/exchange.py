@@ -5,7 +5,7 @@ Plain ASGI, as `api.middleware`.
 
 import asyncio
 import re
-import uuid
+import secrets
 from collections.abc import MutableMapping
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ class RequestIds:
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         # It goes into logs and the audit trail: not a card number, whoever sends one.
         named = sent.decode() if _ID.fullmatch(sent) else ""
-        request_id = uuid.uuid4().hex if not named or is_card_number(named) else named
+        request_id = secrets.token_hex(16) if not named or is_card_number(named) else named
         scope[REQUEST_ID] = request_id
 
         async def tagged(message: Message) -> None:

@@ -102,7 +102,7 @@ class KeepReplies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and keep its answer where it is wanted."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
         status, kind, parts = 500, "", list[bytes]()

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1 << 20
+# No route reads a body of these.
+_BODILESS = frozenset({"GET", "HEAD"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -21,7 +23,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body counted."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in _BODILESS:
             await self._app(scope, receive, send)
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -65,6 +67,7 @@ class Measured:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
             registry=registry,
         )
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._under_way = Gauge(
             "tidegate_http_requests_in_progress", "Requests that are being answered.", registry=registry
         )
@@ -91,5 +94,13 @@ class Measured:
             # The route's pattern, never the path: paths name customers. Methods are the sender's words too.
             route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._requests.labels(method, route, str(status)).inc()
-            self._seconds.labels(route).observe(time.perf_counter() - started)
+            counter, seconds = self._shown(method, route, status)
+            counter.inc()
+            seconds.observe(time.perf_counter() - started)
+
+    def _shown(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        # Prometheus' own look-up by labels takes as long as all the rest here.
+        if (known := self._known.get((method, route, status))) is None:
+            known = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._known[method, route, status] = known
+        return known

@@ -30,6 +30,10 @@ class TidegateProcess(EmbeddedPart):
         super().__init__(data_dir)
         self.settings = dict(settings)
 
+    def start(self, timeout_s: float = 120.0) -> None:
+        """As `EmbeddedPart.start`: models and Kafka clients take long to load on busy cores."""
+        super().start(timeout_s)
+
     @property
     def url(self) -> str:
         """Address of its HTTP port."""

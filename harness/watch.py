@@ -52,7 +52,8 @@ class Watcher:
             bootstrap_servers=bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
+            # The embedded broker looks again after half of it.
+            fetch_max_wait_ms=10,
         )
         self._partitions = partitions
         self._due = due

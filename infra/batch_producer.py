@@ -11,6 +11,9 @@ from aiokafka.errors import KafkaError
 from schemas.errors import DependencyError
 
 BATCH_BYTES = 900_000
+# Aiokafka has one request of a producer under way at each broker: with a single producer, chunks of different
+# partitions would wait for each other's answers.
+_PRODUCERS = 4
 
 
 class Message(Protocol):
@@ -50,7 +53,8 @@ class BatchProducer:
         self._timeout_s = timeout_s
         self._last_topic = last_topic
         self._options = dict(options or {})
-        self._producer: AIOKafkaProducer | None = None
+        self._pool: dict[int, AIOKafkaProducer] = {}
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect.
@@ -58,25 +62,11 @@ class BatchProducer:
         Raises:
             DependencyError: No broker answers.
         """
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            acks="all",
-            max_batch_size=BATCH_BYTES,
-            max_request_size=4 * BATCH_BYTES,
-            request_timeout_ms=int(self._timeout_s * 1000),
-            **self._options,
-        )
-        try:
-            await producer.start()
-        except (KafkaError, OSError) as error:
-            await producer.stop()
-            raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
-        self._producer = producer
+        await self._producer_of(0)
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
-        if self._producer is not None:
-            await self._producer.stop()
+        await asyncio.gather(*(producer.stop() for producer in self._pool.values()))
 
     async def take(self, partition: int) -> None:
         """Become the producer of a source partition: nothing to do without transactions."""
@@ -91,15 +81,41 @@ class BatchProducer:
         Raises:
             DependencyError: It did not in time.
         """
-        if self._producer is None:
+        if not self._pool:
             raise DependencyError("the producer is not started")
         try:
             async with asyncio.timeout(self._timeout_s):
-                await send_all(self._producer, messages, self._last_topic)
+                await send_all(await self._producer_of(source), messages, self._last_topic)
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(
                 f"Kafka at {self._bootstrap} does not take messages: {error or type(error).__name__}"
             ) from error
+
+    async def _producer_of(self, source: int) -> AIOKafkaProducer:
+        """The producer of a source partition, connected; always the same, so that order is kept."""
+        number = source % _PRODUCERS
+        if number in self._pool:
+            return self._pool[number]
+        async with self._connecting:
+            if number in self._pool:
+                return self._pool[number]
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                acks="all",
+                max_batch_size=BATCH_BYTES,
+                max_request_size=4 * BATCH_BYTES,
+                request_timeout_ms=int(self._timeout_s * 1000),
+                **self._options,
+            )
+            try:
+                await producer.start()
+            except BaseException as error:
+                await producer.stop()
+                if not isinstance(error, KafkaError | OSError):
+                    raise
+                raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
+            self._pool[number] = producer
+            return producer
 
 
 async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last_topic: str) -> None:

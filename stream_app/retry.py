@@ -48,6 +48,11 @@ class Retry:
             Interrupted: The event was set during a pause.
             DependencyError: The dependency stayed away for `give_up_s`.
         """
+        # The machinery of tries costs as much as a fast call: it is made when one has failed.
+        try:
+            return await call()
+        except DependencyError as error:
+            failures = [error]
 
         def failed(state: RetryCallState) -> None:
             self.on_retry(dependency)
@@ -72,5 +77,7 @@ class Retry:
         )
         async for attempt in tries:
             with attempt:
+                if failures:
+                    raise failures.pop()
                 return await call()
         raise AssertionError("unreachable")

@@ -34,7 +34,7 @@ class WorkerSettings(BaseSettings):
     fetch_wait_ms: int = Field(
         default=20,
         ge=1,
-        description="How long the broker may hold an empty fetch; the embedded one always does.",
+        description="How long the broker may hold an empty fetch; 5 ms at most while records come.",
     )
     session_timeout_s: float = Field(default=10.0, ge=6, description="Kafka drops a silent worker after it.")
     redis_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one Redis call.")

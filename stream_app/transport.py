@@ -34,6 +34,7 @@ from mode.threads import WorkerThread
 SCHEME = "tidegate"
 _LOOK_AGAIN_S = 0.01
 _THREAD_END_S = 2.0
+_BUSY_FETCH_WAIT_MS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._partition_assignment_strategy = (CopartitionAssignor,)
         consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
         return consumer
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
+        """What is there, and how long the broker may wait with the next: less while records come.
+
+        A broker that looks again only after a while would be what a slow stream waits for.
+        """
+        records = await super().getmany(active_partitions, timeout)
+        most = self.app.fetch_wait_ms
+        self._ensure_consumer()._fetcher._fetch_max_wait_ms = (
+            min(most, _BUSY_FETCH_WAIT_MS) if records else most
+        )
+        return records
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust ends the program where a commit fails. It only shows the lag.

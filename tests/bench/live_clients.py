@@ -121,7 +121,10 @@ async def run(options):
 
         watching = asyncio.create_task(watch())
         sent, took = await publish(stack.bootstrap, options.rate, options.seconds, draw)
-        wanted = [[(s["customer_id"], s["number"]) for s in sent if c.wants(s)] for c in clients]
+        # In another thread: clients that do not answer pings meanwhile would be closed.
+        wanted = await asyncio.to_thread(
+            lambda: [[(s["customer_id"], s["number"]) for s in sent if c.wants(s)] for c in clients]
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and any(
             c.closed is None and len(c.seen) < len(w) for c, w in zip(clients, wanted, strict=True)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from api.connections import Http, Socket
 from api.deps import Services
 from api.live import parse_event_id
 from api.main import create_app
@@ -86,7 +87,9 @@ def address(bank_messages, eager, training_data, engine, tmp_path):
         feed=EndingFeed(json.dumps(next(iter(world.published.values()))[-1]).encode()),
         **sunk(world, tmp_path),
     )
-    config = uvicorn.Config(create_app(services), port=0, log_level="critical", access_log=False)
+    config = uvicorn.Config(
+        create_app(services), port=0, http=Http, ws=Socket, log_level="critical", access_log=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

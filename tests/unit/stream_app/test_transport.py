@@ -296,6 +296,28 @@ async def test_commit_that_fails_ends_nothing(error: Exception | None) -> None:
     assert [(tp, o.offset) for tp, o in asked[0].items()] == [(A, 5)]
 
 
+async def test_broker_may_wait_less_while_records_come() -> None:
+    fetcher = SimpleNamespace(_fetch_max_wait_ms=20)
+    thread: Any = _ConsumerThread.__new__(_ConsumerThread)
+    thread.app = SimpleNamespace(fetch_wait_ms=20)
+    thread._consumer = SimpleNamespace(_fetcher=fetcher, _max_poll_records=10)
+    found = [records(A, 1), {}, records(A, 2)]
+
+    async def call_thread(*args: Any, **kwargs: Any) -> Any:
+        return found.pop(0)
+
+    thread.call_thread = call_thread
+    waits = []
+    for _ in range(3):
+        await thread.getmany({A}, timeout=1.0)
+        waits.append(fetcher._fetch_max_wait_ms)
+    assert waits == [5, 20, 5]
+    thread.app.fetch_wait_ms = 2
+    found.append(records(A, 3))
+    await thread.getmany({A}, timeout=1.0)
+    assert fetcher._fetch_max_wait_ms == 2
+
+
 async def test_what_ended_the_clients_tasks_is_raised(consumer: ChunkConsumer) -> None:
     loop = asyncio.get_running_loop()
     coordination, fetching = loop.create_future(), loop.create_future()
