@@ -11,10 +11,9 @@ from rich.table import Table
 from cli.console import err, out, print_json, progress
 from features.catalogue import FEATURES
 from features.definitions import Feature, declaration_hash
-from features.describe import entities_markdown, markdown, window
+from features.describe import entities_markdown, lifetime_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
-from infra.cells import duration_ms
 from infra.feature_file import Declared, load_engine, read_declarations
 from infra.intake import bad_rows_file
 from infra.mapping import Mapping
@@ -42,7 +41,10 @@ def list_features(
     of_customers, of_entities = (*FEATURES, *own.customer), (*ENTITY_FEATURES, *own.entity)
     every: tuple[Feature | EntityFeature, ...] = (*of_customers, *of_entities)
     if as_markdown:
-        print(markdown(of_customers) + entities_markdown(of_entities), end="")
+        from features.lifetime import LIFETIME
+
+        own_markdown = markdown(of_customers) + lifetime_markdown(LIFETIME)
+        print(own_markdown + entities_markdown(of_entities), end="")
     elif json:
         print_json(
             [
@@ -119,7 +121,7 @@ def compute(
     from infra.vector_file import VectorFile
     from models.vectors import VectorReplay
 
-    rules = _with_delay(Mapping.load(mapping), mapping, labels_delay)
+    rules = Mapping.load(mapping).with_delay(labels_delay)
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
@@ -173,23 +175,6 @@ def compute(
     if not written.rows:
         err.print("no row was accepted", highlight=False)
         raise typer.Exit(1)
-
-
-def _with_delay(rules: Mapping, path: Path, labels_delay: str | None) -> Mapping:
-    """The mapping with another label delay.
-
-    Raises:
-        ConfigError: It has no label, or this is no length of time.
-    """
-    if labels_delay is None:
-        return rules
-    if rules.label is None:
-        raise ConfigError(f"{path}: --labels-delay needs a label in the mapping")
-    try:
-        duration_ms(labels_delay)
-    except ValueError as wrong:
-        raise ConfigError(f"--labels-delay: {labels_delay!r} {wrong}") from None
-    return rules.model_copy(update={"label": rules.label.model_copy(update={"delay": labels_delay})})
 
 
 def _print_computed(summary: dict[str, Any], refused: list[str]) -> None:

@@ -1,7 +1,7 @@
 """`tidegate train`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,24 +12,35 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from cli.churn import ChurnTraining, train_churn_on_file
 from cli.console import err, out, print_json, progress
+from cli.file_log import entities_of, print_refused, read_log
 from cli.generated import bank_settings, parsed
+from features.definitions import DAY_MS
+from features.engine import Engine
 from generator.bank import Bank
 from generator.settings import BankSettings
+from infra.cells import duration_ms, moment
 from infra.feature_file import load_engine
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
+from models.churn import train_churn
+from models.costs import Costs
+from models.fraud_training import FraudData, train_fraud, vectors_of
 from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
-from models.training import train_churn, train_fraud
 from models.tree import ModelCard
+from models.tuning import Budget
 from schemas.errors import ConfigError
-from schemas.fields import to_rfc3339
+from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
+
+_COSTS = Costs()
 
 
 class Which(StrEnum):
@@ -44,7 +55,8 @@ class Which(StrEnum):
 def train(
     which: Annotated[Which, typer.Argument(help="The model, or all.")] = Which.ALL,
     models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
+        Path,
+        typer.Option("--models", "--out", envvar="TIDEGATE_MODELS", help="Folder of the model registry."),
     ] = Path(".tidegate/models"),
     data: Annotated[
         Path | None, typer.Option(help="Your own CSV or Parquet instead of a generated bank.")
@@ -53,29 +65,100 @@ def train(
     customers: Annotated[int, typer.Option(min=10, help="Customers of the generated bank.")] = 1500,
     days: Annotated[int, typer.Option(min=100, help="Days of generated history.")] = 180,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated bank and of training.")] = 11,
-    horizon_days: Annotated[int, typer.Option(min=7, help="Silence that counts as churn.")] = 30,
-    label_delay_days: Annotated[int, typer.Option(min=0, help="Newest days left out of fraud training.")] = 7,
+    horizon: Annotated[
+        str, typer.Option("--horizon", "--horizon-days", help="Silence that counts as churn, in days: 30d.")
+    ] = "30d",
+    cut_off: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learn churn from customers as of this time (UTC); may be given several times. "
+            "Without it weekly, the last one horizon before the end. With --data only."
+        ),
+    ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            "--label-delay",
+            "--label-delay-days",
+            help="How long after a transaction its label is known, like 7d: newer ones are not learned from. "
+            "Without it what the mapping says, which is 7d unless it says otherwise.",
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Learn from transactions since this time (UTC); earlier ones are history."
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Use nothing of this time or later, and no label known later."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Search the fraud model's hyper-parameters: so many trials (20), or for so long (10m). "
+            "Without it good defaults.",
+        ),
+    ] = None,
+    review_cost: Annotated[
+        float, typer.Option(help="Of an analyst's look at one alert, in the currency of the transactions.")
+    ] = _COSTS.review,
+    refusal_cost: Annotated[
+        float, typer.Option(help="Of refusing a good customer's payment, beside that the customer may leave.")
+    ] = _COSTS.refusal,
+    alerts_a_day: Annotated[
+        float | None, typer.Option(help="The most alerts a day; without it as many as pay.")
+    ] = None,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
     features: Annotated[
         Path | None,
         typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker has."),
     ] = None,
     entities: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="TIDEGATE_ENTITIES",
-            help="Entities with features, as the worker has: merchant,device or none.",
+            help="Entities with features: merchant,device or none, and the worker must have the same. "
+            "Without it those whose ids the mapping reads; of a generated bank none.",
         ),
-    ] = "",
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Train on history, generated or your own, replayed through the engine that serves."""
     if (data is None) != (mapping is None):
         raise ConfigError("--data and --mapping go together: the file, and what its columns mean")
-    plan = TrainingPlan(models, which, seed, horizon_days, label_delay_days, promote, entities, features)
+    plan = TrainingPlan(
+        models,
+        which,
+        seed,
+        horizon_days_of(horizon),
+        promote=promote,
+        entities="" if entities in (None, "none") else str(entities),
+        from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
+        to_ms=None if to is None else to_epoch_ms(moment(to)),
+        budget=search_budget(budget),
+        features=features,
+        costs=Costs(review=review_cost, refusal=refusal_cost, alerts_a_day=alerts_a_day),
+    )
     if data is not None and mapping is not None:
-        cards = train_on_file(plan, data, Mapping.load(mapping))
+        rules = Mapping.load(mapping).with_delay(days_too(label_delay))
+        if entities is None:
+            plan = replace(plan, entities=entities_of(rules))
+        if rules.label is not None:
+            plan = replace(plan, label_delay_ms=duration_ms(rules.label.delay))
+        if cut_off and which is not Which.CHURN:
+            raise ConfigError("--cut-off is for training churn")
+        if which is Which.CHURN:
+            cut_offs = [to_epoch_ms(moment(one)) for one in cut_off or ()]
+            cards = train_churn_alone(plan, data, rules, cut_offs)
+        else:
+            cards = (train_fraud_on_file if which is Which.FRAUD else train_on_file)(plan, data, rules)
     else:
+        if from_ is not None or to is not None or cut_off:
+            raise ConfigError("--from, --to and --cut-off go with --data; a generated bank has --days")
+        if label_delay is not None:
+            plan = replace(plan, label_delay_ms=delay_ms(label_delay))
         cards = train_on_bank(plan, bank_settings(customers, days, seed))
     if json:
         print_json(
@@ -91,10 +174,8 @@ def train(
             table.add_row(
                 c.name,
                 c.version,
-                str(m["rows"]),
-                str(m["positives"]),
-                f"{m['average_precision']:.3f}",
-                f"{m['roc_auc']:.3f}",
+                *(str(m.get(name, "-")) for name in ("rows", "positives")),
+                *(f"{m[name]:.3f}" if name in m else "-" for name in ("average_precision", "roc_auc")),
             )
     if table.row_count:
         out.print(table)
@@ -102,6 +183,63 @@ def train(
         if c.name == SEGMENTS:
             out.print(segment_table(c))
     err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
+    if plan.entities:
+        err.print(f"run worker and API with TIDEGATE_ENTITIES={plan.entities}", highlight=False)
+
+
+def days_too(delay: str | None) -> str | None:
+    """A length of time; a bare number is days.
+
+    >>> days_too("7"), days_too("12h")
+    ('7d', '12h')
+    """
+    return f"{delay}d" if delay is not None and delay.isdigit() else delay
+
+
+def delay_ms(delay: str, option: str = "--label-delay") -> int:
+    """Milliseconds of an option that is a length of time.
+
+    Raises:
+        ConfigError: It is no length of time.
+    """
+    try:
+        return duration_ms(days_too(delay) or "")
+    except ValueError as wrong:
+        raise ConfigError(f"{option}: {delay!r} {wrong}") from None
+
+
+def horizon_days_of(horizon: str) -> int:
+    """Days of `--horizon`.
+
+    Raises:
+        ConfigError: It is no whole number of days, or fewer than 7.
+    """
+    try:
+        ms = duration_ms(days_too(horizon) or "")
+    except ValueError as wrong:
+        raise ConfigError(f"--horizon: {horizon!r} {wrong}") from None
+    if ms % DAY_MS or ms < 7 * DAY_MS:
+        raise ConfigError(f"--horizon: {horizon!r} must be whole days, 7d at least")
+    return int(ms // DAY_MS)
+
+
+def search_budget(budget: str | None) -> Budget | None:
+    """What `--budget` says.
+
+    Raises:
+        ConfigError: It is neither a number of trials nor a length of time.
+
+    >>> search_budget("20"), search_budget("10m")
+    (Budget(trials=20, seconds=None), Budget(trials=None, seconds=600.0))
+    """
+    if budget is None:
+        return None
+    if budget.isdigit() and int(budget):
+        return Budget(trials=int(budget))
+    try:
+        return Budget(seconds=duration_ms(budget) / 1000)
+    except ValueError:
+        raise ConfigError(f"--budget: {budget!r} is neither a number of trials nor a time like 10m") from None
 
 
 def segment_table(card: ModelCard) -> Table:
@@ -126,9 +264,13 @@ class TrainingPlan:
     which: Which = Which.ALL
     seed: int = 11
     horizon_days: int = 30
-    label_delay_days: int = 7
+    label_delay_ms: int = 7 * DAY_MS
     promote: bool = True
     entities: str = ""
+    from_ms: int | None = None
+    to_ms: int | None = None
+    costs: Costs = _COSTS
+    budget: Budget | None = None
     features: Path | None = None
 
 
@@ -150,10 +292,10 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train on a file; rows that cannot become transactions are counted and left out."""
-    with Intake(data, mapping) as intake, progress() as bar:
+    with Intake(data, mapping, from_ms=plan.from_ms, to_ms=plan.to_ms) as intake, progress() as bar:
         task = bar.add_task("replaying history (percent)", total=100)
 
-        def messages() -> Iterator[Transaction | Label]:
+        def messages() -> Iterator[Transaction | WireTransaction | Label]:
             for number, event in enumerate(intake):
                 if number % 1000 == 0:
                     bar.update(task, completed=round(100 * intake.progress()))
@@ -162,49 +304,74 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
                     yield parse_message(Label, label_message(event.transaction, event.label))
 
         cards = _train(plan, messages(), data.name, bar)
-    if intake.account.refused:
-        err.print(
-            f"{intake.account.refused:,} of {intake.account.rows:,} rows were refused, the first of them:"
-        )
-        for row in intake.account.first_refused:
-            err.print(f"  {row.place}: {row.reason}", highlight=False)
+    print_refused(intake.account)
     return cards
 
 
+def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train the fraud model on a file in any order; rows that cannot be used are counted and left out."""
+    if mapping.label is None:
+        raise ConfigError(
+            f"{mapping.source}: training for fraud needs a label: label: {{column: ..., fraud: [1]}}"
+        )
+    engine = load_engine(plan.features, plan.entities)
+    with progress() as bar:
+        rows, account = read_log(data, mapping, bar)
+        task = bar.add_task("replaying history", total=len(rows))
+        found = vectors_of(
+            rows,
+            engine,
+            from_ms=plan.from_ms,
+            to_ms=plan.to_ms,
+            on_rows=lambda done: bar.update(task, completed=done),
+        )
+        del rows
+        bar.update(task, completed=len(found.X), total=len(found.X))
+        print_refused(account)
+        trained = _fraud(plan, found, engine, data.name, bar)
+    return _saved(plan, [trained])
+
+
+def train_churn_alone(
+    plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
+) -> list[ModelCard]:
+    """Train the churn model on a file in any order."""
+    with progress() as bar:
+        what = ChurnTraining(
+            data,
+            mapping,
+            plan.horizon_days,
+            plan.from_ms,
+            plan.to_ms,
+            cut_offs,
+            plan.entities,
+            plan.seed,
+        )
+        trained = train_churn_on_file(what, bar)
+    return _saved(plan, [trained])
+
+
 def _train(
-    plan: TrainingPlan, messages: Iterator[Transaction | Label], source: str, bar: Progress
+    plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
 ) -> list[ModelCard]:
     engine = load_engine(plan.features, plan.entities)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
     trained = []
 
-    def rounds(name: str) -> Callable[[int, int], None]:
-        task = bar.add_task(f"training {name} (trees)", total=None)
-        return lambda done, total: bar.update(task, completed=done, total=total)
-
     if plan.which in (Which.FRAUD, Which.ALL):
-        trained.append(
-            train_fraud(
-                data,
-                engine,
-                created_at=created_at,
-                label_delay_days=plan.label_delay_days,
-                seed=plan.seed,
-                source=source,
-                on_round=rounds("fraud"),
-            )
-        )
+        trained.append(_fraud(plan, FraudData.of(data), engine, source, bar))
     if plan.which in (Which.CHURN, Which.ALL):
         trained.append(
             train_churn(
-                data,
+                data.churn_rows,
                 engine,
                 created_at=created_at,
                 horizon_days=plan.horizon_days,
                 seed=plan.seed,
                 source=source,
-                on_round=rounds("churn"),
+                entities=plan.entities,
+                on_round=_rounds(bar, "churn"),
             )
         )
     if plan.which in (Which.SEGMENTS, Which.ALL):
@@ -218,6 +385,34 @@ def _train(
                 source=source,
             )
         )
+    return _saved(plan, trained)
+
+
+def _fraud(
+    plan: TrainingPlan, data: FraudData, engine: Engine, source: str, bar: Progress
+) -> tuple[ModelCard, bytes]:
+    return train_fraud(
+        data,
+        engine,
+        created_at=to_rfc3339(datetime.now(UTC)),
+        label_delay_days=plan.label_delay_ms / DAY_MS,
+        seed=plan.seed,
+        source=source,
+        costs=plan.costs,
+        budget=plan.budget,
+        on_trial=lambda number, best: bar.console.print(
+            f"trial {number}: best average precision on later days so far {best:.4f}", highlight=False
+        ),
+        on_round=_rounds(bar, "fraud"),
+    )
+
+
+def _rounds(bar: Progress, name: str) -> Callable[[int, int], None]:
+    task = bar.add_task(f"training {name} (trees)", total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _saved(plan: TrainingPlan, trained: list[tuple[ModelCard, bytes]]) -> list[ModelCard]:
     registry = ModelRegistry(plan.models)
     cards = [registry.save(card, trees) for card, trees in trained]
     for card in cards:

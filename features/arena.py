@@ -7,7 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from features import kernels
-from features.codec import History, Totals, empty_headers, totals_of
+from features.codec import (
+    NEVER,
+    Headers,
+    History,
+    Totals,
+    empty_headers,
+    encode_header,
+    read_headers,
+    totals_of,
+)
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.record import RECORD, Records
 
@@ -34,7 +43,7 @@ class HistoryArena:
         self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self._capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
-        self.headers: npt.NDArray[np.void] = empty_headers(64)
+        self.headers: Headers = empty_headers(64)
         self.stored_bytes: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._free_slots: list[int] = list(range(63, -1, -1))
@@ -116,9 +125,21 @@ class HistoryArena:
 
     def set_totals(self, slot: int, totals: Totals) -> None:
         """Replace a slot's totals."""
-        header = self.headers[slot]
-        for name in Totals.__slots__:
-            header[name] = getattr(totals, name)
+        packed_bytes = int(self.headers["packed_bytes"][slot])
+        self.headers[slot] = read_headers(encode_header(totals, packed_bytes))[0]
+
+    def churn_days(self) -> npt.NDArray[np.int64]:
+        """Day of the last churn score of each slot, `(n_slots,)`; -1 before the first."""
+        days = self.headers["churn_day"].astype(np.int64)
+        days[days == NEVER] = -1
+        return days
+
+    def set_churn(
+        self, slots: npt.NDArray[np.int64], days: npt.NDArray[np.int64], bands: Sequence[int]
+    ) -> None:
+        """Remember day and band of churn scores; of a slot that is named twice the last."""
+        self.headers["churn_day"][slots] = np.minimum(days, NEVER - 1)
+        self.headers["churn_band"][slots] = bands
 
     def insert(self, slot: int, record: Records) -> None:
         """Put one record (shape `(1,)`) where its time belongs."""

@@ -27,13 +27,20 @@ HEADER: Final = np.dtype(
         ("count", "<i8"),
         ("debit_minor", "<i8"),
         ("credit_minor", "<i8"),
-        ("churn_day", "<i4"),
-        ("churn_band", "<i4"),
+        ("churn_day", "<u2"),  # 65535: never
+        ("churn_band", "i1"),
+        ("spare", "u1"),
+        ("last_day", "<u2"),
+        ("active_days", "<u2"),
     ]
 )
 """48 bytes before the records."""
-_HEADER: Final = struct.Struct("<HBBIqqqqii")
+_HEADER: Final = struct.Struct("<HBBIqqqqHbxHH")
 _LARGEST: Final = 2**63 - 1
+NEVER: Final = 0xFFFF
+"""Day of a customer whose churn was never scored, as it is stored."""
+Headers = npt.NDArray[np.void]
+_DAY_MS: Final = 24 * 3600 * 1000
 
 # Of a record: 24 bytes that differ nearly always, and the rest, which customers repeat.
 _REST: Final = 24
@@ -52,6 +59,8 @@ class Totals:
         debit_minor, credit_minor: Their sums, in minor units of whatever currency each had, as corrected.
         churn_day: Day (since 1970) of the last churn score; -1 before the first.
         churn_band: Of the last churn score: 0 low, 1 medium, 2 high; -1 before the first.
+        last_day: Day of the newest transaction ever accepted; 0 before the first.
+        active_days: Days with a transaction, each counted when it became the newest: late events add none.
     """
 
     first_ms: int = 0
@@ -60,6 +69,8 @@ class Totals:
     credit_minor: int = 0
     churn_day: int = -1
     churn_band: int = -1
+    last_day: int = 0
+    active_days: int = 0
 
     def plus(self, added: Records) -> Self:
         """Totals with more accepted transactions (not labels)."""
@@ -72,7 +83,14 @@ class Totals:
     def rescored(self, churn_day: int, churn_band: int) -> Self:
         """Totals that remember another churn score."""
         return type(self)(
-            self.first_ms, self.count, self.debit_minor, self.credit_minor, churn_day, churn_band
+            self.first_ms,
+            self.count,
+            self.debit_minor,
+            self.credit_minor,
+            churn_day,
+            churn_band,
+            self.last_day,
+            self.active_days,
         )
 
     def plus_one(self, time_ms: int, amount_minor: int, credit: bool) -> Self:
@@ -83,6 +101,8 @@ class Totals:
             credit_minor = min(credit_minor + amount_minor, _LARGEST)
         else:
             debit_minor = min(debit_minor + amount_minor, _LARGEST)
+        day = time_ms // _DAY_MS
+        newer = day > self.last_day
         return type(self)(
             min(self.first_ms, time_ms) if self.count else time_ms,
             self.count + 1,
@@ -90,6 +110,8 @@ class Totals:
             credit_minor,
             self.churn_day,
             self.churn_band,
+            day if newer else self.last_day,
+            self.active_days + newer,
         )
 
     def corrected(self, replaced: Records, first_ms: int) -> Self:
@@ -143,19 +165,27 @@ def encode_header(totals: Totals, packed_bytes: int = 0) -> bytes:
         totals.count,
         totals.debit_minor,
         totals.credit_minor,
-        totals.churn_day,
+        min(totals.churn_day, NEVER - 1) % (NEVER + 1),
         totals.churn_band,
+        min(totals.last_day, NEVER),
+        min(totals.active_days, NEVER),
     )
 
 
-def empty_headers(n: int) -> npt.NDArray[np.void]:
-    """Headers of customers never seen, `(n,)`: their bytes are those of `encode_header(Totals())`."""
-    return np.frombuffer(bytearray(encode_header(Totals()) * n), dtype=HEADER)
+def read_headers(encoded: bytes) -> Headers:
+    """Headers of `encode_header`, joined, as an array `(n,)` that may be changed."""
+    return np.frombuffer(bytearray(encoded), dtype=HEADER)
+
+
+def empty_headers(n: int) -> Headers:
+    """Headers of customers never seen, `(n,)`."""
+    return read_headers(encode_header(Totals()) * n)
 
 
 def totals_of(header: np.void) -> Totals:
     """What a header says."""
-    return Totals(*header.item()[4:])
+    first_ms, count, debit, credit, churn_day, churn_band, _, *days = header.item()[4:]
+    return Totals(first_ms, count, debit, credit, -1 if churn_day == NEVER else churn_day, churn_band, *days)
 
 
 def encode(history: History) -> bytes:
@@ -229,7 +259,7 @@ def decode(stored: bytes | None) -> History:
         return History.empty()
     if len(stored) < HEADER.itemsize:
         raise HistoryError(f"a stored history of {len(stored)} bytes is cut off")
-    magic, version, record_bytes, packed_bytes, *totals = _HEADER.unpack_from(stored)
+    magic, version, record_bytes, packed_bytes, *rest = _HEADER.unpack_from(stored)
     if magic != _MAGIC or version != VERSION or record_bytes != RECORD.itemsize:
         raise HistoryError(
             f"a stored history has format {version}, this program reads {VERSION}: "
@@ -248,7 +278,9 @@ def decode(stored: bytes | None) -> History:
     times = records["time_ms"]
     if len(times) > 1 and (times[1:] < times[:-1]).any():
         records = records[np.argsort(times, kind="stable")]
-    return History(Totals(*totals), records)
+    first_ms, count, debit, credit, churn_day, *others = rest
+    churn_day = -1 if churn_day == NEVER else churn_day
+    return History(Totals(first_ms, count, debit, credit, churn_day, *others), records)
 
 
 def _hide_replaced(records: Records) -> None:

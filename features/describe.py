@@ -31,6 +31,23 @@ def markdown(features: Sequence[Feature]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lifetime_markdown(features: Sequence[Feature]) -> str:
+    """The part of `docs/features.md` about a customer's whole life."""
+    lines = [
+        "",
+        "# Features of a customer's whole life",
+        "",
+        "For churn, declared in `features/lifetime.py`: from lifetime totals and the newest transactions, as",
+        "of a moment. Days are those of UTC. A day counts as active when it becomes the newest one, so a",
+        "late event adds none. Amounts are in major units of the newest transaction's currency.",
+        "",
+        "| feature | unit | meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{f.name}` | {f.unit} | {f.meaning} |" for f in features),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def entities_markdown(features: Sequence[EntityFeature]) -> str:
     """The part of `docs/features.md` about entities."""
     lines = [

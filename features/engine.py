@@ -17,7 +17,7 @@ import numpy.typing as npt
 from features import kernels
 from features.arena import HistoryArena
 from features.catalogue import FEATURES
-from features.codec import History
+from features.codec import History, empty_headers
 from features.codes import MINOR_UNITS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
@@ -291,6 +291,6 @@ class Engine:
         self.compute(arena.records(slot), None, 0)
         slots = np.array([slot])
         self.compute_many(arena, slots, np.array([0]))
-        kernels.first_of_day(np.array([0]), slots, arena.headers["churn_day"], 1)
-        kernels.add_totals(arena.headers, np.zeros(1, dtype=RECORD), slots)
+        kernels.first_of_day(np.array([0]), slots, arena.churn_days(), 1)
+        kernels.add_totals(arena.headers, np.zeros(1, dtype=RECORD), slots, empty_headers(1))
         kernels.newest_times(arena.pool, arena.start, arena.length, slots)

@@ -183,12 +183,19 @@ def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms:
 
 
 @numba.njit(cache=True)
-def add_totals(headers: Any, records: Any, slots: Any) -> None:
+def add_totals(headers: Any, records: Any, slots: Any, behind: Any) -> None:
     """Add accepted transactions to the lifetime totals in their customers' headers.
 
     Sums stop at the largest stored number: absurd ones must not stop the stream.
+
+    Args:
+        headers: `(n_slots,)` of `codec.HEADER`; changed.
+        records: `(n,)` accepted transactions in order.
+        slots: `(n,)` the customers.
+        behind: `(n,)` of `codec.HEADER`: filled with the header behind each of them.
     """
     largest = np.int64(0x7FFFFFFFFFFFFFFF)
+    last, day_ms = np.int64(0xFFFF), np.int64(86_400_000)
     for i in range(records.shape[0]):
         header, record = headers[slots[i]], records[i]
         if header.count == 0 or record.time_ms < header.first_ms:
@@ -200,6 +207,11 @@ def add_totals(headers: Any, records: Any, slots: Any) -> None:
             )
         else:
             header.debit_minor = min(header.debit_minor, largest - record.amount_minor) + record.amount_minor
+        day = min(record.time_ms // day_ms, last)
+        if day > np.int64(header.last_day):
+            header.last_day = day
+            header.active_days = min(np.int64(header.active_days) + 1, last)
+        behind[i] = header
 
 
 @numba.njit(cache=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from features.codec import VERSION
 from features.engine import Engine
+from features.lifetime import customer_names
 from infra.access import KafkaAccess, RedisAccess, expires
 from infra.kafka_inspection import KafkaFacts
 from infra.redis_inspection import RedisFacts
@@ -105,7 +106,7 @@ def check_models(folder: Path, engine: Engine, now: datetime) -> Iterator[Findin
     registry = ModelRegistry(folder)
     for name in NAMES:
         try:
-            card = registry.load(name, engine.names).card
+            card = registry.load(name, customer_names(engine)).card
         except TidegateError as bad:
             yield error(
                 f"model.{name}", str(bad), f"run 'tidegate train {name}' or point TIDEGATE_MODELS elsewhere"

@@ -30,7 +30,7 @@ class Event(NamedTuple):
     """
 
     row_number: int
-    transaction: Transaction
+    transaction: Transaction | WireTransaction
     event_time_ms: int
     raw: bytes
     label: RowLabel | None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from infra.cells import Refusal
+from infra.cells import Refusal, duration_ms
 from infra.mapping_rules import Columns, Context, FieldRule, TimeRule, as_column
 from infra.plain_yaml import load_plain_yaml, parse_plain_yaml
 from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
@@ -113,6 +113,22 @@ class Mapping(Context):
                     yield f"{name}.{said}: {target!r} is not a value of {name}: {reason}"
                 except Refusal as refusal:
                     yield f"{name}.{said}: {target!r} {refusal}"
+
+    def with_delay(self, delay: str | None) -> Self:
+        """The same with another label delay; `None` leaves it as it is.
+
+        Raises:
+            ConfigError: It has no label, or this is no length of time.
+        """
+        if delay is None:
+            return self
+        if self.label is None:
+            raise ConfigError(f"{self.source}: a label delay needs a label in the mapping")
+        try:
+            duration_ms(delay)
+        except ValueError as wrong:
+            raise ConfigError(f"label delay: {delay!r} {wrong}") from None
+        return self.model_copy(update={"label": self.label.model_copy(update={"delay": delay})})
 
     def uses(self) -> dict[str, list[str]]:
         """Columns it reads, each with what for."""

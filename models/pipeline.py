@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
-from features.codec import Totals
+from features.codec import Headers, Totals, empty_headers, encode_header, read_headers, totals_of
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
+from features.lifetime import LIFETIME, customer_names, customer_vectors, declared, lifetime_vector
 from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.reasons import by_name, explain
@@ -198,8 +199,8 @@ def score_chunk(
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)
     scored = _score(prepared, events, models)
-    update_totals(arena, events.records, scored.slots, prepared.features)
-    return replace(scored, churn=_due_churn(arena, events, scored, models))
+    totals = update_totals(arena, events.records, scored.slots, prepared.features)
+    return replace(scored, churn=_due_churn(arena, events, scored, totals, models))
 
 
 def score_fraud(
@@ -261,7 +262,7 @@ def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.i
 
 def update_totals(
     arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64], features: ChunkFeatures
-) -> None:
+) -> Headers:
     """Add a chunk's accepted transactions to their customers' lifetime totals.
 
     Args:
@@ -269,14 +270,19 @@ def update_totals(
         records: `(n,)` the chunk.
         slots: `(n,)` the customers' slots.
         features: What was computed of it.
+
+    Returns:
+        Headers with the totals behind each accepted transaction.
     """
     accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
     corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
     slots, records = slots[accepted], records[accepted]
     if not corrected:
-        kernels.add_totals(arena.headers, records, slots)
-        return
+        behind = empty_headers(len(records))
+        kernels.add_totals(arena.headers, records, slots, behind)
+        return behind
     added: dict[int, Totals] = {}
+    headers = []
     for row, slot, time_ms, minor, credit in zip(
         accepted.tolist(),
         slots.tolist(),
@@ -289,8 +295,10 @@ def update_totals(
         if row in corrected:
             totals = _without_replaced(totals, features.replaced[row : row + 1], arena.records(slot), time_ms)
         added[slot] = totals.plus_one(time_ms, minor, credit == 1)
+        headers.append(encode_header(added[slot]))
     for slot, totals in added.items():
         arena.set_totals(slot, totals)
+    return read_headers(b"".join(headers))
 
 
 def _without_replaced(totals: Totals, replaced: Records, history: Records, time_ms: int) -> Totals:
@@ -302,11 +310,13 @@ def _without_replaced(totals: Totals, replaced: Records, history: Records, time_
     return totals.corrected(replaced, first_ms)
 
 
-def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models: Models) -> list[ChurnResult]:
+def _due_churn(
+    arena: HistoryArena, events: Events, scored: ScoredChunk, totals: Headers, models: Models
+) -> list[ChurnResult]:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     rows = scored.accepted
     slots, times = scored.slots[rows], events.records["time_ms"][rows]
-    first, mixed = kernels.first_of_day(times, slots, arena.headers["churn_day"], DAY_MS)
+    first, mixed = kernels.first_of_day(times, slots, arena.churn_days(), DAY_MS)
     due = np.flatnonzero(first)
     if not len(due):
         return []
@@ -314,14 +324,22 @@ def _due_churn(arena: HistoryArena, events: Events, scored: ScoredChunk, models:
     as_of = times[due] + 1
     X = models.engine.compute_many(arena, slots[due], as_of)
     corrected = slots[(scored.features.flags[rows] & kernels.FLAG_CORRECTED) > 0]
-    for i in np.flatnonzero((mixed | np.isin(slots, corrected))[due]).tolist():
-        # Only what came later and is older, or corrects, can be in the windows of this moment.
-        n, slot = due[i], slots[due[i]]
-        later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
-        history = _before(arena.records(slot), later, int(times[n]), events.records, scored.features)
-        X[i] = models.engine.compute(history, None, int(as_of[i]))
+    mixed = (mixed | np.isin(slots, corrected))[due]
+    lifetime = np.empty((len(due), len(LIFETIME)))
+    for i, (n, slot, moment) in enumerate(
+        zip(due.tolist(), slots[due].tolist(), as_of.tolist(), strict=True)
+    ):
+        history = arena.records(slot)
+        if mixed[i]:
+            # Only what came later and is older, or corrects, can be in the windows of this moment.
+            later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
+            history = _before(history, later, moment - 1, events.records, scored.features)
+            X[i] = models.engine.compute(history, None, moment)
+        # Who has a newer event was scored for its day: nothing that came before is after this moment.
+        lifetime[i] = lifetime_vector(history, totals_of(totals[n]), moment)
     customers = [events.transactions[row].customer_id for row in rows[due].tolist()]
     wanted = list(zip(customers, slots[due].tolist(), as_of.tolist(), strict=True))
+    X = np.hstack([X, lifetime])
     return _rescore(arena, wanted, X, models)
 
 
@@ -354,14 +372,14 @@ def score_churn(
         return []
     # Each in a row of its own: numba compiles once more for memory that is read in steps.
     slots, as_of = np.ascontiguousarray(np.array([who[1:] for who in wanted], dtype=np.int64).T)
-    return _rescore(arena, wanted, models.engine.compute_many(arena, slots, as_of), models)
+    return _rescore(arena, wanted, customer_vectors(models.engine, arena, slots, as_of), models)
 
 
 def _rescore(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], X: Matrix, models: Models
 ) -> list[ChurnResult]:
     slots, as_of = np.array([who[1:] for who in wanted], dtype=np.int64).T
-    days, bands = arena.headers["churn_day"], arena.headers["churn_band"]
+    bands = arena.headers["churn_band"]
     results = churn_results(X, wanted, bands[slots].tolist(), models)
     if len(set(slots.tolist())) < len(results):
         # A chunk may span days: the band before is then that of the result before.
@@ -371,7 +389,7 @@ def _rescore(
             results[number] = result._replace(band_before=before)
             band_of[result.slot] = result.band
     # Of a slot that is named twice the last is kept.
-    days[slots], bands[slots] = as_of // DAY_MS, [result.band for result in results]
+    arena.set_churn(slots, as_of // DAY_MS, [result.band for result in results])
     return results
 
 
@@ -383,7 +401,7 @@ def churn_results(
     *,
     explained: bool = True,
 ) -> list[ChurnResult]:
-    """Probabilities, bands and, above the lowest band, drivers of rows `X: (n, n_features)`."""
+    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
     proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
     drivers: dict[int, tuple[dict[str, Any], ...]] = {}
     customer_ids = [customer_id for customer_id, _, _ in wanted]
@@ -392,16 +410,28 @@ def churn_results(
         proba[rows] = model.predict_proba(X[rows])
         bands[rows] = band(model, proba[rows])
         shown = rows[bands[rows] > 0] if explained else rows[:0]
-        found = explain(model, X[shown], by_name(models.engine.features))
+        found = explain(model, X[shown], by_name(declared(models.engine)))
         drivers.update(zip(shown.tolist(), found, strict=True))
-    yearly = np.nan_to_num(X[:, models.engine.names.index("amount_sum_90d")]) * 365 / 90
-    at_risk = proba * yearly
+    at_risk = proba * yearly_spend(X, models.engine)
     shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
     return [
         ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
         for i, (who, score, band_now, before, value) in enumerate(zip(wanted, *columns, strict=True))
     ]
+
+
+def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
+    """What customers spend a year, from rows of `customer_vector`.
+
+    At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
+    """
+    names = customer_names(engine)
+    recent, ever, tenure_s = (
+        np.nan_to_num(X[:, names.index(name)]) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")
+    )
+    years = np.maximum(tenure_s / (365 * 86_400), 1.0)
+    return np.where(recent > 0, recent * 365 / 90, ever / years)
 
 
 def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:

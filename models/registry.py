@@ -18,6 +18,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
+from features.lifetime import customer_names
 from models.pipeline import Models
 from models.roles import Challenger, Roles, identity
 from models.segments import SegmentModel
@@ -234,7 +235,7 @@ class ModelRegistry:
         """
 
         def load(name: str, version: str, role: Role) -> TreeModel:
-            return self.load(name, engine.names, version, role)
+            return self.load(name, customer_names(engine), version, role)
 
         return Models(
             engine,
@@ -248,3 +249,32 @@ class ModelRegistry:
             shadows={name: tuple(load(name, v, "shadow") for v in roles[name].shadows) for name in NAMES},
             identity=identity(roles),
         )
+
+
+def find_model(folder: Path, name: str | None = None) -> tuple[Path, ModelCard]:
+    """The model that a folder is about: of a registry, of one name in it, or of one version.
+
+    Returns:
+        The registry's root and the card.
+
+    Raises:
+        ModelError: There is none, or it takes a name to say which.
+    """
+    if (folder / "card.json").is_file():
+        folder = folder.resolve()
+        return folder.parents[1], ModelRegistry(folder.parents[1]).card(folder.parent.name, folder.name)
+    if (folder / "champion").is_file():
+        folder = folder.resolve()
+        root, found = folder.parent, [folder.name]
+    else:
+        root, found = folder, [n for n in NAMES if (folder / n / "champion").is_file()]
+    wanted = [n for n in found if name in (None, n)]
+    if len(wanted) > 1:
+        raise ModelError(f"{folder} holds models {' and '.join(wanted)}: say which with --name")
+    if not wanted:
+        raise ModelError(
+            f"there is no {name or 'fraud or churn'} model in use in {folder}: train one with "
+            f"'tidegate train {name or 'fraud'} --out {folder}', or name the folder that has one"
+        )
+    registry = ModelRegistry(root)
+    return root, registry.card(wanted[0], registry.champion(wanted[0]))

@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
-from features.codec import History
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
+from features.lifetime import customer_names, customer_vector
 from features.record import label_record, to_records
 from features.tiles import Entities, find_fraud
+from models.churn import ChurnRows
+from models.vectors import compute_vectors
 from schemas.label import Label
 from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 _CHUNK = 2000
 
@@ -31,9 +34,10 @@ class TrainingData:
         time_ms: `(n,)` event times.
         transaction_ids: `n` ids.
         fraud_known_ms: Time at which a transaction's fraud became known, by id.
-        churn_X: `(m, n_features)`, customers as of cut-off days.
+        churn_X: `(m, n_columns)`, customers as of cut-off days, columns of `features.lifetime`.
         churn_as_of_ms: `(m,)`.
-        churned: `(m,)` whether no transaction followed within the horizon.
+        churned: `(m,)` whether no transaction followed within the horizon, or the account was closed in it.
+        churn_customers: `m` ids.
         end_ms: Newest event time: what was not known by then is not used.
     """
 
@@ -44,7 +48,14 @@ class TrainingData:
     churn_X: npt.NDArray[np.float32]
     churn_as_of_ms: npt.NDArray[np.int64]
     churned: npt.NDArray[np.bool_]
+    churn_customers: list[str]
     end_ms: int
+
+    @property
+    def churn_rows(self) -> ChurnRows:
+        """What the churn model learns from."""
+        outcome = self.churned.astype(np.int8)
+        return ChurnRows(self.churn_customers, self.churn_as_of_ms, self.churn_X, outcome)
 
 
 @dataclass(slots=True)
@@ -56,13 +67,17 @@ class _Snapshots:
     customers: list[str] = field(default_factory=list)
     as_of_ms: list[int] = field(default_factory=list)
     times: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    closed: dict[str, int] = field(default_factory=dict)
 
     def take(self, arena: HistoryArena, engine: Engine, as_of_ms: int) -> None:
         """Snapshot of everybody not yet silent for long: who is gone for certain teaches nothing."""
         for customer_id, times in self.times.items():
             before = bisect_left(times, as_of_ms)
+            if self.closed.get(customer_id, as_of_ms) < as_of_ms:
+                continue
             if before and times[before - 1] >= as_of_ms - 3 * self.horizon_ms // 2:
-                vector = engine.compute(arena.records(arena.slot(customer_id)), None, as_of_ms)
+                slot = arena.slot(customer_id)
+                vector = customer_vector(engine, arena.records(slot), arena.totals(slot), as_of_ms)
                 self.rows.append(vector.astype(np.float32))
                 self.customers.append(customer_id)
                 self.as_of_ms.append(as_of_ms)
@@ -74,16 +89,18 @@ class _Snapshots:
         for i in rows:
             times, as_of = self.times[self.customers[i]], self.as_of_ms[i]
             following = bisect_left(times, as_of)
-            gone.append(following == len(times) or times[following] >= as_of + self.horizon_ms)
+            upto = as_of + self.horizon_ms
+            closed = self.closed.get(self.customers[i], upto) < upto
+            gone.append(closed or following == len(times) or times[following] >= upto)
         return np.array(rows, dtype=np.intp), np.array(gone, dtype=np.bool_)
 
 
 def replay_chunks(
-    messages: Iterable[Transaction | Label],
+    messages: Iterable[Transaction | WireTransaction | Label],
     engine: Engine,
     arena: HistoryArena,
     entities: Entities | None = None,
-) -> Iterator[tuple[list[Transaction], ChunkFeatures]]:
+) -> Iterator[tuple[list[Transaction | WireTransaction], ChunkFeatures]]:
     """Vectors of transactions in their order, chunk by chunk, as the worker computes them.
 
     Args:
@@ -97,10 +114,10 @@ def replay_chunks(
     if engine.entities and entities is None:
         raise ValueError("the engine declares features of entities, and none are given")
     labelled: set[str] = set()
-    chunk: list[Transaction] = []
+    chunk: list[Transaction | WireTransaction] = []
     waiting: set[str] = set()
     for message in messages:
-        if isinstance(message, Transaction):
+        if not isinstance(message, Label):
             chunk.append(message)
             waiting.add(message.transaction_id)
             if len(chunk) == _CHUNK:
@@ -117,18 +134,10 @@ def replay_chunks(
 
 
 def _vectors(
-    chunk: list[Transaction], engine: Engine, arena: HistoryArena, entities: Entities | None
+    chunk: list[Transaction | WireTransaction], engine: Engine, arena: HistoryArena, entities: Entities | None
 ) -> ChunkFeatures:
-    for customer_id in arena.missing(t.customer_id for t in chunk):
-        arena.put(customer_id, History.empty())
-    slots = np.array([arena.slot(t.customer_id) for t in chunk], dtype=np.int64)
     records = to_records(chunk, [t.amount_minor for t in chunk])
-    features = engine.compute_chunk(arena, records, slots)
-    if entities is not None and engine.entities:
-        accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
-        vectors = entities.replay(records, [t.customer_id for t in chunk], accepted)
-        features.X[:, -vectors.shape[1] :] = vectors
-    return features
+    return compute_vectors([t.customer_id for t in chunk], records, engine, arena, entities)
 
 
 def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
@@ -142,7 +151,7 @@ def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
 
 
 def replay_for_training(
-    messages: Iterable[Transaction | Label],
+    messages: Iterable[Transaction | WireTransaction | Label],
     engine: Engine,
     *,
     horizon_days: int = 30,
@@ -167,12 +176,14 @@ def replay_for_training(
     entities = Entities(engine.entities) if engine.entities else None
     today = 0
 
-    def day_of(message: Transaction | Label) -> int:
+    def day_of(message: Transaction | WireTransaction | Label) -> int:
         nonlocal today
-        if isinstance(message, Transaction):
+        if not isinstance(message, Label):
             today = message.event_time_ms // DAY_MS
         elif message.label == "fraud" and message.transaction_id is not None:
             frauds.setdefault(message.transaction_id, message.label_time_ms)
+        elif message.label == "account_closed":
+            snapshots.closed.setdefault(message.customer_id, message.label_time_ms)
         return today
 
     for day, of_day in groupby(messages, day_of):
@@ -189,13 +200,20 @@ def replay_for_training(
             times.append(chunk_times[kept])
             ids.extend(chunk[i].transaction_id for i in kept.tolist())
             for row in kept.tolist():
-                snapshots.times[chunk[row].customer_id].append(int(chunk_times[row]))
+                transaction = chunk[row]
+                snapshots.times[transaction.customer_id].append(int(chunk_times[row]))
+                slot = arena.slot(transaction.customer_id)
+                totals = arena.totals(slot)
+                arena.set_totals(
+                    slot,
+                    totals.plus_one(int(chunk_times[row]), transaction.amount_minor, transaction.is_credit),
+                )
 
-    width = len(engine.names)
+    width, churn_width = len(engine.names), len(customer_names(engine))
     all_times = np.concatenate(times) if times else np.empty(0, dtype=np.int64)
     end_ms = int(all_times.max(initial=0))
     rows, churned = snapshots.churned(end_ms)
-    churn_X = np.stack(snapshots.rows) if snapshots.rows else np.empty((0, width), dtype=np.float32)
+    churn_X = np.stack(snapshots.rows) if snapshots.rows else np.empty((0, churn_width), dtype=np.float32)
     return TrainingData(
         np.concatenate(blocks) if blocks else np.empty((0, width), dtype=np.float32),
         all_times,
@@ -204,5 +222,6 @@ def replay_for_training(
         churn_X[rows],
         np.array(snapshots.as_of_ms, dtype=np.int64)[rows],
         churned,
+        [snapshots.customers[i] for i in rows.tolist()],
         end_ms,
     )

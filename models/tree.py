@@ -10,6 +10,7 @@ import numpy.typing as npt
 from features.engine import Matrix
 from models.boosters import xgboost
 from models.forest import Inputs, Margins, read_forest
+from models.linear import LinearPart
 from schemas.errors import ModelError
 from schemas.score import Role
 
@@ -26,12 +27,14 @@ class ModelCard:
         created_at: RFC 3339.
         features_hash: Identity of the declarations it was trained on.
         feature_names: Columns it reads, in its own order.
-        slope, intercept: Platt scaling: calibrated log-odds = slope * margin + intercept.
+        slope, intercept: Platt scaling: calibrated log-odds = slope * margin + intercept, where the margin is
+            the trees' own, or its blend with `linear`.
         thresholds: By decision or band.
         data: What it was trained on: source, window, counts.
         metrics: Measured on held-back data.
         horizon_days: Of a churn model.
         trees_sha256: Of the file with its trees; written when it is saved.
+        linear: What is blended with the trees, if anything.
         reference: How its columns and scores were distributed in training (`models.drift`); may be empty.
     """
 
@@ -47,6 +50,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     horizon_days: int = 0
     trees_sha256: str = ""
+    linear: LinearPart | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,15 +97,19 @@ class TreeModel:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
         if not len(X):
             return np.empty(0)
-        margin = (self._forest.margins if self._forest else self._booster_margins)(self._inputs(X))
-        return self.card.slope * np.asarray(margin, dtype=np.float64) + self.card.intercept
+        inputs, linear = self._inputs(X), self.card.linear
+        of_trees = (self._forest.margins if self._forest else self._booster_margins)(inputs)
+        margin = np.asarray(of_trees, dtype=np.float64)
+        if linear is not None:
+            margin = linear.blend(margin, linear.contributions(inputs).sum(axis=1))
+        return self.card.slope * margin + self.card.intercept
 
     def predict_proba(self, X: Matrix) -> Vector:
         """Calibrated probabilities, shape `(n,)`."""
         return to_proba(self.log_odds(X))
 
     def contributions(self, X: Matrix) -> Matrix:
-        """Exact tree contributions to the calibrated log-odds.
+        """Exact contributions to the calibrated log-odds.
 
         Returns:
             `(n, n_columns + 1)`: one column for each of `card.feature_names`, the last is what all
@@ -113,9 +121,12 @@ class TreeModel:
         if not len(X):
             return np.empty((0, len(self.columns) + 1))
         # Without the number it starts threads for each matrix: 20 ms for one row.
-        rows = xgboost.DMatrix(self._inputs(X), nthread=1)
-        shares = self._booster.predict(rows, pred_contribs=True)
-        shares = np.asarray(shares, dtype=np.float64) * self.card.slope
+        inputs, linear = self._inputs(X), self.card.linear
+        of_trees = self._booster.predict(xgboost.DMatrix(inputs, nthread=1), pred_contribs=True)
+        shares: Matrix = np.asarray(of_trees, dtype=np.float64)
+        if linear is not None:
+            shares = linear.blend(shares, linear.contributions(inputs))
+        shares = shares * self.card.slope
         shares[:, -1] += self.card.intercept
         return shares
 

@@ -1,8 +1,9 @@
 """Vectors of a log of transactions and of what became known of them: the replay behind `features compute`."""
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,14 +14,16 @@ from features.codec import History
 from features.engine import ChunkFeatures, Engine
 from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
-from features.record import LABEL_CODES, Records, label_record
-from features.tiles import Entities, find_fraud
+from features.record import LABEL_CODES, RECORD, Records, label_record
+from features.tiles import Entities, customer_hashes, find_fraud
 from schemas.label import Label
 
 _TEMPLATE = label_record(
     Label(customer_id="c", transaction_id="t", label="fraud", label_time=datetime(2026, 1, 1, tzinfo=UTC))
 )
 NO_LABEL = 0
+FRAUD = LABEL_CODES["fraud"]
+GENUINE = LABEL_CODES["genuine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,61 @@ class Rows:
     labels: npt.NDArray[np.int8]
     label_time_ms: npt.NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def time_ms(self) -> npt.NDArray[np.int64]:
+        """`(n,)` event times."""
+        times: npt.NDArray[np.int64] = self.records["time_ms"]
+        return times
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Rows":
+        """Some of them, in the order asked for."""
+        numbers = rows.tolist()
+        return Rows(
+            [self.transaction_ids[i] for i in numbers],
+            [self.customer_ids[i] for i in numbers],
+            self.records[rows],
+            self.labels[rows],
+            self.label_time_ms[rows],
+        )
+
+    def part(self, begin: int, end: int) -> "Rows":
+        """Those of `[begin, end)`."""
+        return Rows(
+            self.transaction_ids[begin:end],
+            self.customer_ids[begin:end],
+            self.records[begin:end],
+            self.labels[begin:end],
+            self.label_time_ms[begin:end],
+        )
+
+    def frauds_only(self) -> "Rows":
+        """The same without labels that say genuine: no feature looks at those."""
+        return replace(self, labels=np.where(self.labels == FRAUD, self.labels, NO_LABEL).astype(np.int8))
+
+
+def in_time_order(batches: Iterable[Rows]) -> Rows:
+    """All rows as one, by event time; those of one time stay in the order they came in."""
+    transactions: list[str] = []
+    customers: list[str] = []
+    records: list[Records] = [np.empty(0, dtype=RECORD)]
+    labels, times = [np.empty(0, np.int8)], [np.empty(0, np.int64)]
+    for batch in batches:
+        transactions += batch.transaction_ids
+        # One object a customer: a file of a million transactions has some thousand of them.
+        customers += map(sys.intern, batch.customer_ids)
+        records.append(batch.records)
+        labels.append(batch.labels)
+        times.append(batch.label_time_ms)
+    rows = Rows(
+        transactions, customers, np.concatenate(records), np.concatenate(labels), np.concatenate(times)
+    )
+    if (np.diff(rows.time_ms) >= 0).all():
+        return rows
+    return rows.take(np.argsort(rows.time_ms, kind="stable"))
+
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
@@ -48,6 +106,35 @@ class Vectors:
     customer_ids: Sequence[str]
     time_ms: npt.NDArray[np.int64]
     features: ChunkFeatures
+
+
+def compute_vectors(
+    customer_ids: Sequence[str],
+    records: Records,
+    engine: Engine,
+    arena: HistoryArena,
+    entities: Entities | None,
+) -> ChunkFeatures:
+    """Vectors of transactions in their order; histories and entities move past them.
+
+    Args:
+        customer_ids: `n` ids; customers not in the arena start empty.
+        records: `(n,)`.
+        engine: The engine.
+        arena: Histories.
+        entities: Merchants and devices; those not in it start empty. `None` where the engine declares none.
+    """
+    for customer_id in arena.missing(customer_ids):
+        arena.put(customer_id, History.empty())
+    slots = np.array([arena.slot(customer_id) for customer_id in customer_ids], dtype=np.int64)
+    features = engine.compute_chunk(arena, records, slots)
+    if entities is not None and engine.entities:
+        for key in entities.missing(entities.keys(records)):
+            entities.put(key)
+        accepted = np.flatnonzero(features.status == ACCEPTED)
+        vectors = entities.compute(records, customer_hashes(customer_ids), accepted, count=True)
+        features.X[:, -vectors.shape[1] :] = vectors
+    return features
 
 
 class VectorReplay:
@@ -65,7 +152,7 @@ class VectorReplay:
         self.engine = engine
         # Nobody is let go: there is no store behind it to load them from again.
         self.arena = HistoryArena(max_records=1 << 62)
-        self._entities = Entities(engine.entities)
+        self.entities = Entities(engine.entities) if engine.entities else None
         self.labels_put = 0
         self.labels_unknown = 0
         # (time, number of the row, customer, transaction, code)
@@ -93,6 +180,12 @@ class VectorReplay:
         yield self._compute(rows, begin, len(times))
         self._rows += len(times)
 
+    def put_known(self, time_ms: int) -> None:
+        """Put in the labels that are known before a moment: what is asked about it is not an event."""
+        while self._waiting and self._waiting[0][0] < time_ms:
+            self._due.append(heapq.heappop(self._waiting))
+        self._put_due()
+
     def finish(self) -> None:
         """Put in the labels that became known after the last event."""
         self._due += sorted(self._waiting)
@@ -102,16 +195,8 @@ class VectorReplay:
     def _compute(self, rows: Rows, begin: int, end: int) -> Vectors:
         # Ahead of events that came before them: those are older, and a window ends at its event.
         self._put_due()
-        customers = rows.customer_ids[begin:end]
-        for customer_id in self.arena.missing(customers):
-            self.arena.put(customer_id, History.empty())
-        slots = np.array([self.arena.slot(customer_id) for customer_id in customers], dtype=np.int64)
-        records = rows.records[begin:end]
-        features = self.engine.compute_chunk(self.arena, records, slots)
-        if self.engine.entities:
-            accepted = np.flatnonzero(features.status == ACCEPTED)
-            vectors = self._entities.replay(records, customers, accepted)
-            features.X[:, -vectors.shape[1] :] = vectors
+        customers, records = rows.customer_ids[begin:end], rows.records[begin:end]
+        features = compute_vectors(customers, records, self.engine, self.arena, self.entities)
         return Vectors(rows.transaction_ids[begin:end], customers, records["time_ms"], features)
 
     def _put_due(self) -> None:
@@ -123,11 +208,12 @@ class VectorReplay:
         records["label"] = [label[4] for label in self._due]
         slots = np.array([self.arena.slot(label[2]) for label in self._due], dtype=np.int64)
         outcome = put_labels(self.arena, slots, records)
-        # A fraud counts for events of later hours than that of its label: being early is harmless.
-        for i in np.flatnonzero(outcome == PUT).tolist() if self.engine.entities else ():
-            fraud = find_fraud(self.arena.records(int(slots[i])), records[i : i + 1])
-            if fraud is not None:
-                self._entities.add(self._entities.frauds([fraud]))
+        if self.entities is not None:
+            # Each once: what a label adds to a merchant is no longer there to compare with.
+            for i in np.flatnonzero((outcome == PUT) & (records["label"] == FRAUD)).tolist():
+                fraud = find_fraud(self.arena.records(int(slots[i])), records[i : i + 1])
+                if fraud is not None:
+                    self.entities.add(self.entities.frauds([fraud]))
         unknown = int((outcome == UNKNOWN_TRANSACTION).sum())
         self.labels_unknown += unknown
         self.labels_put += len(self._due) - unknown

@@ -27,7 +27,7 @@ from schemas.transaction import Transaction
 
 _REMEMBERED = 20_000
 _SHOWN_RECORDS = 200
-_TOTALS = ("first_ms", "count", "debit_minor", "credit_minor")
+_TOTALS = ("first_ms", "count", "debit_minor", "credit_minor", "last_day", "active_days")
 
 
 class LogRecord(Protocol):

@@ -66,6 +66,11 @@ class WireTransaction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         return int(self.event_time)
 
     @property
+    def amount_minor(self) -> int:
+        """Amount in minor units of its currency."""
+        return _minor(self.amount, self.currency) or 0
+
+    @property
     def is_credit(self) -> bool:
         """Whether money came in, as `Transaction` says it."""
         if self.direction is not None:

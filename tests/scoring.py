@@ -12,15 +12,17 @@ from features.arena import HistoryArena
 from features.codec import HEADER, History, decode, encode
 from features.engine import Engine
 from features.kernels import DUPLICATE
+from features.lifetime import customer_names
 from features.ports import Commit, HistoryChange, HistoryStore, Lease, Outcome
 from features.record import to_records
 from generator.bank import Bank
 from generator.settings import BankSettings
 from models import messages
+from models.churn import train_churn
+from models.fraud_training import FraudData, train_fraud
 from models.pipeline import ChurnResult, Events, Models, score_chunk
 from models.registry import NAMES, ModelRegistry
 from models.replay import TrainingData, replay_for_training
-from models.training import train_churn, train_fraud
 from models.tree import TreeModel
 from schemas.label import Label
 from schemas.parse import dump
@@ -49,8 +51,9 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
 
 def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     registry = ModelRegistry(root)
-    registry.save(*train_fraud(data, engine, created_at=CREATED_AT, source="small bank"))
-    registry.save(*train_churn(data, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
+    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, source="small bank", rounds=100)
+    registry.save(*fraud)
+    registry.save(*train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
     for name in NAMES:
         registry.promote(name, "v1")
     return registry
@@ -65,7 +68,7 @@ def eager(models: Models, data: TrainingData) -> Models:
     ):
         found = np.quantile(model.predict_proba(X.astype(np.float64)), shares)
         card = replace(model.card, thresholds=dict(zip(names, found.tolist(), strict=True)))
-        parts.append(TreeModel(card, model.trees, models.engine.names))
+        parts.append(TreeModel(card, model.trees, customer_names(models.engine)))
     return Models(models.engine, *parts)
 
 

@@ -14,6 +14,7 @@ from api.errors import problems
 from api.routes.inference import EXAMPLE_TRANSACTION
 from features.arena import HistoryArena
 from features.codec import History, decode
+from features.lifetime import customer_vector
 from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
@@ -97,7 +98,7 @@ async def churn_batch(asked: ChurnBatchRequest, given: Given) -> Response:
     known = [(c, decode(h)) for c, h in zip(customers, stored, strict=True) if h is not None]
     scores: list[dict[str, Any]] = []
     if known:
-        X = np.stack([models.engine.compute(h.records, None, as_of_ms) for _, h in known])
+        X = np.stack([customer_vector(models.engine, h.records, h.totals, as_of_ms) for _, h in known])
         wanted = [(c, row, as_of_ms) for row, (c, _) in enumerate(known)]
         bands = [h.totals.churn_band for _, h in known]
         results = churn_results(X, wanted, bands, models, explained=asked.drivers)

@@ -13,6 +13,7 @@ from api.routes.customers import QueryMoment
 from features.codec import decode
 from features.codes import transaction_hash
 from features.engine import Matrix
+from features.lifetime import customer_vector, declared
 from features.record import TRANSACTION_KIND
 from models.pipeline import Models
 from models.reasons import by_name, reason
@@ -87,10 +88,11 @@ async def explain(
     """Contributions to a fraud score of a past transaction, or to a churn score as of a moment."""
     models = given.models
     state = await known_state(given, customer_id)
-    records = decode(state.history).records
+    history = decode(state.history)
+    records = history.records
     if model == "churn":
         moment = as_of or given.now()
-        X = models.engine.compute(records, None, to_epoch_ms(moment))[np.newaxis]
+        X = customer_vector(models.engine, records, history.totals, to_epoch_ms(moment))[np.newaxis]
         return _explained(
             models, models.churn_for(customer_id), X, most, customer_id=customer_id, as_of=moment
         )
@@ -118,7 +120,7 @@ async def explain(
 
 def _explained(models: Models, model: TreeModel, X: Matrix, most: int, **about: Any) -> Explanation:
     shares = model.contributions(X)[0]
-    values, features = X[0, model.columns], by_name(models.engine.features)
+    values, features = X[0, model.columns], by_name(declared(models.engine))
     strongest = np.argsort(-np.abs(shares[:-1]), kind="stable")[:most]
     listed = [
         reason(features[model.card.feature_names[i]], float(values[i]), float(shares[i]))

@@ -10,6 +10,7 @@ from api.deps import CustomerId, Given, entities_of, history_of, known_state
 from api.errors import problems
 from features.arena import HistoryArena
 from features.codec import History, decode
+from features.lifetime import customer_vector
 from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
@@ -123,7 +124,7 @@ async def churn_score(asked: ChurnRequest, given: Given) -> dict[str, Any]:
     state = await known_state(given, asked.customer_id)
     history = decode(state.history)
     as_of_ms = to_epoch_ms(asked.as_of or given.now())
-    X = given.models.engine.compute(history.records, None, as_of_ms)[np.newaxis]
+    X = customer_vector(given.models.engine, history.records, history.totals, as_of_ms)[np.newaxis]
     band = history.totals.churn_band
     (result,) = churn_results(X, [(asked.customer_id, 0, as_of_ms)], [band], given.models)
     return messages.churn_score(result, given.models, scored_at=to_rfc3339(given.now()), trigger="request")

@@ -349,7 +349,7 @@ def _state(redis: Redis, tags: str, expected: _Expected, verdict: Verdict) -> No
         stored.add(customer)
         raw = redis.get(key)
         magic, version, width, packed_bytes, _, count, debit, credit, _, _ = HEADER.unpack_from(raw)
-        assert (magic, version, width) == (0x4754, 2, RECORD.size), f"{key!r}: a format not known here"
+        assert (magic, version, width) == (0x4754, 3, RECORD.size), f"{key!r}: a format not known here"
         wanted = expected.totals.get(customer, [0, 0, 0])
         verdict.lost += max(0, wanted[0] - count)
         verdict.doubled += max(0, count - wanted[0])

@@ -16,6 +16,7 @@ import numpy as np
 from features.codec import decode, encode_header
 from features.definitions import DAY_MS
 from features.engine import Engine
+from features.lifetime import customer_vector, declared
 from features.record import to_records
 from models.pipeline import ACTIONS, BANDS, DECISIONS
 from models.reasons import by_name, explain
@@ -45,7 +46,7 @@ class Scorer:
     def __init__(self, models: Path) -> None:
         self._models = ModelRegistry(models).load_champions(Engine())
         self._models.engine.warm_up()
-        self._features = by_name(self._models.engine.features)
+        self._features = by_name(declared(self._models.engine))
 
     def score(self, value: bytes, stored: bytes | None, source: Mapping[str, Any]) -> Scored:
         """Score an event from its customer's stored history; duplicates are not looked for."""
@@ -68,7 +69,8 @@ class Scorer:
         churn = None
         if time_ms // DAY_MS > totals.churn_day:
             after = np.concatenate([history.records, record])
-            scored, band = self._churn(self._models.engine.compute(after, None, time_ms + 1)[np.newaxis])
+            vector = customer_vector(self._models.engine, after, totals, time_ms + 1)
+            scored, band = self._churn(vector[np.newaxis])
             totals = totals.rescored(time_ms // DAY_MS, band)
             fields = {
                 "schema_version": 1,

@@ -72,7 +72,7 @@ def test_no_good_row_is_exit_code_1(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("delay", "label", "message"),
-    [("7d", None, "needs a label"), ("soon", LABEL, "--labels-delay: 'soon' is not a length of time")],
+    [("7d", None, "needs a label"), ("soon", LABEL, "label delay: 'soon' is not a length of time")],
 )
 def test_a_delay_that_means_nothing_is_refused(
     file: Path, delay: str, label: str | None, message: str

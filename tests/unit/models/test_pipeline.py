@@ -12,6 +12,7 @@ from features.arena import HistoryArena
 from features.catalogue import FEATURES
 from features.codec import Totals, decode
 from features.definitions import EVENT, Op
+from features.lifetime import LIFETIME_NAMES, customer_names
 from models.pipeline import (
     ACTIONS,
     BANDS,
@@ -281,7 +282,7 @@ def test_a_model_of_other_declarations_is_refused(models):
     for name in ("fraud", "churn"):
         own = getattr(models, name)
         other = replace(own.card, features_hash="0123456789abcdef")
-        stranger = TreeModel(other, own.trees, models.engine.names)
+        stranger = TreeModel(other, own.trees, customer_names(models.engine))
         parts = {"fraud": models.fraud, "churn": models.churn} | {name: stranger}
         with pytest.raises(ModelError) as refused:
             Models(models.engine, **parts)
@@ -294,10 +295,13 @@ def test_a_model_of_other_declarations_is_refused(models):
 
 def test_churn_reads_what_is_known_without_an_event(models, training_data):
     customer = np.array([is_customer_feature(f) for f in models.engine.features])
-    known = ~np.isnan(training_data.churn_X)
+    known = ~np.isnan(training_data.churn_X[:, : len(customer)])
     assert not known[:, ~customer].any(), "a lookup knows no value that compares with an event"
     assert known[:, customer].any(axis=0).all()
-    assert models.churn.card.feature_names == tuple(np.array(models.engine.names)[customer])
+    assert models.churn.card.feature_names == (
+        *np.array(models.engine.names)[customer].tolist(),
+        *LIFETIME_NAMES,
+    )
 
 
 def test_what_compares_with_an_event_is_not_a_customer_feature():

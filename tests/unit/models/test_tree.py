@@ -3,14 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.lifetime import customer_names
 from models.tree import TreeModel, to_proba
 from schemas.errors import ModelError
 
 
 @pytest.fixture(scope="module")
 def rows(training_data):
-    """Every 60th transaction, and rows that no history makes."""
-    X = training_data.X[::60].astype(np.float64)
+    """Every 60th transaction, customers, and rows that no history makes."""
+    customers = training_data.churn_X[::60].astype(np.float64)
+    X = np.full((len(training_data.X[::60]), customers.shape[1]), np.nan)
+    X[:, : training_data.X.shape[1]] = training_data.X[::60]
+    X = np.vstack([X, customers])
     odd = np.full((4, X.shape[1]), np.nan)
     odd[1], odd[2], odd[3] = 0.0, 1e12, -1e12
     return np.vstack([X, odd])
@@ -48,21 +52,21 @@ def test_no_rows_are_no_scores(model, rows):
 
 
 def test_columns_are_found_by_name_wherever_they_stand(model, models, rows):
-    order = np.random.default_rng(1).permutation(len(models.engine.names))
-    shuffled = TreeModel(model.card, model.trees, [models.engine.names[i] for i in order])
+    order = np.random.default_rng(1).permutation(len(customer_names(models.engine)))
+    shuffled = TreeModel(model.card, model.trees, [customer_names(models.engine)[i] for i in order])
     np.testing.assert_array_equal(shuffled.predict_proba(rows[:, order]), model.predict_proba(rows))
 
 
 def test_a_feature_that_is_not_declared_is_named(model, models):
     needed = model.card.feature_names[3]
-    names = [name for name in models.engine.names if name != needed]
+    names = [name for name in customer_names(models.engine) if name != needed]
     with pytest.raises(ModelError, match=f"{model.card.name} v1 needs features .*: {needed}; train it again"):
         TreeModel(model.card, model.trees, names)
 
 
 def test_trees_of_another_model_are_refused(models):
     with pytest.raises(ModelError, match="do not belong together"):
-        TreeModel(models.fraud.card, models.churn.trees, models.engine.names)
+        TreeModel(models.fraud.card, models.churn.trees, customer_names(models.engine))
 
 
 def test_reference_says_name_version_and_role(models):

@@ -8,6 +8,7 @@ import pytest
 from api.deps import Services, entities_of
 from api.failure_policy import FailurePolicy
 from features.codec import decode
+from features.lifetime import customer_vector
 from features.record import to_records
 from features.tiles import customer_hashes
 from infra.partitioning import partition_for
@@ -159,7 +160,7 @@ async def test_churn_is_the_models_as_of_any_moment(client, world, eager, custom
     asked = {"customer_id": customer} | ({} if days is None else {"as_of": as_of_ms})
     answer = (await client.post(CHURN, json=asked)).json()
     history = decode(world.store._partitions[0].histories[customer])
-    X = eager.engine.compute(history.records, None, as_of_ms)[None]
+    X = customer_vector(eager.engine, history.records, history.totals, as_of_ms)[None]
     (result,) = churn_results(X, [(customer, 0, as_of_ms)], [history.totals.churn_band], eager)
     assert answer["churn_probability"] == result.proba
     assert answer["drivers"] == json.loads(dump(result.drivers))

@@ -1,0 +1,213 @@
+"""`tidegate backtest`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli.churn import backtest_churn_on_file, print_churn_report
+from cli.console import err, out, print_json, progress
+from cli.file_log import print_refused, read_log
+from cli.train import days_too, delay_ms
+from features.engine import Engine
+from features.entities import entity_features
+from infra.cells import moment
+from infra.mapping import Mapping
+from infra.scored_file import ScoredFile
+from models.backtest import ScoredRows, backtest_fraud, window
+from models.backtest_report import FraudReport, fraud_report
+from models.churn_backtest import every
+from models.registry import ModelRegistry, find_model
+from models.tree import ModelCard
+from schemas.errors import ConfigError
+from schemas.fields import epoch_ms_to_rfc3339, to_epoch_ms
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestPlan:
+    """What is scored, by what, and where it goes.
+
+    Attributes:
+        root: Folder of the registry.
+        card: Of the model.
+        from_ms, to_ms: Score `[from_ms, to_ms)`; `None`: from the first, to the last.
+    """
+
+    root: Path
+    card: ModelCard
+    data: Path
+    mapping: Mapping
+    from_ms: int | None
+    to_ms: int | None
+    out_file: Path
+    html: Path | None
+    json: bool
+    resamples: int
+    cards_a_day: int
+    every_ms: int
+    cut_offs: list[int]
+
+
+def backtest(
+    model: Annotated[Path, typer.Option(help="Folder of a model, or of a registry with one in use.")],
+    data: Annotated[Path, typer.Option(help="A .csv, .csv.gz or .parquet file of transactions.")],
+    mapping: Annotated[Path, typer.Option(help="YAML file that says which column is what.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The Parquet file to write; replaced at the end.")],
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Score transactions since this time (UTC); earlier ones are history."),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Score up to this time; later ones are unread.")
+    ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            help="When a label without a time of its own becomes known after its event, like 7d. "
+            "Without it what the mapping says, which is 7d unless it says otherwise.",
+        ),
+    ] = None,
+    every_: Annotated[
+        str, typer.Option("--every", help="Of churn: score customers this often from --from on.")
+    ] = "7d",
+    cut_off: Annotated[
+        list[str] | None,
+        typer.Option(help="Of churn: score customers as of this time instead; may be given several times."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Which model, where the folder has several: fraud or churn.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap samples for confidence intervals; 0: none.")
+    ] = 200,
+    cards_a_day: Annotated[
+        int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
+    ] = 100,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Score a past log as if the model had been there, and compare with what became of it.
+
+    The file may be in any order: it is read as a log in time order. Each score sees what was known at its
+    moment: earlier transactions, and labels from when they became known. What the model learned from is
+    not checked: let it be trained with --to at or before --from.
+    """
+    rules = Mapping.load(mapping)
+    rules = rules.with_delay(days_too(label_delay)) if rules.label is not None else rules
+    root, card = find_model(model, name)
+    plan = BacktestPlan(
+        root,
+        card,
+        data,
+        rules,
+        None if from_ is None else to_epoch_ms(moment(from_)),
+        None if to is None else to_epoch_ms(moment(to)),
+        out_file,
+        html,
+        json,
+        resamples,
+        cards_a_day,
+        delay_ms(every_, "--every"),
+        [to_epoch_ms(moment(one)) for one in cut_off or ()],
+    )
+    if data.exists() and out_file.exists() and out_file.samefile(data):
+        raise ConfigError(f"{out_file}: is the file to read; write to another one")
+    if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms > plan.to_ms:
+        raise ConfigError("--from must be before --to")
+    _RUNS[card.name](plan)
+
+
+def _run_fraud(plan: BacktestPlan) -> None:
+    started = time.monotonic()
+    engine = Engine(entities=entity_features(str(plan.card.data.get("entities", ""))))
+    model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
+    if plan.card.features_hash != engine.hash:
+        raise ConfigError(
+            f"the model was trained on feature declarations {plan.card.features_hash}, this program runs "
+            f"{engine.hash}: train it again (tidegate train fraud)"
+        )
+    with progress() as bar:
+        rows, account = read_log(plan.data, plan.mapping, bar)
+        start, begin, end = window(rows, plan.from_ms, plan.to_ms)
+        if begin == end:
+            first, last = (epoch_ms_to_rfc3339(int(rows.time_ms[i])) for i in (0, -1))
+            raise ConfigError(
+                f"{plan.data}: no transaction lies between --from and --to; the file's are from {first} "
+                f"to {last}"
+            )
+        task = bar.add_task("scoring", total=end - start)
+        blocks: list[ScoredRows] = []
+        with ScoredFile(plan.out_file, f"{plan.card.name} {plan.card.version}") as written:
+            for block in backtest_fraud(rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms):
+                written.write(block)
+                blocks.append(block)
+                bar.update(task, advance=len(block))
+    seconds = time.monotonic() - started
+    report = fraud_report(blocks, plan.card, resamples=plan.resamples, cards_a_day=plan.cards_a_day)
+    document = {
+        "file": str(plan.data),
+        "out": str(plan.out_file),
+        "model": {"name": plan.card.name, "version": plan.card.version},
+        "rows": account.rows,
+        "refused": account.refused,
+        "scored": written.rows,
+        "duplicates": end - begin - written.rows,
+        "seconds": round(seconds, 3),
+        "transactions_per_second": round((end - start) / seconds),
+        **report.document(),
+    }
+    if plan.json:
+        print_json(document)
+    else:
+        print_refused(account)
+        _print(document, report)
+    if plan.html is not None:
+        from harness.backtest_html import write_html
+
+        write_html(plan.html, document, report)
+        err.print(f"report written to {plan.html}", highlight=False)
+
+
+def _print(document: dict[str, Any], report: FraudReport) -> None:
+    table = Table("figure", "value", "95 % interval", title="backtest of " + escape(document["file"]))
+    for label, figure in report.figures():
+        if np.isnan(figure.value):
+            table.add_row(label, "not defined", "")
+        else:
+            table.add_row(label, f"{figure.value:.4f}", f"{figure.low:.4f} to {figure.high:.4f}")
+    out.print(table)
+    for line in report.notes:
+        out.print(line, highlight=False, soft_wrap=True)
+    out.print(
+        f"{document['scored']:,} scored and written to {escape(document['out'])} "
+        f"in {document['seconds']:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _run_churn(plan: BacktestPlan) -> None:
+    if plan.from_ms is None and not plan.cut_offs:
+        raise ConfigError("a churn backtest needs --from: the first moment at which customers are scored")
+    start = plan.from_ms or 0
+    end = start if plan.to_ms is None else plan.to_ms
+    document, report = backtest_churn_on_file(
+        plan.root,
+        plan.card,
+        plan.data,
+        plan.mapping,
+        plan.out_file,
+        sorted(set(plan.cut_offs)) or every(start, end, plan.every_ms),
+        resamples=plan.resamples,
+    )
+    print_churn_report(document, report, json=plan.json)
+
+
+_RUNS: Final[dict[str, Callable[[BacktestPlan], None]]] = {"fraud": _run_fraud, "churn": _run_churn}
+"""By the name on the card."""

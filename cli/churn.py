@@ -1,0 +1,204 @@
+"""Churn from a file of one's own: `tidegate train churn --data` and `tidegate backtest` of a churn model."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from cli.console import out, print_json, progress
+from cli.file_log import print_refused, read_log
+from features.definitions import DAY_MS
+from features.engine import Engine
+from features.entities import entity_features
+from features.lifetime import customer_names
+from infra.mapping import Mapping
+from infra.scored_customers import ScoredCustomersFile
+from models.churn import customers_as_of, default_cut_offs, end_of, joined, train_churn
+from models.churn_backtest import FIGURES, ChurnReport, backtest_churn, churn_report
+from models.registry import ModelRegistry
+from models.tree import ModelCard
+from models.vectors import Rows
+from schemas.errors import ConfigError
+from schemas.fields import epoch_ms_to_rfc3339, to_rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnTraining:
+    """What a churn model learns from.
+
+    Attributes:
+        from_ms, to_ms: The log is `[from_ms, to_ms)`; `None`: from the first, to the last.
+        cut_offs: Moments at which customers are looked at; empty: weekly ones.
+        entities: As the worker has them; no feature of churn needs one.
+    """
+
+    data: Path
+    mapping: Mapping
+    horizon_days: int
+    from_ms: int | None
+    to_ms: int | None
+    cut_offs: Sequence[int]
+    entities: str
+    seed: int
+
+
+def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, bytes]:
+    """Train on a file in any order; rows that cannot be used are counted and left out.
+
+    Raises:
+        ConfigError: The span is too short for the horizon, or a cut-off lies outside it.
+    """
+    engine = Engine(entities=entity_features(plan.entities))
+    rows, account = read_log(plan.data, plan.mapping, bar)
+    rows = _between(rows, plan.from_ms, plan.to_ms)
+    if not len(rows.records):
+        raise ConfigError(f"{plan.data}: no transaction lies between --from and --to")
+    horizon_ms = plan.horizon_days * DAY_MS
+    end_ms = plan.to_ms if plan.to_ms is not None else end_of(rows)
+    first_ms = int(rows.records["time_ms"][0])
+    cut_offs = sorted(set(plan.cut_offs)) or default_cut_offs(first_ms, end_ms, horizon_ms)
+    if not cut_offs:
+        raise ConfigError(
+            f"{plan.data}: its transactions span {(end_ms - first_ms) / DAY_MS:.0f} days; with a horizon of "
+            f"{plan.horizon_days} days there must be more before it to learn from: give a shorter --horizon"
+        )
+    if cut_offs[0] <= first_ms or cut_offs[-1] + horizon_ms > end_ms:
+        raise ConfigError(
+            f"--cut-off must leave {plan.horizon_days} days before {epoch_ms_to_rfc3339(end_ms)} and "
+            f"transactions before it; the first is of {epoch_ms_to_rfc3339(first_ms)}"
+        )
+    task = bar.add_task("looking at customers (cut-offs)", total=len(cut_offs))
+    parts = []
+    for part in customers_as_of(
+        rows, engine, cut_offs, horizon_ms=horizon_ms, end_ms=end_ms, silent_ms=_longest_silence(horizon_ms)
+    ):
+        parts.append(part)
+        bar.update(task, advance=1)
+    print_refused(account)
+    training = bar.add_task("training churn (trees)", total=None)
+    return train_churn(
+        joined(parts, len(customer_names(engine))),
+        engine,
+        created_at=to_rfc3339(datetime.now(UTC)),
+        horizon_days=plan.horizon_days,
+        seed=plan.seed,
+        source=plan.data.name,
+        entities=plan.entities,
+        on_round=lambda done, total: bar.update(training, completed=done, total=total),
+    )
+
+
+def _longest_silence(horizon_ms: int) -> int:
+    # Who is gone for certain teaches nothing; the sweep goes on for 90 days.
+    return max(3 * horizon_ms, 90 * DAY_MS)
+
+
+def _between(rows: Rows, from_ms: int | None, to_ms: int | None) -> Rows:
+    times = rows.records["time_ms"]
+    begin = 0 if from_ms is None else int(times.searchsorted(from_ms))
+    return rows.part(begin, len(times) if to_ms is None else int(times.searchsorted(to_ms)))
+
+
+def backtest_churn_on_file(
+    root: Path,
+    card: ModelCard,
+    data: Path,
+    mapping: Mapping,
+    out_file: Path,
+    cut_offs: Sequence[int],
+    *,
+    resamples: int,
+) -> tuple[dict[str, Any], ChurnReport]:
+    """Score the customers of a file at each cut-off and write them; what came of it, and how good that was.
+
+    Raises:
+        ConfigError: The model and this program do not fit, or no customer was there at any cut-off.
+    """
+    started = time.monotonic()
+    engine = Engine(entities=entity_features(str(card.data.get("entities", ""))))
+    if card.features_hash != engine.hash:
+        raise ConfigError(
+            f"the model was trained on feature declarations {card.features_hash}, this program runs "
+            f"{engine.hash}: train it again (tidegate train churn)"
+        )
+    model = ModelRegistry(root).load("churn", customer_names(engine), card.version)
+    with progress() as bar:
+        rows, account = read_log(data, mapping, bar)
+        task = bar.add_task("scoring (cut-offs)", total=len(cut_offs))
+        blocks = []
+        with ScoredCustomersFile(out_file, f"{card.name} {card.version}") as written:
+            for block in backtest_churn(rows, model, engine, cut_offs):
+                written.write(block)
+                blocks.append(block)
+                bar.update(task, advance=1)
+            if written.rows == 0:
+                first, last = (epoch_ms_to_rfc3339(int(rows.records["time_ms"][i])) for i in (0, -1))
+                raise ConfigError(
+                    f"{data}: no customer was there before {epoch_ms_to_rfc3339(cut_offs[-1])}; its "
+                    f"transactions are from {first} to {last}"
+                )
+    report = churn_report(blocks, resamples=resamples)
+    document = {
+        "file": str(data),
+        "out": str(out_file),
+        "model": {"name": card.name, "version": card.version},
+        "horizon_days": card.horizon_days,
+        "cut_offs": [epoch_ms_to_rfc3339(moment) for moment in cut_offs],
+        "rows": account.rows,
+        "refused": account.refused,
+        "skipped": account.skipped,
+        "scored": written.rows,
+        "seconds": round(time.monotonic() - started, 3),
+        **report.document(),
+    }
+    return document, report
+
+
+def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: bool) -> None:
+    """The report for a person, or for machines."""
+    if json:
+        print_json(document)
+        return
+    table = Table("figure", "value", "95 % interval", title="churn backtest of " + escape(document["file"]))
+    for name, label in FIGURES:
+        if name in report.figures:
+            value, low, high = report.figures[name]
+            table.add_row(label, f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print("no figures: no horizon is over, or all customers had the same outcome", highlight=False)
+    bins = Table("predicted", "found", "customers", title="calibration")
+    for predicted, found, customers in report.bins:
+        bins.add_row(f"{predicted:.3f}", f"{found:.3f}", f"{customers:,}")
+    if report.bins:
+        out.print(bins)
+        share = report.top_left / max(report.top_customers, 1)
+        out.print(
+            f"of the tenth with the highest probability ({report.top_customers:,}) {report.top_left:,} left "
+            f"({share:.0%}); of all, {report.left:,} of {report.customers:,}",
+            highlight=False,
+        )
+    if report.untold:
+        out.print(
+            f"{report.untold:,} scored whose horizon is not over: no label, in no figure", highlight=False
+        )
+    out.print(f"value at risk at the last cut-off: {report.value_at_risk:,.2f} a year", highlight=False)
+    if document["skipped"] or document["refused"]:
+        out.print(
+            f"of {document['rows']:,} rows {document['skipped']:,} were skipped by the mapping and "
+            f"{document['refused']:,} refused",
+            highlight=False,
+        )
+    out.print(
+        f"{document['scored']:,} scored and written to {escape(document['out'])} in "
+        f"{document['seconds']:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )

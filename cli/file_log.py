@@ -1,0 +1,65 @@
+"""A file of transactions as one log in time order, for commands that look at it as a whole."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cli.console import err
+from infra.intake import Account, RefusedRow
+from infra.mapping import Mapping
+from infra.row_batches import Job, RowBatches
+from models.vectors import Rows, in_time_order
+from schemas.errors import ConfigError
+
+
+def read_log(data: Path, mapping: Mapping, bar: Progress) -> tuple[Rows, Account]:
+    """Read all of a file; rows that cannot become transactions are counted and left out.
+
+    Raises:
+        ConfigError: It is no table, lacks columns of the mapping, or has no row that can be used.
+    """
+    job = Job(data, mapping, now_ms=int(time.time() * 1000))
+    task = bar.add_task("reading (percent)", total=100)
+    with RowBatches(job, lambda row: None) as batches:
+
+        def read() -> Iterator[Rows]:
+            for rows in batches:
+                bar.update(task, completed=round(100 * batches.progress))
+                yield rows
+
+        rows = in_time_order(read())
+        account = batches.account
+    if not len(rows):
+        first = account.first_refused[0] if account.first_refused else None
+        why = f"; the first one, {first.place}: {first.reason}" if first else ""
+        raise ConfigError(
+            f"{data}: none of its {account.rows:,} rows can be used ({account.refused:,} refused, "
+            f"{account.skipped:,} skipped by the mapping){why}"
+        )
+    return rows, account
+
+
+def print_refused(account: Account) -> None:
+    """Say how many rows were refused, and which were the first."""
+    if account.refused:
+        err.print(
+            f"{account.refused:,} of {account.rows:,} rows were refused, the first of them:", highlight=False
+        )
+        for row in account.first_refused:
+            err.print(f"  {place_and_reason(row)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def place_and_reason(row: RefusedRow) -> str:
+    """A refused row in words."""
+    return f"{row.place}: {row.reason}"
+
+
+def entities_of(mapping: Mapping) -> str:
+    """Entities whose ids the mapping reads from the file, as settings name them."""
+    return ",".join(
+        name
+        for name in ("merchant", "device")
+        if f"{name}_id" in mapping.fields and mapping.fields[f"{name}_id"].constant is None
+    )

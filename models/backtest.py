@@ -1,0 +1,129 @@
+"""A model over a past log, as if it had been there: each score from what was known at its moment."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features.definitions import DAY_MS, RETENTION_MS
+from features.engine import Engine
+from features.kernels import ACCEPTED
+from models.anomaly import AnomalyScore
+from models.pipeline import decide
+from models.reasons import by_name, explain
+from models.tree import TreeModel
+from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
+
+CHUNK: Final = 4_000
+_EARLY: Final = 20_000
+_WEEK_MS: Final = 7 * DAY_MS
+TRAITS: Final = ("amount", "history_span_s", "hour_of_day", "channel_code", "category_code")
+UNTOLD: Final = -1
+"""Of a transaction whose label the file does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """Scored transactions in time order.
+
+    Attributes:
+        time_ms: `(n,)`.
+        score: `(n,)` calibrated probabilities.
+        decisions: `(n,)` indices into `models.pipeline.DECISIONS`.
+        label: `(n,)` 1 fraud, 0 genuine, `UNTOLD`; what the file says in the end, whenever it was known.
+        known_ms: `(n,)` when a fraud became known; the largest number for never.
+        anomaly: `(n,)` of `models.anomaly`, from the transactions of earlier blocks; NaN while those are few.
+        traits: `(n, len(TRAITS))` features by which a report parts transactions.
+        reasons: Of rows that are not allowed, by row.
+    """
+
+    transaction_ids: Sequence[str]
+    customer_ids: Sequence[str]
+    time_ms: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    decisions: npt.NDArray[np.int8]
+    label: npt.NDArray[np.int8]
+    known_ms: npt.NDArray[np.int64]
+    anomaly: npt.NDArray[np.float64]
+    traits: npt.NDArray[np.float64]
+    reasons: dict[int, tuple[dict[str, Any], ...]]
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+
+def window(rows: Rows, from_ms: int | None, to_ms: int | None) -> tuple[int, int, int]:
+    """Where a replay has to start, and the rows `[begin, end)` that are scored.
+
+    What is older than every window and every remembered id changes no score.
+    """
+    times = rows.time_ms
+    end = len(rows) if to_ms is None else int(np.searchsorted(times, to_ms))
+    begin = 0 if from_ms is None else min(int(np.searchsorted(times, from_ms)), end)
+    if begin == end:
+        return end, end, end
+    oldest = int(times[begin]) - RETENTION_MS - DAY_MS
+    return int(np.searchsorted(times, oldest)), begin, end
+
+
+def truth(rows: Rows) -> npt.NDArray[np.int8]:
+    """What the file says of each row: 1 fraud, 0 genuine, `UNTOLD`.
+
+    Where no row is said to be genuine but some are said to be fraud, all others are genuine.
+    """
+    untold = UNTOLD if (rows.labels == GENUINE).any() or not (rows.labels == FRAUD).any() else 0
+    said = np.where(rows.labels == FRAUD, 1, np.where(rows.labels == GENUINE, 0, untold))
+    return said.astype(np.int8)
+
+
+def backtest_fraud(
+    rows: Rows, model: TreeModel, engine: Engine, *, from_ms: int | None = None, to_ms: int | None = None
+) -> Iterator[ScoredRows]:
+    """Score the transactions of `[from_ms, to_ms)`, each from the log before it.
+
+    Labels enter histories and merchants when they became known; duplicates are left out.
+
+    Args:
+        rows: In time order, with those before `from_ms`: they are the histories.
+        model: The fraud model.
+        engine: What it was trained on.
+        from_ms: `None` from the first.
+        to_ms: `None` to the last.
+
+    Yields:
+        Blocks in order; also empty ones, while history is replayed.
+    """
+    start, begin, end = window(rows, from_ms, to_ms)
+    labels, known = truth(rows), np.where(rows.labels == FRAUD, rows.label_time_ms, np.iinfo(np.int64).max)
+    replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
+    traits = [engine.names.index(name) for name in TRAITS]
+    anomaly, week, done = AnomalyScore(engine), -1, start
+    for at in range(start, end, CHUNK):
+        for part in replay.feed(log.part(at, min(at + CHUNK, end))):
+            accepted = np.flatnonzero(part.features.status == ACCEPTED)
+            kept = accepted[accepted + done >= begin]
+            X, numbers = part.features.X[kept], kept + done
+            done += len(part.customer_ids)
+            if len(accepted) and (int(part.time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
+                week = int(part.time_ms[0]) // _WEEK_MS
+                anomaly.refresh()
+            unusual = anomaly.score(X)
+            anomaly.learn(part.features.X[accepted])
+            score = model.predict_proba(X)
+            decisions = decide(model, score)
+            alerted = np.flatnonzero(decisions > 0)
+            reasons = explain(model, X[alerted], declared)
+            yield ScoredRows(
+                [rows.transaction_ids[i] for i in numbers.tolist()],
+                [rows.customer_ids[i] for i in numbers.tolist()],
+                rows.time_ms[numbers],
+                score,
+                decisions,
+                labels[numbers],
+                known[numbers],
+                unusual,
+                X[:, traits],
+                dict(zip(alerted.tolist(), reasons, strict=True)),
+            )

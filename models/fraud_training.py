@@ -1,0 +1,301 @@
+"""Training of the fraud model: trees on replayed vectors, calibrated and measured on later days.
+
+At every moment only what was known then is used. A row counts as genuine once its label delay is over
+without a fraud label; until then nobody knows.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features.definitions import DAY_MS
+from features.engine import Engine
+from features.kernels import ACCEPTED
+from models import calibration, evaluation
+from models.boosting import Labels, OnRound, boost, margins, thin_negatives
+from models.calibration import Platt
+from models.costs import Costs, Effect, choose_thresholds
+from models.replay import TrainingData
+from models.tree import ModelCard
+from models.tuning import DEFAULTS, Budget, Fold, search
+from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
+from schemas.errors import ModelError
+
+NEVER: Final = np.iinfo(np.int64).max
+ROUNDS: Final = 300
+_NEGATIVES_PER_POSITIVE: Final = 60
+_FEWEST_TO_LEARN: Final = 10
+_FEWEST_TO_JUDGE: Final = 5
+_CHUNK: Final = 4_000
+_COSTS: Final = Costs()
+
+Times = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FraudData:
+    """Vectors of transactions in time order, and when each was known to be fraud.
+
+    Attributes:
+        X: `(n, n_features)` as float32, columns in declaration order.
+        time_ms: `(n,)`.
+        known_ms: `(n,)` when its fraud became known, `NEVER` where it did not.
+        end_ms: As of when: what was not known by then is not used.
+    """
+
+    X: npt.NDArray[np.float32]
+    time_ms: Times
+    known_ms: Times
+    end_ms: int
+
+    @classmethod
+    def of(cls, data: TrainingData) -> "FraudData":
+        """From a replay that served churn as well."""
+        known = np.array([data.fraud_known_ms.get(i, NEVER) for i in data.transaction_ids], dtype=np.int64)
+        return cls(data.X, data.time_ms, known, data.end_ms)
+
+    def known_by(self, as_of_ms: int) -> Labels:
+        """`(n,)` whether it was known to be fraud."""
+        return self.known_ms <= as_of_ms
+
+    def settled(self, as_of_ms: int, delay_ms: int) -> Labels:
+        """`(n,)` whether its label delay was over."""
+        return self.time_ms < as_of_ms - delay_ms
+
+
+def vectors_of(
+    rows: Rows,
+    engine: Engine,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> FraudData:
+    """Replay a log for training.
+
+    Args:
+        rows: In time order.
+        engine: The engine.
+        from_ms: Learn from later transactions only; what came before is their history.
+        to_ms: As of when: nothing at or after it is looked at, nor any label of later.
+        on_rows: Told how many rows are done.
+    """
+    end = len(rows) if to_ms is None else int(np.searchsorted(rows.time_ms, to_ms))
+    begin = 0 if from_ms is None else min(int(np.searchsorted(rows.time_ms, from_ms)), end)
+    labels = rows.labels[:end]
+    # Where the file says of some that they are genuine, it says nothing of the others.
+    told = labels != 0 if (labels == GENUINE).any() else np.ones(end, dtype=np.bool_)
+    known = np.where(labels == FRAUD, rows.label_time_ms[:end], NEVER)
+    replay, log = VectorReplay(engine), rows.frauds_only()
+    X = np.empty((end - begin, len(engine.names)), dtype=np.float32)
+    kept = np.zeros(end - begin, dtype=np.bool_)
+    done = 0
+    for start in range(0, end, _CHUNK):
+        for part in replay.feed(log.part(start, min(start + _CHUNK, end))):
+            size = len(part.customer_ids)
+            skip = min(max(begin - done, 0), size)
+            at = max(done - begin, 0)
+            X[at : at + size - skip] = part.features.X[skip:]
+            kept[at : at + size - skip] = part.features.status[skip:] == ACCEPTED
+            done += size
+        on_rows(done)
+    kept &= told[begin:]
+    times = rows.time_ms[begin:end]
+    end_ms = to_ms if to_ms is not None else int(rows.time_ms[-1]) if end else 0
+    if not kept.all():
+        X, times, known = X[kept], times[kept], known[begin:][kept]
+    else:
+        known = known[begin:]
+    return FraudData(X, times, known, end_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Days learned from, and later days that are judged.
+
+    Attributes:
+        fit: `(n,)` rows to learn from.
+        fit_y: `(n,)` what was known of them when the judged days began.
+        judged: `(n,)`.
+    """
+
+    fit: Labels
+    fit_y: Labels
+    judged: Labels
+
+
+def train_fraud(
+    data: FraudData,
+    engine: Engine,
+    *,
+    created_at: str,
+    label_delay_days: float = 7,
+    seed: int = 7,
+    source: str = "",
+    rounds: int = ROUNDS,
+    costs: Costs = _COSTS,
+    budget: Budget | None = None,
+    on_trial: Callable[[int, float], None] = lambda number, best: None,
+    on_round: OnRound | None = None,
+) -> tuple[ModelCard, bytes]:
+    """A fraud model.
+
+    Settled days are cut into three: trees that learned from the first 70 % are calibrated on the next 15 %
+    and measured on the last 15 %, each time with the label delay between and with the labels of that
+    moment. The model handed out then learns from all of them; its calibration is that of the two later
+    parts, each by trees that had not seen it.
+
+    Raises:
+        ModelError: Too few known frauds to learn from.
+    """
+    delay_ms = round(label_delay_days * DAY_MS)
+    settled = data.settled(data.end_ms, delay_ms)
+    y = data.known_by(data.end_ms)
+    _refuse_too_few(data, y, settled, label_delay_days)
+    times = data.time_ms
+    params, searched = dict(DEFAULTS), {}
+    if budget is not None:
+        # Ends where the measured days begin.
+        folds = [_fold(stage, y, seed) for stage in _stages(data, settled, y, delay_ms, (0.5, 0.7, 0.85))[0]]
+        if folds:
+            params, searched = search(data.X, folds, rounds, budget, seed=seed, on_trial=on_trial)
+    stages, note = _stages(data, settled, y, delay_ms, (0.7, 0.85, 1.0))
+    judged, metrics = [], {}
+    rows = np.flatnonzero(settled)
+    for number, stage in enumerate(stages):
+        booster, shift = _fit(data.X, stage.fit_y, stage.fit, params, rounds, seed, on_round)
+        judged.append((margins(booster, data.X[stage.judged]) + shift, y[stage.judged]))
+        if number == 1:
+            platt = Platt.fit(*judged[0])
+            metrics = evaluation.summary(judged[1][1], platt.proba(judged[1][0])) | {
+                "calibration": calibration.compare(judged[0], judged[1], platt)
+            }
+    booster, shift = _fit(data.X, y, settled, params, rounds, seed, on_round)
+    platt = Platt()
+    if judged:
+        rows = np.concatenate([np.flatnonzero(stage.judged) for stage in stages])
+        margin, found = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+        platt = Platt.fit(margin, found)
+        if platt.slope <= 0:
+            raise ModelError("the fraud model does no better than chance on later days: look at its data")
+        proba, truth = platt.proba(margin), found
+    else:
+        proba, truth = platt.proba(margins(booster, data.X[settled]) + shift), y[settled]
+    effect = _effect(data, engine, rows, truth, proba, costs)
+    card = ModelCard(
+        name="fraud",
+        version="",
+        created_at=created_at,
+        features_hash=engine.hash,
+        feature_names=engine.names,
+        slope=platt.slope,
+        intercept=platt.intercept + platt.slope * shift,
+        thresholds={"review": effect.review, "block": effect.block},
+        data=_described(times[settled], y[settled], source)
+        | {
+            "label_delay_days": label_delay_days,
+            "entities": ",".join(dict.fromkeys(f.entity for f in engine.entities)),
+        },
+        metrics=metrics
+        | ({"search": searched | {"parameters": params}} if searched else {})
+        | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
+    )
+    return card, bytes(booster.save_raw("ubj"))
+
+
+def _refuse_too_few(data: FraudData, y: Labels, settled: Labels, label_delay_days: float) -> None:
+    positives, negatives = int(y[settled].sum()), int((~y[settled]).sum())
+    if positives >= _FEWEST_TO_LEARN and negatives >= _FEWEST_TO_LEARN:
+        return
+    what = f"the fraud model has {positives} known frauds and {negatives} genuine transactions to learn from"
+    hint = "give it more history, or look at the label of the mapping"
+    waiting = int((~settled).sum())
+    if waiting:
+        hint += (
+            f"; {waiting} transactions of the last {label_delay_days:g} days are left out because their "
+            "labels would not be known yet (--label-delay)"
+        )
+    raise ModelError(f"{what}; it needs {_FEWEST_TO_LEARN} of each: {hint}")
+
+
+def _stages(
+    data: FraudData, settled: Labels, y: Labels, delay_ms: int, shares: Sequence[float]
+) -> tuple[list[_Stage], str]:
+    """Stages that judge the days between these shares of all, and what is to be known of them.
+
+    None where there are too few frauds for it.
+    """
+    times = data.time_ms[settled]
+    cuts = [int(np.quantile(times, share)) + (share == 1.0) for share in shares]
+    for gap_ms, note in (
+        (delay_ms, "later days than calibration, which is later than learning; the label delay between"),
+        (0, "later days than calibration, which is later than learning; too few days for the label delay"),
+    ):
+        stages = []
+        for begin, end in itertools.pairwise(cuts):
+            # Without a gap this is what the end knows, and no stage's moment: no other is long enough ago.
+            known = data.known_by(begin) if gap_ms else y
+            stages.append(
+                _Stage(
+                    settled & (data.time_ms < begin - gap_ms),
+                    known,
+                    settled & (data.time_ms >= begin) & (data.time_ms < end),
+                )
+            )
+        if all(_enough(s.fit_y, s.fit, _FEWEST_TO_LEARN) for s in stages) and all(
+            _enough(y, s.judged, _FEWEST_TO_JUDGE) for s in stages
+        ):
+            return stages, note
+    return [], "too few frauds to calibrate or measure on days of their own: scores are as learned"
+
+
+def _enough(y: Labels, rows: Labels, fewest: int) -> bool:
+    return bool(y[rows].sum() >= fewest and (~y[rows]).sum() >= fewest)
+
+
+def _fit(
+    X: npt.NDArray[np.float32],
+    y: Labels,
+    rows: Labels,
+    params: Mapping[str, float],
+    rounds: int,
+    seed: int,
+    on_round: OnRound | None,
+) -> tuple[Any, float]:
+    kept, share = thin_negatives(y, rows, seed, _NEGATIVES_PER_POSITIVE)
+    booster = boost(X[kept], y[kept], params, rounds, seed=seed, on_round=on_round)
+    return booster, float(np.log(share))
+
+
+def _fold(stage: _Stage, y: Labels, seed: int) -> Fold:
+    kept, _ = thin_negatives(stage.fit_y, stage.fit, seed, _NEGATIVES_PER_POSITIVE)
+    fit, judged = np.flatnonzero(kept), np.flatnonzero(stage.judged)
+    return Fold(fit, stage.fit_y[fit], judged, y[judged])
+
+
+def _effect(
+    data: FraudData,
+    engine: Engine,
+    rows: npt.NDArray[np.intp],
+    y: Labels,
+    proba: npt.NDArray[np.float64],
+    costs: Costs,
+) -> Effect:
+    spend_90d = np.nan_to_num(data.X[rows, engine.names.index("amount_sum_90d")].astype(np.float64))
+    amount = data.X[rows, engine.names.index("amount")].astype(np.float64)
+    days = len(np.unique(data.time_ms[rows] // DAY_MS))
+    return choose_thresholds(y, proba, amount, spend_90d * 365 / 90, days, costs)
+
+
+def _described(times: Times, y: Labels, source: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "rows": len(times),
+        "positives": int(y.sum()),
+        "from_ms": int(times.min()),
+        "to_ms": int(times.max()),
+    }

@@ -1,0 +1,177 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from cli.main import app
+from schemas.errors import ConfigError, ModelError, TidegateError
+
+MAPPING = """
+transaction_id: id
+customer_id: {column: customer, prefix: c}
+event_time: ts
+amount: amount
+currency: {constant: EUR}
+merchant_id: shop
+label: {column: bad, fraud: [1, "true", "yes"]}
+"""
+HEADER = "id,customer,ts,amount,shop,bad"
+
+
+def lines(days: int = 60, a_day: int = 25) -> list[str]:
+    """Rows in no order; large amounts are mostly fraud; labels are written in three ways."""
+    random = np.random.default_rng(5)
+    made = []
+    for n in range(days * a_day):
+        day, second = divmod(n, a_day)
+        fraud = random.random() < 0.1
+        amount = random.uniform(300, 900) if fraud else random.uniform(1, 320)
+        word = random.choice(["1", "true", "yes"] if fraud else ["0", "false", "no"])
+        made.append(
+            f"t{n},{n % 20},{np.datetime64('2026-01-01') + day} {second // 2:02}:30:00{'Z' if n % 2 else ''},"
+            f"{amount:.2f},m{n % 7},{word}"
+        )
+    random.shuffle(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backtest")
+    (path / "mapping.yaml").write_text(MAPPING)
+    (path / "data.csv").write_text("\n".join([HEADER, *lines()]) + "\n")
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if isinstance(result.exception, Exception):
+        raise result.exception
+    return result.stdout
+
+
+def train(folder: Path, *more: object, data: str = "data.csv") -> list[dict[str, Any]]:
+    out = run(
+        "train", "fraud", "--data", folder / data, "--mapping", folder / "mapping.yaml", "--json", *more
+    )
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    (card,) = train(folder, "--to", "2026-02-10", "--out", folder / "model")
+    assert (card["name"], card["version"], card["data"]["entities"]) == ("fraud", "v1", "merchant")
+    return folder / "model"
+
+
+def backtest(folder: Path, model: Path, *more: object, data: str = "data.csv") -> dict[str, Any]:
+    out = run(
+        *("backtest", "--model", model, "--data", folder / data, "--mapping", folder / "mapping.yaml"),
+        *("--out", folder / "scored.parquet", "--label-delay", "7d", "--resamples", 20, "--json", *more),
+    )
+    return json.loads(out.splitlines()[-1])
+
+
+def test_two_commands_train_and_score(folder: Path, model: Path) -> None:
+    page = folder / "report.html"
+    found = backtest(folder, model, "--from", "2026-02-10", "--html", page)
+    table = parquet.read_table(folder / "scored.parquet")
+    assert table.column_names == [
+        "transaction_id",
+        "customer_id",
+        "event_time",
+        "score",
+        "decision",
+        "label",
+        "reasons",
+        "anomaly",
+    ]
+    assert found["scored"] == found["labelled"] == table.num_rows == 20 * 25
+    assert table["event_time"].to_pylist() == sorted(table["event_time"].to_pylist())
+    assert sum(table["label"].to_pylist()) == found["frauds"]
+    assert found["figures"]["average_precision"]["value"] > 0.8
+    alerted = [r for r in table.to_pylist() if r["decision"] != "allow"]
+    assert alerted
+    assert all(json.loads(r["reasons"])[0]["text"] for r in alerted)
+    assert any(json.loads(r["reasons"])[0]["feature"].startswith("amount") for r in alerted)
+    assert page.read_text().count("<svg") == 5
+
+
+def test_a_model_is_found_by_registry_name_or_version(folder: Path, model: Path) -> None:
+    found = [
+        backtest(folder, path, "--from", "2026-02-25")["figures"]
+        for path in (model, model / "fraud", model / "fraud" / "v1")
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_people_see_figures_with_intervals(folder: Path, model: Path) -> None:
+    out = run(
+        *("backtest", "--model", model, "--data", folder / "data.csv", "--mapping", folder / "mapping.yaml"),
+        *("--out", folder / "again.parquet", "--from", "2026-02-25", "--resamples", 5),
+    )
+    assert "average precision" in out
+    assert "active customers" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        (
+            ("--from", "2027-01-01"),
+            ConfigError,
+            "no transaction lies between --from and --to; the file's are",
+        ),
+        (("--from", "2026-02-01", "--to", "2026-01-01"), ConfigError, "--from must be before --to"),
+        (("--from", "soon"), ConfigError, "'soon' is not a time"),
+        (("--label-delay", "soon"), ConfigError, "'soon' is not a length of time"),
+        (("--name", "churn"), ModelError, "there is no churn model in use"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(
+    folder: Path, model: Path, more: tuple[str, ...], error: type[TidegateError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        backtest(folder, model, *more)
+
+
+def test_a_folder_without_a_model_is_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match="train one with 'tidegate train fraud --out"):
+        backtest(folder, folder / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (lambda rows: [r for r in rows if r[-2:] in (",0", "se", "no")], "has 0 known frauds and"),
+        (lambda rows: [r for r in rows if r[-2:] not in (",0", "se", "no")], "and 0 genuine transactions"),
+        (lambda rows: [r for r in rows if "2026-01-05" in r], "because their labels would not be known yet"),
+        (lambda rows: [r.replace(",m", ",m,") for r in rows], "none of its 1,500 rows can be used"),
+    ],
+    ids=["no fraud", "only fraud", "one day", "broken"],
+)
+def test_a_file_that_cannot_train_says_why(folder: Path, kept: Any, said: str) -> None:
+    (folder / "odd.csv").write_text("\n".join([HEADER, *kept(lines())]) + "\n")
+    with pytest.raises(TidegateError, match=said):
+        train(folder, "--out", folder / "odd", data="odd.csv")
+
+
+def test_training_for_fraud_without_a_label_is_refused(folder: Path) -> None:
+    bare = folder / "bare.yaml"
+    bare.write_text(MAPPING[: MAPPING.index("label")])
+    with pytest.raises(ConfigError, match="training for fraud needs a label"):
+        run("train", "fraud", "--data", folder / "data.csv", "--mapping", bare, "--out", folder / "bare")
+    # Scores need none.
+    found = json.loads(
+        run(
+            *("backtest", "--model", folder / "model", "--data", folder / "data.csv", "--mapping", bare),
+            *("--out", folder / "bare.parquet", "--json"),
+        ).splitlines()[-1]
+    )
+    assert (found["scored"], found["labelled"]) == (1500, 0)
+    assert found["figures"]["roc_auc"]["value"] is None
+    assert parquet.read_table(folder / "bare.parquet")["label"].null_count == 1500

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.codec import History, Totals, decode, encode
+from features.engine import Engine
+from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector, lifetime_vector, totals_before
+from features.record import RECORD, Records
+from tests.scoring import DAY_MS, START, at, events
+
+START_MS = int(START.timestamp() * 1000)
+
+
+def records(*days: float, **fields: object) -> Records:
+    return events([at(day, **fields) for day in days]).records
+
+
+def known(of: Records, as_of_day: float) -> dict[str, float]:
+    """By name, of a customer whose whole life is in the history."""
+    as_of = START_MS + int(as_of_day * DAY_MS)
+    totals = totals_before(Totals().plus(of), of, as_of)
+    return dict(zip(LIFETIME_NAMES, lifetime_vector(of, totals, as_of).tolist(), strict=True))
+
+
+#   day 0         10     20                    150
+#       xx---------x------x---------------------|   two on the first day, then silence
+def test_silence_and_lifetime_reach_beyond_every_window():
+    found = known(records(0.1, 0.2, 10.5, 20.5), 150.5)
+    assert found["silence_s"] == 130 * 86_400
+    assert found["tenure_s"] == pytest.approx(150.4 * 86_400)
+    assert (found["txn_count_ever"], found["active_days_ever"]) == (4, 3)
+    assert found["amount_sum_ever"] == 50.0
+    assert found["interval_ever_s"] == 10 * 86_400
+    assert found["silence_to_interval"] == pytest.approx(13.0)
+    assert found["txn_per_active_day"] == pytest.approx(4 / 3)
+    assert [found[f"active_days_{n}d"] for n in (30, 60, 90)] == [0, 0, 0]
+
+
+def test_active_days_of_windows_count_days_and_not_events():
+    found = known(records(0.1, 0.2, 40.1, 40.2, 40.3, 70.5, 71.5), 80.0)
+    assert [found[f"active_days_{n}d"] for n in (30, 60, 90)] == [2, 3, 4]
+
+
+def test_money_in_is_not_spent():
+    came = records(0.5, direction="credit", amount="99.00")
+    found = known(np.concatenate([came, records(1.5)]), 3)
+    assert (found["amount_sum_ever"], found["credit_sum_ever"]) == (12.5, 99.0)
+
+
+def test_one_active_day_has_no_interval():
+    found = known(records(0.1, 0.2), 5)
+    assert np.isnan(found["interval_ever_s"])
+    assert np.isnan(found["silence_to_interval"])
+
+
+def test_who_has_no_transaction_yet_is_unknown():
+    assert np.isnan(lifetime_vector(np.zeros(0, dtype=RECORD), Totals(), START_MS)).all()
+    assert all(np.isnan(v) for v in known(records(5.0), 4.0).values())
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=30, unique=True), st.floats(0, 101))
+def test_what_came_later_is_not_known(days, as_of):
+    """As of a moment in the past the vector is the one that was computed then."""
+    days = sorted(round(day, 4) for day in set(days))
+    whole, moment = records(*days), START_MS + int(as_of * DAY_MS)
+    then = whole[whole["time_ms"] < moment]
+    expected = lifetime_vector(then, Totals().plus(then), moment)
+    found = lifetime_vector(whole, totals_before(Totals().plus(whole), whole, moment), moment)
+    np.testing.assert_array_equal(found, expected)
+
+
+@given(st.lists(st.floats(0, 100), max_size=30), st.integers(0, 30))
+def test_totals_depend_on_no_chunk_and_survive_storing(days, cut):
+    whole = records(*days) if days else np.zeros(0, dtype=RECORD)
+    totals = Totals().plus(whole[:cut]).plus(whole[cut:])
+    assert totals == Totals().plus(whole)
+    assert decode(encode(History(totals, whole))).totals == totals
+
+
+def test_vector_is_the_engines_and_lifetime_behind_it(engine: Engine):
+    of = records(0.5, 1.5)
+    as_of = START_MS + 5 * DAY_MS
+    vector = customer_vector(engine, of, Totals().plus(of), as_of)
+    named = dict(zip(customer_names(engine), vector.tolist(), strict=True))
+    np.testing.assert_array_equal(vector[: len(engine.names)], engine.compute(of, None, as_of))
+    assert named["silence_s"] == named["time_since_last_s"] == 3.5 * 86_400

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.costs import Costs
+from models.fraud_training import NEVER, FraudData, train_fraud
+from schemas.errors import ModelError
+from tests.scoring import CREATED_AT, DAY_MS
+
+DELAY_DAYS = 7
+DELAY_MS = DELAY_DAYS * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def thin(training_data):
+    """All frauds and every eighth of the others: trains in a second."""
+    data = FraudData.of(training_data)
+    rows = data.known_by(data.end_ms) | (np.arange(len(data.X)) % 8 == 0)
+    return FraudData(data.X[rows], data.time_ms[rows], data.known_ms[rows], data.end_ms)
+
+
+def train(data, engine, **options):
+    options = {"label_delay_days": DELAY_DAYS, "rounds": 20} | options
+    return train_fraud(data, engine, created_at=CREATED_AT, **options)
+
+
+@pytest.fixture(scope="module")
+def fraud(thin, engine):
+    return train(thin, engine)
+
+
+def settled(data):
+    return data.settled(data.end_ms, DELAY_MS)
+
+
+def test_card_says_what_was_learned_from_what(fraud, thin, engine):
+    card, _ = fraud
+    assert (card.name, card.version, card.created_at) == ("fraud", "", CREATED_AT)
+    assert (card.features_hash, card.feature_names) == (engine.hash, engine.names)
+    assert card.data["rows"] == settled(thin).sum()
+    assert card.data["positives"] == thin.known_by(thin.end_ms)[settled(thin)].sum()
+    assert (card.data["label_delay_days"], card.data["entities"]) == (DELAY_DAYS, "")
+    assert card.data["to_ms"] < thin.end_ms - DELAY_MS
+    assert 0 < card.thresholds["review"] <= card.thresholds["block"] <= 1
+    assert card.metrics["roc_auc"] > 0.8
+    assert card.metrics["average_precision"] > 3 * card.metrics["positives"] / card.metrics["rows"]
+    assert set(card.metrics["calibration"]) == {"none", "platt", "isotonic"}
+    assert card.metrics["costs"]["review"] == Costs().review
+    assert card.metrics["decisions"]["cost"] < card.metrics["decisions"]["cost_without"]
+
+
+def test_dearer_reviews_are_fewer(fraud, thin, engine):
+    card, trees = train(thin, engine, costs=Costs(review=500.0))
+    assert trees == fraud[1]
+    assert card.thresholds["review"] > fraud[0].thresholds["review"]
+
+
+def test_what_was_not_known_at_the_end_changes_nothing(fraud, thin, engine):
+    """Labels that come later, and all labels of the last delay: neither trees nor card look at them."""
+    young = ~settled(thin)
+    assert young.sum() > 100
+    known = np.where(thin.known_ms > thin.end_ms, thin.end_ms + 1 + np.arange(len(thin.X)), thin.known_ms)
+    known = np.where(young, np.where(np.arange(len(known)) % 2 == 0, thin.end_ms - 1, NEVER), known)
+    assert train(replace(thin, known_ms=known), engine) == fraud
+
+
+def test_what_was_known_at_the_end_changes_the_trees(fraud, thin, engine):
+    """The other test would pass as well where labels were not read at all."""
+    frauds = np.flatnonzero(thin.known_by(thin.end_ms))
+    known = thin.known_ms.copy()
+    known[frauds[1::2]] = NEVER
+    assert train(replace(thin, known_ms=known), engine)[1] != fraud[1]
+
+
+def test_measured_trees_know_no_label_that_came_after_the_days_they_learned_from(fraud, thin, engine):
+    """Frauds of the days learned from that became known only later are genuine to the measured trees."""
+    times = thin.time_ms[settled(thin)]
+    second = int(np.quantile(times, 0.85))
+    early = (thin.time_ms < np.quantile(times, 0.7) - DELAY_MS) & (thin.known_ms < second)
+    some = np.flatnonzero(early)[::2]
+    late, later = thin.known_ms.copy(), thin.known_ms.copy()
+    late[some], later[some] = second + 1, thin.end_ms
+    found = [train(replace(thin, known_ms=known), engine)[0].metrics for known in (late, later)]
+    assert found[0] == found[1] != fraud[0].metrics
+
+
+def test_another_seed_draws_other_rows(fraud, thin, engine):
+    assert train(thin, engine, seed=8)[1] != fraud[1]
+
+
+def test_no_history_is_too_little(engine):
+    nothing = np.empty(0, dtype=np.int64)
+    empty = FraudData(np.empty((0, len(engine.names)), np.float32), nothing, nothing, 0)
+    with pytest.raises(ModelError, match="0 known frauds and 0 genuine transactions to learn from"):
+        train(empty, engine)
+
+
+def test_too_few_frauds_are_counted_with_what_waits_for_its_label(thin, engine):
+    known = np.full_like(thin.known_ms, NEVER)
+    frauds = np.flatnonzero(thin.known_by(thin.end_ms) & settled(thin))
+    known[frauds[:9]] = thin.known_ms[frauds[:9]]
+    with pytest.raises(
+        ModelError, match=r"9 known frauds .* it needs 10 of each: .* last 7 days are left out"
+    ):
+        train(replace(thin, known_ms=known), engine)
+
+
+def test_only_frauds_are_too_few_genuine_ones(thin, engine):
+    with pytest.raises(ModelError, match=r"known frauds and 0 genuine"):
+        train(replace(thin, known_ms=np.zeros_like(thin.known_ms)), engine)
+
+
+def test_all_in_one_day_is_said_to_wait_for_labels(thin, engine):
+    data = replace(thin, time_ms=np.full_like(thin.time_ms, thin.end_ms))
+    with pytest.raises(ModelError, match=r"0 known frauds .* because their labels would not be known yet"):
+        train(data, engine)
+
+
+def test_few_frauds_make_a_model_that_says_it_was_not_measured(thin, engine):
+    known = np.full_like(thin.known_ms, NEVER)
+    frauds = np.flatnonzero(thin.known_by(thin.end_ms) & settled(thin))
+    known[frauds[:12]] = thin.known_ms[frauds[:12]]
+    card, _ = train(replace(thin, known_ms=known), engine)
+    assert set(card.metrics) == {"note", "costs", "decisions"}
+    assert card.metrics["note"].startswith("too few frauds to calibrate or measure on days of their own")
+    assert card.slope == 1.0
+
+
+def test_a_model_that_holds_nothing_on_later_days_is_refused(thin, engine):
+    """Large amounts are fraud while it learns, small ones when it is measured."""
+    times = thin.time_ms[settled(thin)]
+    amount = thin.X[:, engine.names.index("amount")]
+    large = amount > np.quantile(amount, 0.9)
+    fraud = np.where(thin.time_ms < np.quantile(times, 0.7), large, ~large)
+    # Nothing else to see: features that grow with time would tell the days apart.
+    X = np.full_like(thin.X, np.nan)
+    X[:, engine.names.index("amount")] = amount
+    with pytest.raises(ModelError, match="the fraud model does no better than chance on later days"):
+        train(replace(thin, X=X, known_ms=np.where(fraud, 0, NEVER)), engine)
