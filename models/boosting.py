@@ -44,7 +44,7 @@ def boost(
     evals = []
     if stop_on is not None:
         evals = [(xgboost.DMatrix(stop_on[0], label=stop_on[1], nthread=1), "later")]
-        callbacks.append(xgboost.callback.EarlyStopping(patience, save_best=True))
+        callbacks.append(xgboost.callback.EarlyStopping(rounds=patience, save_best=True))
     return xgboost.train(
         {"objective": "binary:logistic", "tree_method": "hist", "seed": seed, "nthread": 1, **params},
         rows,

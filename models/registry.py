@@ -263,11 +263,11 @@ def find_model(folder: Path, name: str | None = None) -> tuple[Path, ModelCard]:
     if (folder / "card.json").is_file():
         folder = folder.resolve()
         return folder.parents[1], ModelRegistry(folder.parents[1]).card(folder.parent.name, folder.name)
-    if (folder / "champion").is_file():
+    if (folder / "roles.json").is_file():
         folder = folder.resolve()
         root, found = folder.parent, [folder.name]
     else:
-        root, found = folder, [n for n in NAMES if (folder / n / "champion").is_file()]
+        root, found = folder, [n for n in NAMES if (folder / n / "roles.json").is_file()]
     wanted = [n for n in found if name in (None, n)]
     if len(wanted) > 1:
         raise ModelError(f"{folder} holds models {' and '.join(wanted)}: say which with --name")
