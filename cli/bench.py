@@ -30,9 +30,10 @@ def bench() -> None:
 @app.command()
 def throughput(
     customers: Annotated[int, typer.Option(min=50, help="Customers of the generated bank.")] = 2000,
-    days: Annotated[int, typer.Option(min=5, help="Days of events.")] = 25,
+    days: Annotated[int, typer.Option(min=1, help="Days of events.")] = 25,
     seed: Annotated[int, typer.Option(min=0, help="Of the bank.")] = 3,
-    runs: Annotated[int, typer.Option(min=1, help="Repetitions; the figure is their median.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions; the figure is their median.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, max=4, help="Processes that share the partitions.")] = 1,
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
     ] = Path(".tidegate/models"),
@@ -44,28 +45,27 @@ def throughput(
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Scored events per second of one worker that drains a backlog, with the cost of each step.
+    """Scored events per second of workers that drain a backlog, and what each event costs where.
 
     Starts its own broker and Valkey on this machine. Both models score, scores are published and
-    acknowledged, histories are appended to Redis.
+    acknowledged, histories are appended to Redis. Steps are times by the clock, waiting included, of which
+    partitions have theirs side by side; processor time is that of each process.
     """
     ensure_models(models, entities)
-    err.print(f"{runs} runs; each publishes a backlog, then starts a worker", highlight=False)
+    err.print(f"{runs} runs; each publishes a backlog, then starts {workers} worker(s)", highlight=False)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs, entities)
+        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs, entities, workers)
         result = run_throughput(plan)
     if json:
         print_json(result)
         return
     out.print(f"[bold]{result['events_per_second']:,} scored events/s[/] (median of {result['runs']})")
-    table = Table(
-        "step",
-        "µs per event",
-        title=f"{result['events']:,} events in chunks of {result['chunk_records_mean']}",
-    )
-    for step, microseconds in result["step_microseconds_per_event"].items():
-        table.add_row(step, f"{microseconds:.2f}")
-    out.print(table)
+    title = f"{result['events']:,} events in chunks of {result['chunk_records_mean']}"
+    for what, key in (("step", "step_microseconds_per_event"), ("processor", "cpu_microseconds_per_event")):
+        table = Table(what, "µs per event", title=title)
+        for name, microseconds in result[key].items():
+            table.add_row(name, f"{microseconds:.2f}")
+        out.print(table)
     out.print(result["environment"])
 
 

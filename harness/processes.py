@@ -39,11 +39,6 @@ class TidegateProcess(EmbeddedPart):
         """Address of its HTTP port."""
         return f"http://{self.address}"
 
-    def cpu_s(self) -> float:
-        """Processor time so far: unlike waiting it hardly depends on what else runs."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "cli.main", *self._arguments]
 

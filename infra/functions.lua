@@ -14,26 +14,33 @@ local function acquire(keys, args)
   return redis.call('HGETALL', keys[1])
 end
 
--- Number of arguments of each operation, its letter included; -1: counted in its third argument.
-local WIDTH = { A = 5, R = 4, S = 3, D = 2, Z = 3, P = 3, E = 5, L = -1, M = 2 }
+-- Calls a command for many keys at once: of values, how many go into one call. Lua's stack takes 8,000.
+local AT_ONCE = 2000
 
-local function width(args, i)
-  local w = WIDTH[args[i]]
-  if w == -1 then return 4 + tonumber(args[i + 3]) end
-  return w
+local function call_for_all(command, first, values)
+  for from = 1, #values, AT_ONCE do
+    local upto = math.min(from + AT_ONCE - 1, #values)
+    if first then
+      redis.call(command, first, unpack(values, from, upto))
+    else
+      redis.call(command, unpack(values, from, upto))
+    end
+  end
 end
 
--- keys: meta, index, then the keys that operations name by number.
--- args: epoch, owner, source, expected next ('' for none), next, watermark, swept day, operations...
---   A key length header body   append to a history of exactly this length, replacing its header
---   R key length value         replace a history of this length; of the value's own when tried again
---   S key value                set
---   P key value                append
---   D key                      delete
---   L key max n value*n        push to a list, keep the newest max
---   Z score member             into the index of customers by their newest event
---   E key member name until    out of that index and into the hash of erased customers
---   M models                   which set of models scores what is next
+-- keys: meta, index, then those of the operations in their order.
+-- args: epoch, owner, source, expected next ('' for none), next, watermark, swept day, most values of a list,
+-- which set of models scores what is next ('' for as before), how many operations of each kind, and the
+-- operations, kind by kind:
+--   appended: length header body     1 key   append to a history of exactly this length, replacing its header
+--   replaced: length value packed    2 keys  replace a history of this length; of the value's own when tried
+--                                            again; and its packed block, '' for none
+--   indexed: score member                    into the index of customers by their newest event
+--   lists: n value*n                 1 key   push to a list, keep the newest
+--   set: value                       1 key   set
+--   extended: value                  1 key   append
+--   deleted:                         1 key   delete
+--   erased: member name until        1 key   out of that index and into the hash of erased customers
 local function apply(keys, args)
   local meta = keys[1]
   local epoch, owner = args[1], args[2]
@@ -48,54 +55,72 @@ local function apply(keys, args)
   local stored_next = redis.call('HGET', meta, 'next:' .. source) or ''
   if stored_next == args[5] and stored_next ~= args[4] then return 'ALREADY_APPLIED' end
   if stored_next ~= args[4] then return 'ROLLED_BACK' end
-  local i = 8
-  while i <= #args do
-    local op = args[i]
-    if op == 'A' or op == 'R' then
-      local stored = redis.call('STRLEN', keys[tonumber(args[i + 1])])
-      -- Sweeps move no offset, so one that is tried again finds its own length.
-      local again = op == 'R' and stored == #args[i + 3]
-      if stored ~= tonumber(args[i + 2]) and not again then
-        return redis.error_reply('HISTORY ' .. keys[tonumber(args[i + 1])])
-      end
-    end
-    i = i + width(args, i)
+  local most = tonumber(args[8])
+  local appended, replaced, indexed, lists, set, extended, deleted, erased = unpack(args, 10, 17)
+  local k, i = 3, 18
+  for _ = 1, appended do
+    if redis.call('STRLEN', keys[k]) ~= tonumber(args[i]) then return redis.error_reply('HISTORY ' .. keys[k]) end
+    k, i = k + 1, i + 3
   end
-  i = 8
-  while i <= #args do
-    local op = args[i]
-    if op == 'A' then
-      local key = keys[tonumber(args[i + 1])]
-      if args[i + 2] == '0' then
-        redis.call('SET', key, args[i + 3] .. args[i + 4])
-      else
-        redis.call('SETRANGE', key, 0, args[i + 3])
-        if #args[i + 4] > 0 then redis.call('APPEND', key, args[i + 4]) end
-      end
-    elseif op == 'R' then
-      redis.call('SET', keys[tonumber(args[i + 1])], args[i + 3])
-    elseif op == 'S' then
-      redis.call('SET', keys[tonumber(args[i + 1])], args[i + 2])
-    elseif op == 'P' then
-      redis.call('APPEND', keys[tonumber(args[i + 1])], args[i + 2])
-    elseif op == 'D' then
-      redis.call('DEL', keys[tonumber(args[i + 1])])
-    elseif op == 'L' then
-      local key = keys[tonumber(args[i + 1])]
-      for v = i + 4, i + 3 + tonumber(args[i + 3]) do redis.call('RPUSH', key, args[v]) end
-      redis.call('LTRIM', key, -tonumber(args[i + 2]), -1)
-    elseif op == 'Z' then
-      redis.call('ZADD', keys[2], args[i + 1], args[i + 2])
-    elseif op == 'M' then
-      redis.call('HSET', meta, 'models', args[i + 1])
-    elseif op == 'E' then
-      local erased = keys[tonumber(args[i + 1])]
-      redis.call('ZREM', keys[2], args[i + 2])
-      local before = redis.call('HGET', erased, args[i + 3])
-      if tonumber(args[i + 4]) > tonumber(before or '-1') then redis.call('HSET', erased, args[i + 3], args[i + 4]) end
+  for _ = 1, replaced do
+    local stored = redis.call('STRLEN', keys[k])
+    -- Sweeps move no offset, so one that is tried again finds its own length.
+    if stored ~= tonumber(args[i]) and stored ~= #args[i + 1] then
+      return redis.error_reply('HISTORY ' .. keys[k])
     end
-    i = i + width(args, i)
+    k, i = k + 2, i + 3
   end
+  k, i = 3, 18
+  for _ = 1, appended do
+    if args[i] == '0' then
+      redis.call('SET', keys[k], args[i + 1] .. args[i + 2])
+    else
+      redis.call('SETRANGE', keys[k], 0, args[i + 1])
+      if args[i + 2] ~= '' then redis.call('APPEND', keys[k], args[i + 2]) end
+    end
+    k, i = k + 1, i + 3
+  end
+  for _ = 1, replaced do
+    redis.call('SET', keys[k], args[i + 1])
+    if args[i + 2] == '' then
+      redis.call('DEL', keys[k + 1])
+    else
+      redis.call('SET', keys[k + 1], args[i + 2])
+    end
+    k, i = k + 2, i + 3
+  end
+  local values = {}
+  for v = 1, 2 * indexed do values[v] = args[i + v - 1] end
+  i = i + 2 * indexed
+  call_for_all('ZADD', keys[2], values)
+  for _ = 1, lists do
+    local n = tonumber(args[i])
+    if redis.call('RPUSH', keys[k], unpack(args, i + 1, i + n)) > most then
+      redis.call('LTRIM', keys[k], -most, -1)
+    end
+    k, i = k + 1, i + 1 + n
+  end
+  values = {}
+  for v = 1, set do
+    values[2 * v - 1], values[2 * v] = keys[k], args[i]
+    k, i = k + 1, i + 1
+  end
+  call_for_all('MSET', nil, values)
+  for _ = 1, extended do
+    redis.call('APPEND', keys[k], args[i])
+    k, i = k + 1, i + 1
+  end
+  for _ = 1, deleted do
+    redis.call('DEL', keys[k])
+    k = k + 1
+  end
+  for _ = 1, erased do
+    redis.call('ZREM', keys[2], args[i])
+    local before = redis.call('HGET', keys[k], args[i + 1])
+    if tonumber(args[i + 2]) > tonumber(before or '-1') then redis.call('HSET', keys[k], args[i + 1], args[i + 2]) end
+    k, i = k + 1, i + 3
+  end
+  if args[9] ~= '' then redis.call('HSET', meta, 'models', args[9]) end
   redis.call('HSET', meta, 'next:' .. source, args[5])
   if tonumber(args[6]) > tonumber(held[3] or '0') then redis.call('HSET', meta, 'watermark', args[6]) end
   if tonumber(args[7]) > tonumber(held[4] or '-1') then redis.call('HSET', meta, 'swept', args[7]) end

@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+import hiredis
 import redis.asyncio as redis
 from redis import exceptions
 from redis.asyncio.retry import Retry
@@ -45,6 +46,14 @@ _FUNCTIONS = _SOURCE.replace("_VERSION", _DIGEST)
 
 UNDECIDED = "*"
 """Entities of a store in which nothing is counted yet."""
+
+
+class _BulkPacking:
+    """Writes commands with hiredis: the client's own way costs more than making what is in them."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        words = args[0].split() if isinstance(args[0], str) else [args[0]]
+        return [hiredis.pack_command((*words, *args[1:]))]
 
 
 class RedisHistoryStore:
@@ -72,7 +81,7 @@ class RedisHistoryStore:
         # A pooled connection that a restarted server has closed says so at its next use: once more, at
         # once, on a new one. What ran into the time limit is not tried again here.
         retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
-        self._redis: Any = redis.Redis.from_url(
+        pool: Any = redis.ConnectionPool.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
@@ -80,6 +89,9 @@ class RedisHistoryStore:
             retry=retry,
             **(options or {}),
         )
+        # Plain, encrypted and local connections alike.
+        pool.connection_class = type("Connection", (_BulkPacking, pool.connection_class), {})
+        self._redis: Any = redis.Redis.from_pool(pool)
         # Neither password: one may stand before the host, one among the options.
         self._shown = url.rsplit("@", 1)[-1].removeprefix("redis://").split("?")[0]
         self._partitions = partitions
@@ -193,42 +205,46 @@ class RedisHistoryStore:
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
         p = lease.partition
+        history, block, newest, churn, profile = (
+            self._key(p, kind, "") for kind in ("h", "b", "s", "c", "p")
+        )
+        appended = [change for change in commit.histories if not change.replaced]
+        replaced = [change for change in commit.histories if change.replaced]
+        stored_profiles = {c: value for c, value in commit.profiles.items() if value is not None}
+        deleted = [profile + c for c, value in commit.profiles.items() if value is None]
+        deleted += [kind + c for c in commit.erased for kind in (history, block, newest, churn, profile)]
+        lists = {c: scores[-self._recent_scores :] for c, scores in commit.scores.items() if scores}
+        rewritten = [entity for entity in commit.entities if entity.replaced]
+        extended = [entity for entity in commit.entities if not entity.replaced]
         keys = [self._key(p, "meta"), self._key(p, "index")]
-        expected = "" if commit.expected_next is None else commit.expected_next
-        args: list[Any] = [lease.epoch, lease.owner, commit.source, expected, commit.next_offset]
-        args += [commit.watermark_ms, commit.swept_day]
-
-        def key(kind: str, customer_id: str) -> int:
-            keys.append(self._key(p, kind, customer_id))
-            return len(keys)
-
+        args: list[Any] = [lease.epoch, lease.owner, commit.source]
+        args += ["" if commit.expected_next is None else commit.expected_next, commit.next_offset]
+        args += [commit.watermark_ms, commit.swept_day, self._recent_scores, commit.models]
+        args += [len(appended), len(replaced), len(commit.histories), len(lists)]
+        args += [len(commit.churn) + len(stored_profiles) + len(rewritten), len(extended), len(deleted)]
+        args.append(len(commit.erased))
+        for change in appended:
+            keys.append(history + change.customer_id)
+            args += (change.expected_bytes, change.header, change.appended)
+        for change in replaced:
+            keys += (history + change.customer_id, block + change.customer_id)
+            args += (change.expected_bytes, change.header + change.appended, change.packed)
         for change in commit.histories:
-            number = key("h", change.customer_id)
-            if change.replaced:
-                args += ["R", number, change.expected_bytes, change.header + change.appended]
-                packed = key("b", change.customer_id)
-                args += ["S", packed, change.packed] if change.packed else ["D", packed]
-            else:
-                args += ["A", number, change.expected_bytes, change.header, change.appended]
-            args += ["Z", change.last_event_ms, change.customer_id]
-        for customer_id, scores in commit.scores.items():
-            newest = [self._packer.pack(score) for score in scores[-self._recent_scores :]]
-            args += ["L", key("s", customer_id), self._recent_scores, len(newest), *newest]
-        for customer_id, churn in commit.churn.items():
-            args += ["S", key("c", customer_id), self._packer.pack(churn)]
-        for customer_id, profile in commit.profiles.items():
-            number = key("p", customer_id)
-            args += ["D", number] if profile is None else ["S", number, profile]
-        for entity in commit.entities:
-            keys.append(self._entity_key(p, (entity.entity, entity.code)))
-            args += ["S" if entity.replaced else "P", len(keys), entity.value]
+            args += (change.last_event_ms, change.customer_id)
+        for customer_id, scores in lists.items():
+            keys.append(newest + customer_id)
+            args += (len(scores), *map(self._packer.pack, scores))
+        keys += [churn + c for c in commit.churn]
+        args += [self._packer.pack(score) for score in commit.churn.values()]
+        keys += [profile + c for c in stored_profiles]
+        args += stored_profiles.values()
+        for entities in (rewritten, extended):
+            keys += [self._entity_key(p, (entity.entity, entity.code)) for entity in entities]
+            args += [entity.value for entity in entities]
+        keys += deleted
         for customer_id, until_ms in commit.erased.items():
-            for kind in ("h", "b", "s", "c", "p"):
-                args += ["D", key(kind, customer_id)]
             keys.append(self._key(p, "erased"))
-            args += ["E", len(keys), customer_id, erased_name(customer_id), until_ms]
-        if commit.models:
-            args += ["M", commit.models]
+            args += (customer_id, erased_name(customer_id), until_ms)
         answer: bytes = await self._fcall("tidegate_apply", keys, args)
         return Outcome(answer.decode().lower())
 

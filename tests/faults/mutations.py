@@ -65,7 +65,7 @@ MUTATIONS = (
     Mutation(
         "length check of histories",
         "infra/functions.lua",
-        "if stored ~= tonumber(args[i + 2]) and not again then",
+        "if redis.call('STRLEN', keys[k]) ~= tonumber(args[i]) then",
         "if false then",
         f"{_STORES}::test_a_history_of_another_length_is_an_error_and_nothing_is_written",
     ),
