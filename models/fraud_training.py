@@ -157,7 +157,8 @@ def train_fraud(
     y = data.known_by(data.end_ms)
     _refuse_too_few(data, y, settled, label_delay_days)
     times = data.time_ms
-    params, searched: dict[str, Any] = dict(DEFAULTS), {}
+    params: dict[str, Any] = dict(DEFAULTS)
+    searched: dict[str, Any] = {}
     if budget is not None:
         # Ends where the measured days begin.
         folds = [_fold(stage, y, seed) for stage in _stages(data, settled, y, delay_ms, (0.5, 0.7, 0.85))[0]]
