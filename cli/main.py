@@ -20,7 +20,7 @@ COMMANDS = {
     "publish": "Publish the transactions of anyone's CSV or Parquet file.",
     "generate": "Write a generated bank to a file.",
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
-    "backtest": "Score a past log as if the model had been there, and report on it.",
+    "backtest": "Score a past log as if the model had been there, and compare with what became of it.",
     "models": "The model registry.",
     "features": "Feature declarations, and the vectors of a file.",
     "topics": "Topics on the broker.",

@@ -101,16 +101,21 @@ def backtest_fraud(
     traits = [engine.names.index(name) for name in TRAITS]
     anomaly, week, done = AnomalyScore(engine), -1, start
     for at in range(start, end, CHUNK):
-        for part in replay.feed(log.part(at, min(at + CHUNK, end))):
+        parts = list(replay.feed(log.part(at, min(at + CHUNK, end))))
+        # Labels cut a chunk into parts: what is unusual must not depend on where.
+        everything = np.concatenate([part.features.X for part in parts])
+        counted = np.concatenate([part.features.status for part in parts]) == ACCEPTED
+        if counted.any() and (int(parts[0].time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
+            week = int(parts[0].time_ms[0]) // _WEEK_MS
+            anomaly.refresh()
+        odd = anomaly.score(everything)
+        anomaly.learn(everything[counted])
+        for part in parts:
             accepted = np.flatnonzero(part.features.status == ACCEPTED)
             kept = accepted[accepted + done >= begin]
             X, numbers = part.features.X[kept], kept + done
             done += len(part.customer_ids)
-            if len(accepted) and (int(part.time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
-                week = int(part.time_ms[0]) // _WEEK_MS
-                anomaly.refresh()
-            unusual = anomaly.score(X)
-            anomaly.learn(part.features.X[accepted])
+            unusual, odd = odd[kept], odd[len(part.customer_ids) :]
             score = model.predict_proba(X)
             decisions = decide(model, score)
             alerted = np.flatnonzero(decisions > 0)

@@ -15,13 +15,13 @@ def given(world, eager):
 
 
 @pytest.mark.parametrize(("tenant", "found"), [("retail", "one"), ("corporate", "another"), (None, "one")])
-def test_services_are_those_of_the_tenant(tenant, found):
+async def test_services_are_those_of_the_tenant(tenant, found):
     tenants = {"retail": "one", "corporate": "another"}
     principal = Principal("teller", tenant, frozenset()) if tenant else None
     connection = SimpleNamespace(
         app=SimpleNamespace(state=SimpleNamespace(tenants=tenants)), scope={PRINCIPAL: principal}
     )
-    assert services(connection) == found
+    assert await services(connection) == found
 
 
 async def test_state_of_a_known_customer(given, customer, world):

@@ -10,9 +10,10 @@ from api.settings import ApiSettings
 from cli.metrics import all_metrics
 from cli.settings import all_settings
 from features.catalogue import FEATURES
-from features.describe import entities_markdown
+from features.describe import entities_markdown, lifetime_markdown
 from features.describe import markdown as features_markdown
 from features.entities import ENTITY_FEATURES
+from features.lifetime import LIFETIME
 from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown
 from schemas.export import documents
@@ -32,7 +33,7 @@ def test_no_schema_file_is_left_over():
 
 
 def test_feature_document_is_what_the_declarations_say():
-    expected = features_markdown(FEATURES) + entities_markdown(ENTITY_FEATURES)
+    expected = features_markdown(FEATURES) + lifetime_markdown(LIFETIME) + entities_markdown(ENTITY_FEATURES)
     assert (ROOT / "docs" / "features.md").read_text() == expected, "run 'make generated'"
 
 

@@ -10,8 +10,8 @@ from features.record import RECORD, REPLACED_KIND, TRANSACTION_KIND, Records
 from schemas.errors import HistoryError
 
 I64 = st.integers(-(2**63), 2**63 - 1)
-I32 = st.integers(-(2**31), 2**31 - 1)
-TOTALS = st.builds(Totals, I64, I64, I64, I64, I32, I32)
+DAY = st.integers(0, 0xFFFF)
+TOTALS = st.builds(Totals, I64, I64, I64, I64, st.integers(-1, 0xFFFE), st.integers(-1, 2), DAY, DAY)
 
 
 def records_of(times, amounts=None, credit=None) -> Records:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from features import kernels
 from features.arena import HistoryArena
@@ -116,6 +116,7 @@ def test_custom_declarations_have_two_features_of_every_operation():
         assert sum(f.op is op for f in CUSTOM) >= 2, op
 
 
+@settings(max_examples=60)
 @given(stream=streams())
 def test_any_declaration_compiles_to_what_it_says(custom, stream):
     events = [message for message in stream if isinstance(message, Transaction)]

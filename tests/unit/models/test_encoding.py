@@ -14,7 +14,7 @@ PLACE = {"topic": "transactions", "partition": 3}
 
 @pytest.fixture(scope="module")
 def scored(bank_messages, eager):
-    stream = transactions_of(bank_messages, 30)[-1500:]
+    stream = transactions_of(bank_messages, 60)[-6000:]
     # A late one and one that came before; of both the flags differ.
     stream = [*stream, stream[0], at(-300, customer_id=stream[1].customer_id)]
     chunk = events(stream)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import HistoryError
@@ -73,6 +73,7 @@ def test_a_transaction_that_the_broker_deleted_is_an_error_that_says_where():
         list(merge.take())
 
 
+@settings(max_examples=60)
 @given(data=st.data(), scored=st.lists(st.booleans(), max_size=40))
 def test_whatever_the_fetches_and_restarts_each_scored_transaction_is_taken_once_in_order(data, scored):
     """Both logs are read in pieces; at any moment the reader starts again from what it has stored."""
