@@ -24,7 +24,7 @@ demo: $(READY) ## Run a bank, broker, Redis, worker and API here; ARGS=... passe
 	@$(TIDEGATE) demo $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS=... passes options to pytest.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/ruff format --check .
@@ -39,7 +39,7 @@ properties: $(READY) ## Features against their oracles, 2,000 examples each; min
 	  tests/unit/features/test_compiler.py::test_any_declaration_compiles_to_what_it_says $(ARGS)
 
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
-	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
 
 kafka: $(READY) ## Run Apache Kafka here until Ctrl-C (needs Java 17 and Maven).
 	@$(TIDEGATE) kafka $(ARGS)
