@@ -71,7 +71,7 @@ async def test_a_store_of_another_format_is_refused(redis_store, direct, loaded)
     direct.hset(f"{{tg:{HERE}}}:meta", "version", "99")
     if not loaded:
         direct.function_flush()
-    with pytest.raises(HistoryError, match="have format 99, this program reads 2"):
+    with pytest.raises(HistoryError, match="have format 99, this program reads 3"):
         await redis_store.acquire(HERE)
     assert direct.hget(f"{{tg:{HERE}}}:meta", "epoch") == b"1"
 
