@@ -184,14 +184,14 @@ def check(
     verdict = Verdict()
     verdict.moved = moved
     expected = _Expected()
-    for (topic, partition), records in sorted(log.items()):
+    for (topic, number), records in sorted(log.items()):
         if topic == "transactions":
             for record in records:
-                expected.transaction(partition, record)
-    for (topic, partition), records in sorted(log.items()):
+                expected.transaction(number, record)
+    for (topic, number), records in sorted(log.items()):
         if topic == "labels":
             for record in records:
-                expected.label(partition, record)
+                expected.label(number, record)
     verdict.events = len(expected.kinds)
     verdict.refused = sum(kind != "score" for kind in expected.kinds.values())
     _outputs(log, expected, verdict)
