@@ -40,7 +40,8 @@ from schemas.parse import parse_message
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction
 
-_COSTS = Costs()
+# More than one transaction in a hundred no team looks at, even where it would pay.
+_COSTS = Costs(alerts_share=0.01)
 
 
 class Which(StrEnum):
@@ -108,7 +109,7 @@ def train(
         float, typer.Option(help="Of refusing a good customer's payment, beside that the customer may leave.")
     ] = _COSTS.refusal,
     alerts_a_day: Annotated[
-        float | None, typer.Option(help="The most alerts a day; without it as many as pay.")
+        float | None, typer.Option(help="The most alerts a day; without it one transaction in a hundred.")
     ] = None,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
     features: Annotated[
@@ -139,7 +140,12 @@ def train(
         to_ms=None if to is None else to_epoch_ms(moment(to)),
         budget=search_budget(budget),
         features=features,
-        costs=Costs(review=review_cost, refusal=refusal_cost, alerts_a_day=alerts_a_day),
+        costs=Costs(
+            review=review_cost,
+            refusal=refusal_cost,
+            alerts_a_day=alerts_a_day,
+            alerts_share=_COSTS.alerts_share,
+        ),
     )
     if data is not None and mapping is not None:
         rules = Mapping.load(mapping).with_delay(days_too(label_delay))

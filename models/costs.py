@@ -27,7 +27,8 @@ class Costs:
         refusal: Of refusing a good customer's payment: the call, the apology.
         leaving_proba: How likely a customer leaves who was refused without reason.
         margin_ratio: A customer's yearly worth over what they spend in a year.
-        alerts_a_day: The most reviews and refusals a day; `None` for as many as pay.
+        alerts_a_day: The most reviews and refusals a day; `None` for what `alerts_share` allows.
+        alerts_share: The most of them as a share of all transactions; 1 for as many as pay.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -39,9 +40,15 @@ class Costs:
     leaving_proba: float = 0.02
     margin_ratio: float = 0.02
     alerts_a_day: float | None = None
+    alerts_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, most in (("found_share", 1.0), ("leaving_proba", 1.0), ("margin_ratio", np.inf)):
+        for name, most in (
+            ("found_share", 1.0),
+            ("leaving_proba", 1.0),
+            ("margin_ratio", np.inf),
+            ("alerts_share", 1.0),
+        ):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name.replace('_', ' ')} of {getattr(self, name)} is not a share")
         if min(self.review, self.refusal) < 0 or (self.alerts_a_day is not None and self.alerts_a_day <= 0):
@@ -98,8 +105,8 @@ def choose_thresholds(
     last = np.flatnonzero(np.r_[proba[1:] != proba[:-1], True])
     saved = np.r_[0.0, np.cumsum(costs.found_share * fraud - costs.review)[last]]
     more = np.r_[0.0, np.cumsum((1.0 - costs.found_share) * fraud + costs.review - refusal)[last]]
-    if costs.alerts_a_day is not None:
-        saved[1:][last + 1 > costs.alerts_a_day * days] = -np.inf
+    allowed = costs.alerts_share * len(y) if costs.alerts_a_day is None else costs.alerts_a_day * days
+    saved[1:][last + 1 > allowed] = -np.inf
     reviewed = int(np.argmax(saved))
     refused = int(np.argmax(more[: reviewed + 1]))
     thresholds = [float(proba[last[n - 1]]) if n else _NEARLY_CERTAIN for n in (reviewed, refused)]

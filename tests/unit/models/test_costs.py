@@ -74,13 +74,21 @@ def test_a_budget_of_alerts_is_kept():
     amount = np.full(10, 1000.0)
     found = choose_thresholds(y, proba, amount, amount, 2.0, Costs(alerts_a_day=2))
     assert found.alerts_a_day == 2.0
+    assert choose_thresholds(y, proba, amount, amount, 2.0, Costs(alerts_share=0.2)).alerts_a_day == 1.0
     # A score that many share is over the budget as a whole.
     tied = choose_thresholds(y, np.full(10, 0.9), amount, amount, 2.0, Costs(alerts_a_day=2))
     assert (tied.alerts_a_day, tied.review) == (0.0, 0.99)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"found_share": 1.5}, {"leaving_proba": -0.1}, {"review": -1.0}, {"alerts_a_day": 0}]
+    "wrong",
+    [
+        {"found_share": 1.5},
+        {"leaving_proba": -0.1},
+        {"review": -1.0},
+        {"alerts_a_day": 0},
+        {"alerts_share": 1.5},
+    ],
 )
 def test_costs_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError):
