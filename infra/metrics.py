@@ -293,15 +293,16 @@ class WorkerMetrics:
         """Customers were rescored for churn."""
         if not results:
             return
-        probas = np.array([result.proba for result in results])
+        columns = np.array([(r.proba, r.value_at_risk, r.band, r.band_before) for r in results]).T
+        probas, at_risk, bands, before_all = columns[0], columns[1], columns[2].astype(int), columns[3]
         self._churn.observe(probas)
         self._drift.churn(probas)
-        at_risk = [0.0] * len(BANDS)
-        for result in results:
-            at_risk[result.band] += max(0.0, result.value_at_risk)
-        for band, value in enumerate(at_risk):
+        risks = np.bincount(bands, weights=np.maximum(at_risk, 0.0), minlength=len(BANDS))
+        for band, value in enumerate(risks.tolist()):
             self._at_risk.labels(BANDS[band]).inc(value)
-        for (after, before), count in Count((r.band, max(0, r.band_before)) for r in results).items():
+        moves = np.bincount(bands * len(BANDS) + np.maximum(before_all, 0).astype(int))
+        for move in np.flatnonzero(moves).tolist():
+            (after, before), count = divmod(move, len(BANDS)), int(moves[move])
             band_name = BANDS[after]
             self._bands.labels(band_name, trigger).inc(count)
             if after != before:
