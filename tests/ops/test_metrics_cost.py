@@ -1,7 +1,8 @@
 """What metrics cost: the share of a chunk's processing that is spent in the observer, in one run.
 
-The log, the store and the publisher are in memory: a real worker spends as much again in its Kafka and Redis
-clients, so that 3 % here are less than 2 % of its throughput.
+The log, the store and the publisher are in memory, which takes 40 to 60 microseconds of processor time an event. A
+real worker takes 130 (`tidegate bench throughput`, 2026-11-26), its Kafka and Redis clients among them: 5 % here
+are 2 % of that or less.
 """
 
 import time
@@ -75,4 +76,4 @@ async def test_metrics_cost_little(models, record_property):
     assert (
         metrics.registry.get_sample_value("tidegate_events_total", {"outcome": "scored"}) == _CHUNK * _CHUNKS
     )
-    assert share < 0.03
+    assert share < 0.05
