@@ -1,8 +1,8 @@
 """What metrics cost: the share of a chunk's processing that is spent in the observer, in one run.
 
-The log, the store and the publisher are in memory, which takes 40 to 60 microseconds of processor time an event. A
-real worker takes 130 (`tidegate bench throughput`, 2026-11-26), its Kafka and Redis clients among them: 5 % here
-are 2 % of that or less.
+The log, the store and the publisher are in memory, which takes 40 to 60 microseconds of processor time an
+event. A real worker takes 130 (`tidegate bench throughput`, 2026-11-26), its Kafka and Redis clients among
+them: 5 % here are about 2 % of that.
 """
 
 import time
