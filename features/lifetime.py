@@ -89,7 +89,7 @@ def customer_names(engine: Engine) -> tuple[str, ...]:
 
 
 def customer_vector(
-    engine: Engine, records: Records, totals: Totals, as_of_ms: int, *, totals_are_of_then: bool = False
+    engine: Engine, records: Records, totals: Totals, as_of_ms: int
 ) -> npt.NDArray[np.float64]:
     """All that is known of a customer at a moment: the engine's vector, and behind it `LIFETIME`.
 
@@ -98,13 +98,11 @@ def customer_vector(
         records: `(n,)` what the history keeps, in time order; those at or after `as_of_ms` do not count.
         totals: Lifetime totals of the same history.
         as_of_ms: The moment.
-        totals_are_of_then: Whether the totals are as of the moment already.
 
     Returns:
         `(n_features + k,)`; NaN is unknown.
     """
-    then = totals if totals_are_of_then else totals_before(totals, records, as_of_ms)
-    lifetime = lifetime_vector(records, then, as_of_ms)
+    lifetime = lifetime_vector(records, totals_before(totals, records, as_of_ms), as_of_ms)
     return np.concatenate([engine.compute(records, None, as_of_ms), lifetime])
 
 
