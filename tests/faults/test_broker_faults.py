@@ -65,8 +65,8 @@ async def test_partition_added(new_world):
         await admin.close()
     faults.injected += 1
     late = world.worker()
-    await asyncio.gather(asyncio.to_thread(late.start, 60), return_exceptions=True)
-    await world.until(lambda: not late.running, 60, "refusal")
+    await asyncio.gather(asyncio.to_thread(late.start, 180), return_exceptions=True)
+    await world.until(lambda: not late.running, 180, "refusal")
     assert late.exit_code == 3
     (refusal,) = [line for line in late.lines() if line["level"] == "error"]
     assert "4 partitions, the topic now has 5" in refusal["error"]

@@ -35,13 +35,13 @@ async def test_nothing_there_at_start(tmp_path, registry):
     deployment = Deployment(tmp_path, registry._root)
     worker = deployment.worker()
     try:
-        await asyncio.to_thread(worker.start, 60)
+        await asyncio.to_thread(worker.start, 180)
         await eventually(lambda: bool(waited_for(deployment, worker, "redis")), 30, "a word about Redis")
         deployment.stack.redis.start()
         await eventually(lambda: bool(waited_for(deployment, worker, "kafka")), 30, "a word about Kafka")
         deployment.stack.broker.start()
         await eventually(
-            lambda: any(line["event"] == "connected" for line in deployment.logs(worker)), 60, "connecting"
+            lambda: any(line["event"] == "connected" for line in deployment.logs(worker)), 180, "connecting"
         )
         small = BankSettings(customers=40, days=8, seed=9, start=datetime(2026, 1, 1, tzinfo=UTC))
         await deployment.publish_bank(small)
@@ -65,9 +65,9 @@ async def test_broker_that_lost_its_log_is_refused(embedded):
     deployment.stack.broker.kill()
     deployment.stack.broker.start()
     again = deployment.worker()
-    await asyncio.to_thread(again.start, 60)
+    await asyncio.to_thread(again.start, 180)
     process = again._process
-    await eventually(lambda: process.poll() is not None, 60, "a refusal")
+    await eventually(lambda: process.poll() is not None, 180, "a refusal")
     assert process.returncode == 3
     (refusal,) = [line for line in deployment.logs(again) if line["level"] == "error"]
     assert "built from the log of Kafka cluster" in refusal["error"]
