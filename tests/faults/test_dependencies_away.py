@@ -15,7 +15,7 @@ pytestmark = pytest.mark.faults
 def embedded(tmp_path, registry):
     """A deployment on the broker that keeps nothing."""
     running = Deployment(tmp_path, registry._root, kafka=False)
-    running.stack.start()
+    running.stack.start(180)
     yield running
     running.close()
 
@@ -37,9 +37,9 @@ async def test_nothing_there_at_start(tmp_path, registry):
     try:
         await asyncio.to_thread(worker.start, 180)
         await eventually(lambda: bool(waited_for(deployment, worker, "redis")), 30, "a word about Redis")
-        deployment.stack.redis.start()
+        deployment.stack.redis.start(180)
         await eventually(lambda: bool(waited_for(deployment, worker, "kafka")), 30, "a word about Kafka")
-        deployment.stack.broker.start()
+        deployment.stack.broker.start(180)
         await eventually(
             lambda: any(line["event"] == "connected" for line in deployment.logs(worker)), 180, "connecting"
         )
@@ -63,7 +63,7 @@ async def test_broker_that_lost_its_log_is_refused(embedded):
         await outputs.until_scored(deployment.log.ids)
     worker.stop()
     deployment.stack.broker.kill()
-    deployment.stack.broker.start()
+    deployment.stack.broker.start(180)
     again = deployment.worker()
     await asyncio.to_thread(again.start, 180)
     process = again._process

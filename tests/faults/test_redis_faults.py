@@ -9,6 +9,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from infra.embedded import EmbeddedRedis
+from tests.faults.world import START_S
 
 pytestmark = pytest.mark.faults
 PAUSE_S = 8
@@ -29,7 +30,7 @@ async def test_redis_killed(world):
             world.redis.kill()
             faults.injected += 1
             await asyncio.sleep(1)
-            await asyncio.to_thread(world.redis.start)
+            await asyncio.to_thread(world.redis.start, START_S)
             await world.resumed(faults)
     await world.finish("Redis killed, back from its AOF", faults)
 
@@ -62,7 +63,7 @@ async def test_redis_back_from_an_older_copy(world):
             world.redis.kill()
             shutil.rmtree(files)
             copy.rename(files)
-            await asyncio.to_thread(world.redis.start)
+            await asyncio.to_thread(world.redis.start, START_S)
             lost += behind(before, world.positions())
             faults.injected += 1
             await world.resumed(faults)
@@ -75,7 +76,7 @@ async def test_redis_back_from_an_older_copy(world):
 async def test_replica_that_is_behind_is_promoted(new_world):
     world = new_world(proxied=True)
     replica = EmbeddedRedis(world.folder / "replica")
-    replica.start()
+    replica.start(START_S)
     try:
         with Redis(port=replica.port) as client:
             client.replicaof("127.0.0.1", world.redis.port)

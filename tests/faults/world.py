@@ -174,11 +174,12 @@ class World:
             node.properties["advertised.listeners"] = (
                 f"CLIENT://{self.kafka_proxy.address},INTERNAL://127.0.0.1:{node.internal_port}"
             )
-        self.redis.start()
-        self.broker.start()
+        self.redis.start(START_S)
+        self.broker.start(START_S)
+        topics = TopicsAdmin(self.bootstrap, timeout_s=60.0)
         # Tests call this with their own loop running.
         with ThreadPoolExecutor(1) as beside:
-            beside.submit(asyncio.run, TopicsAdmin(self.bootstrap).create(PARTITIONS, self.brokers)).result()
+            beside.submit(asyncio.run, topics.create(PARTITIONS, self.brokers)).result()
 
     def close(self) -> None:
         for worker in self.workers:
@@ -463,7 +464,7 @@ class World:
 
     async def drained(self, timeout_s: float = 300) -> None:
         """Wait until the store has everything that is in the log."""
-        tail = LogTail(self.bootstrap, timeout_s=20)
+        tail = LogTail(self.bootstrap, timeout_s=60)
         await tail.start()
         try:
             tps = [(topic, p) for topic in INPUTS for p in range(self.partitions)]
@@ -526,7 +527,7 @@ class Pool:
         self._world: World | None = None
 
     def take(self, folder: Path, models: Path, *, kafka: bool, containers: bool) -> World:
-        if self._world is not None and self._world._sent > 200_000:
+        if self._world is not None and self._world._sent > 100_000:
             self.drop()
         if self._world is None:
             self._world = World(folder, models, kafka=kafka, containers=containers)
