@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_ROOMS = "schemas features models generator infra stream_app sink api harness cli tests pyproject.toml".split()
+_ROOMS = (
+    "schemas features models generator infra stream_app sink api harness cli tests pyproject.toml".split()
+)
 _TIMEOUT_S = 1800
 _STORES = "tests/integration/test_history_stores.py"
 _PROCESSOR = "tests/unit/stream_app/test_processor.py"
