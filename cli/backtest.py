@@ -13,10 +13,8 @@ from rich.table import Table
 
 from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import engine_of, print_refused, read_log
 from cli.train import days_too, delay_ms
-from features.engine import Engine
-from features.entities import entity_features
 from infra.cells import moment
 from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
@@ -36,11 +34,13 @@ class BacktestPlan:
     Attributes:
         root: Folder of the registry.
         card: Of the model.
+        features: YAML file of the bank's own declarations, as training had.
         from_ms, to_ms: Score `[from_ms, to_ms)`; `None`: from the first, to the last.
     """
 
     root: Path
     card: ModelCard
+    features: Path | None
     data: Path
     mapping: Mapping
     from_ms: int | None
@@ -87,6 +87,10 @@ def backtest(
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples for confidence intervals; 0: none.")
     ] = 200,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as training had."),
+    ] = None,
     cards_a_day: Annotated[
         int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
     ] = 100,
@@ -104,6 +108,7 @@ def backtest(
     plan = BacktestPlan(
         root,
         card,
+        features,
         data,
         rules,
         None if from_ is None else to_epoch_ms(moment(from_)),
@@ -125,13 +130,8 @@ def backtest(
 
 def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
-    engine = Engine(entities=entity_features(str(plan.card.data.get("entities", ""))))
+    engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
-    if plan.card.features_hash != engine.hash:
-        raise ConfigError(
-            f"the model was trained on feature declarations {plan.card.features_hash}, this program runs "
-            f"{engine.hash}: train it again (tidegate train fraud)"
-        )
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)
@@ -200,6 +200,7 @@ def _run_churn(plan: BacktestPlan) -> None:
     document, report = backtest_churn_on_file(
         plan.root,
         plan.card,
+        plan.features,
         plan.data,
         plan.mapping,
         plan.out_file,

@@ -12,11 +12,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.console import out, print_json, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import engine_of, print_refused, read_log
 from features.definitions import DAY_MS
-from features.engine import Engine
-from features.entities import entity_features
 from features.lifetime import customer_names
+from infra.feature_file import load_engine
 from infra.mapping import Mapping
 from infra.scored_customers import ScoredCustomersFile
 from models.churn import customers_as_of, default_cut_offs, end_of, joined, train_churn
@@ -35,6 +34,7 @@ class ChurnTraining:
     Attributes:
         from_ms, to_ms: The log is `[from_ms, to_ms)`; `None`: from the first, to the last.
         cut_offs: Moments at which customers are looked at; empty: weekly ones.
+        features: YAML file of the bank's own declarations.
         entities: As the worker has them; no feature of churn needs one.
     """
 
@@ -44,6 +44,7 @@ class ChurnTraining:
     from_ms: int | None
     to_ms: int | None
     cut_offs: Sequence[int]
+    features: Path | None
     entities: str
     seed: int
 
@@ -54,7 +55,7 @@ def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, 
     Raises:
         ConfigError: The span is too short for the horizon, or a cut-off lies outside it.
     """
-    engine = Engine(entities=entity_features(plan.entities))
+    engine = load_engine(plan.features, plan.entities)
     rows, account = read_log(plan.data, plan.mapping, bar)
     rows = _between(rows, plan.from_ms, plan.to_ms)
     if not len(rows.records):
@@ -108,6 +109,7 @@ def _between(rows: Rows, from_ms: int | None, to_ms: int | None) -> Rows:
 def backtest_churn_on_file(
     root: Path,
     card: ModelCard,
+    features: Path | None,
     data: Path,
     mapping: Mapping,
     out_file: Path,
@@ -121,12 +123,7 @@ def backtest_churn_on_file(
         ConfigError: The model and this program do not fit, or no customer was there at any cut-off.
     """
     started = time.monotonic()
-    engine = Engine(entities=entity_features(str(card.data.get("entities", ""))))
-    if card.features_hash != engine.hash:
-        raise ConfigError(
-            f"the model was trained on feature declarations {card.features_hash}, this program runs "
-            f"{engine.hash}: train it again (tidegate train churn)"
-        )
+    engine = engine_of(card, features)
     model = ModelRegistry(root).load("churn", customer_names(engine), card.version)
     with progress() as bar:
         rows, account = read_log(data, mapping, bar)

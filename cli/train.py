@@ -350,6 +350,7 @@ def train_churn_alone(
             plan.from_ms,
             plan.to_ms,
             cut_offs,
+            plan.features,
             plan.entities,
             plan.seed,
         )
