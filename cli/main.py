@@ -20,6 +20,8 @@ COMMANDS = {
     "publish": "Publish the transactions of anyone's CSV or Parquet file.",
     "generate": "Write a generated bank to a file.",
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
+    "retrain": "Train a challenger on newer data; promote it only if it is proven better.",
+    "drift": "Compare what is scored now with what a model learned from.",
     "models": "The model registry.",
     "features": "Feature declarations, and the vectors of a file.",
     "topics": "Topics on the broker.",

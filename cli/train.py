@@ -21,6 +21,7 @@ from generator.settings import BankSettings
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
+from models.drift import with_reference
 from models.registry import SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
@@ -215,7 +216,12 @@ def _train(
             )
         )
     registry = ModelRegistry(plan.models)
-    cards = [registry.save(card, trees) for card, trees in trained]
+    cards = []
+    for card, trees in trained:
+        if card.name != SEGMENTS:
+            learned = data.X if card.name == "fraud" else data.churn_X
+            card = with_reference(card, trees, learned, engine.names)
+        cards.append(registry.save(card, trees))
     for card in cards:
         if plan.promote:
             registry.promote(card.name, card.version)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -35,6 +35,7 @@ class TrainingData:
         churn_as_of_ms: `(m,)`.
         churned: `(m,)` whether no transaction followed within the horizon.
         end_ms: Newest event time: what was not known by then is not used.
+        churn_customers: `m` customers of `churn_X`.
     """
 
     X: npt.NDArray[np.float32]
@@ -45,6 +46,7 @@ class TrainingData:
     churn_as_of_ms: npt.NDArray[np.int64]
     churned: npt.NDArray[np.bool_]
     end_ms: int
+    churn_customers: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -208,4 +210,5 @@ def replay_for_training(
         np.array(snapshots.as_of_ms, dtype=np.int64)[rows],
         churned,
         end_ms,
+        [snapshots.customers[row] for row in rows.tolist()],
     )

@@ -17,6 +17,7 @@ from features.record import to_records
 from generator.bank import Bank
 from generator.settings import BankSettings
 from models import messages
+from models.drift import with_reference
 from models.pipeline import ChurnResult, Events, Models, score_chunk
 from models.registry import NAMES, ModelRegistry
 from models.replay import TrainingData, replay_for_training
@@ -49,8 +50,10 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
 
 def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     registry = ModelRegistry(root)
-    registry.save(*train_fraud(data, engine, created_at=CREATED_AT, source="small bank"))
-    registry.save(*train_churn(data, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
+    card, trees = train_fraud(data, engine, created_at=CREATED_AT, source="small bank")
+    registry.save(with_reference(card, trees, data.X, engine.names), trees)
+    card, trees = train_churn(data, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS)
+    registry.save(with_reference(card, trees, data.churn_X, engine.names), trees)
     for name in NAMES:
         registry.promote(name, "v1")
     return registry
