@@ -15,8 +15,7 @@ from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
 from cli.file_log import print_refused, read_log
 from cli.train import days_too, delay_ms
-from features.engine import Engine
-from features.entities import entity_features
+from cli.trained import engine_of
 from infra.cells import moment
 from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
@@ -52,6 +51,7 @@ class BacktestPlan:
     cards_a_day: int
     every_ms: int
     cut_offs: list[int]
+    features: Path | None
 
 
 def backtest(
@@ -90,6 +90,10 @@ def backtest(
     cards_a_day: Annotated[
         int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
     ] = 100,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as in training."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Score a past log as if the model had been there, and compare with what became of it.
@@ -115,6 +119,7 @@ def backtest(
         cards_a_day,
         delay_ms(every_, "--every"),
         [to_epoch_ms(moment(one)) for one in cut_off or ()],
+        features,
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
@@ -125,13 +130,8 @@ def backtest(
 
 def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
-    engine = Engine(entities=entity_features(str(plan.card.data.get("entities", ""))))
+    engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
-    if plan.card.features_hash != engine.hash:
-        raise ConfigError(
-            f"the model was trained on feature declarations {plan.card.features_hash}, this program runs "
-            f"{engine.hash}: train it again (tidegate train fraud)"
-        )
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)
@@ -205,6 +205,7 @@ def _run_churn(plan: BacktestPlan) -> None:
         plan.out_file,
         sorted(set(plan.cut_offs)) or every(start, end, plan.every_ms),
         resamples=plan.resamples,
+        features=plan.features,
     )
     print_churn_report(document, report, json=plan.json)
 

@@ -14,7 +14,7 @@ from models.anomaly import AnomalyScore
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel
-from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
+from models.vectors import FRAUD, GENUINE, Rows, VectorReplay, Vectors
 
 CHUNK: Final = 4_000
 _EARLY: Final = 20_000
@@ -79,7 +79,13 @@ def truth(rows: Rows) -> npt.NDArray[np.int8]:
 
 
 def backtest_fraud(
-    rows: Rows, model: TreeModel, engine: Engine, *, from_ms: int | None = None, to_ms: int | None = None
+    rows: Rows,
+    model: TreeModel,
+    engine: Engine,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    anomaly: bool = True,
 ) -> Iterator[ScoredRows]:
     """Score the transactions of `[from_ms, to_ms)`, each from the log before it.
 
@@ -91,6 +97,7 @@ def backtest_fraud(
         engine: What it was trained on.
         from_ms: `None` from the first.
         to_ms: `None` to the last.
+        anomaly: Whether the anomaly score is wanted; without it NaN.
 
     Yields:
         Blocks in order; also empty ones, while history is replayed.
@@ -99,17 +106,10 @@ def backtest_fraud(
     labels, known = truth(rows), np.where(rows.labels == FRAUD, rows.label_time_ms, np.iinfo(np.int64).max)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
-    anomaly, week, done = AnomalyScore(engine), -1, start
+    unusual_of, done = _Unusual(engine) if anomaly else _nobody_looked, start
     for at in range(start, end, CHUNK):
         parts = list(replay.feed(log.part(at, min(at + CHUNK, end))))
-        # Labels cut a chunk into parts: what is unusual must not depend on where.
-        everything = np.concatenate([part.features.X for part in parts])
-        counted = np.concatenate([part.features.status for part in parts]) == ACCEPTED
-        if counted.any() and (int(parts[0].time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
-            week = int(parts[0].time_ms[0]) // _WEEK_MS
-            anomaly.refresh()
-        odd = anomaly.score(everything)
-        anomaly.learn(everything[counted])
+        odd = unusual_of(parts)
         for part in parts:
             accepted = np.flatnonzero(part.features.status == ACCEPTED)
             kept = accepted[accepted + done >= begin]
@@ -132,3 +132,26 @@ def backtest_fraud(
                 X[:, traits],
                 dict(zip(alerted.tolist(), reasons, strict=True)),
             )
+
+
+class _Unusual:
+    """The anomaly score of chunk after chunk, each by the transactions of those before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._score, self._week = AnomalyScore(engine), -1
+
+    def __call__(self, parts: Sequence[Vectors]) -> npt.NDArray[np.float64]:
+        # Labels cut a chunk into parts: what is unusual must not depend on where.
+        everything = np.concatenate([part.features.X for part in parts])
+        counted = np.concatenate([part.features.status for part in parts]) == ACCEPTED
+        week = int(parts[0].time_ms[0]) // _WEEK_MS if counted.any() else self._week
+        if counted.any() and (week != self._week or self._score.seen < _EARLY):
+            self._week = week
+            self._score.refresh()
+        odd = self._score.score(everything)
+        self._score.learn(everything[counted])
+        return odd
+
+
+def _nobody_looked(parts: Sequence[Vectors]) -> npt.NDArray[np.float64]:
+    return np.full(sum(len(part.customer_ids) for part in parts), np.nan)
