@@ -13,9 +13,8 @@ from rich.table import Table
 
 from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import engine_of, print_refused, read_log
 from cli.train import days_too, delay_ms
-from cli.trained import engine_of
 from infra.cells import moment
 from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
@@ -35,11 +34,13 @@ class BacktestPlan:
     Attributes:
         root: Folder of the registry.
         card: Of the model.
+        features: YAML file of the bank's own declarations, as training had.
         from_ms, to_ms: Score `[from_ms, to_ms)`; `None`: from the first, to the last.
     """
 
     root: Path
     card: ModelCard
+    features: Path | None
     data: Path
     mapping: Mapping
     from_ms: int | None
@@ -51,7 +52,6 @@ class BacktestPlan:
     cards_a_day: int
     every_ms: int
     cut_offs: list[int]
-    features: Path | None
 
 
 def backtest(
@@ -87,13 +87,13 @@ def backtest(
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples for confidence intervals; 0: none.")
     ] = 200,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as training had."),
+    ] = None,
     cards_a_day: Annotated[
         int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
     ] = 100,
-    features: Annotated[
-        Path | None,
-        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as in training."),
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Score a past log as if the model had been there, and compare with what became of it.
@@ -108,6 +108,7 @@ def backtest(
     plan = BacktestPlan(
         root,
         card,
+        features,
         data,
         rules,
         None if from_ is None else to_epoch_ms(moment(from_)),
@@ -119,7 +120,6 @@ def backtest(
         cards_a_day,
         delay_ms(every_, "--every"),
         [to_epoch_ms(moment(one)) for one in cut_off or ()],
-        features,
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
@@ -200,12 +200,12 @@ def _run_churn(plan: BacktestPlan) -> None:
     document, report = backtest_churn_on_file(
         plan.root,
         plan.card,
+        plan.features,
         plan.data,
         plan.mapping,
         plan.out_file,
         sorted(set(plan.cut_offs)) or every(start, end, plan.every_ms),
         resamples=plan.resamples,
-        features=plan.features,
     )
     print_churn_report(document, report, json=plan.json)
 

@@ -12,8 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.console import out, print_json, progress
-from cli.file_log import read_log
-from cli.trained import engine_of
+from cli.file_log import engine_of, read_log
 from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import customer_names
@@ -103,13 +102,13 @@ def _between(rows: Rows, from_ms: int | None, to_ms: int | None) -> Rows:
 def backtest_churn_on_file(
     root: Path,
     card: ModelCard,
+    features: Path | None,
     data: Path,
     mapping: Mapping,
     out_file: Path,
     cut_offs: Sequence[int],
     *,
     resamples: int,
-    features: Path | None = None,
 ) -> tuple[dict[str, Any], ChurnReport]:
     """Score the customers of a file at each cut-off and write them; what came of it, and how good that was.
 
