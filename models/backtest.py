@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.definitions import DAY_MS, RETENTION_MS
-from features.engine import Engine
+from features.engine import Engine, Matrix
 from features.kernels import ACCEPTED
 from models.anomaly import AnomalyScore
+from models.online import OnlineScorer
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel
@@ -86,6 +87,7 @@ def backtest_fraud(
     from_ms: int | None = None,
     to_ms: int | None = None,
     anomaly: bool = True,
+    online: OnlineScorer | None = None,
 ) -> Iterator[ScoredRows]:
     """Score the transactions of `[from_ms, to_ms)`, each from the log before it.
 
@@ -98,6 +100,7 @@ def backtest_fraud(
         from_ms: `None` from the first.
         to_ms: `None` to the last.
         anomaly: Whether the anomaly score is wanted; without it NaN.
+        online: Of this model: scores are then those of the model that goes on learning.
 
     Yields:
         Blocks in order; also empty ones, while history is replayed.
@@ -114,24 +117,43 @@ def backtest_fraud(
             accepted = np.flatnonzero(part.features.status == ACCEPTED)
             kept = accepted[accepted + done >= begin]
             X, numbers = part.features.X[kept], kept + done
+            if online is not None:
+                online.see(part.features.X[accepted[accepted + done < begin]])
             done += len(part.customer_ids)
             unusual, odd = odd[kept], odd[len(part.customer_ids) :]
-            score = model.predict_proba(X)
-            decisions = decide(model, score)
-            alerted = np.flatnonzero(decisions > 0)
-            reasons = explain(model, X[alerted], declared)
-            yield ScoredRows(
-                [rows.transaction_ids[i] for i in numbers.tolist()],
-                [rows.customer_ids[i] for i in numbers.tolist()],
-                rows.time_ms[numbers],
-                score,
-                decisions,
-                labels[numbers],
-                known[numbers],
-                unusual,
-                X[:, traits],
-                dict(zip(alerted.tolist(), reasons, strict=True)),
-            )
+            when = rows.label_time_ms[numbers]
+            for first, last, now in _as_of(model, online, X, numbers, rows.time_ms, labels, when):
+                mine = slice(first, last)
+                score = now.predict_proba(X[mine])
+                decisions = decide(now, score)
+                alerted = np.flatnonzero(decisions > 0)
+                reasons = explain(now, X[mine][alerted], declared)
+                yield ScoredRows(
+                    [rows.transaction_ids[i] for i in numbers[mine].tolist()],
+                    [rows.customer_ids[i] for i in numbers[mine].tolist()],
+                    rows.time_ms[numbers[mine]],
+                    score,
+                    decisions,
+                    labels[numbers[mine]],
+                    known[numbers[mine]],
+                    unusual[mine],
+                    X[mine][:, traits],
+                    dict(zip(alerted.tolist(), reasons, strict=True)),
+                )
+
+
+def _as_of(
+    model: TreeModel,
+    online: OnlineScorer | None,
+    X: Matrix,
+    numbers: npt.NDArray[np.intp],
+    time_ms: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int8],
+    label_ms: npt.NDArray[np.int64],
+) -> Iterator[tuple[int, int, TreeModel]]:
+    if online is None or not len(numbers):
+        return iter([(0, len(numbers), model)])
+    return online.segments(X, numbers, time_ms[numbers], labels[numbers], label_ms)
 
 
 class _Unusual:
