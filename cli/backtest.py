@@ -13,16 +13,15 @@ from rich.table import Table
 
 from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import engine_of, print_refused, read_log
 from cli.train import days_too, delay_ms
-from features.engine import Engine
-from features.entities import entity_features
 from infra.cells import moment
 from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, window
 from models.backtest_report import FraudReport, fraud_report
 from models.churn_backtest import every
+from models.online import OnlineScorer
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
 from schemas.errors import ConfigError
@@ -36,11 +35,14 @@ class BacktestPlan:
     Attributes:
         root: Folder of the registry.
         card: Of the model.
+        features: YAML file of the bank's own declarations, as training had.
         from_ms, to_ms: Score `[from_ms, to_ms)`; `None`: from the first, to the last.
     """
 
     root: Path
     card: ModelCard
+    features: Path | None
+    online: bool
     data: Path
     mapping: Mapping
     from_ms: int | None
@@ -87,9 +89,17 @@ def backtest(
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap samples for confidence intervals; 0: none.")
     ] = 200,
+    features: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as training had."),
+    ] = None,
     cards_a_day: Annotated[
         int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
     ] = 100,
+    online: Annotated[
+        bool,
+        typer.Option(help="Of fraud: let the model go on learning from each label when it becomes known."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Score a past log as if the model had been there, and compare with what became of it.
@@ -104,6 +114,8 @@ def backtest(
     plan = BacktestPlan(
         root,
         card,
+        features,
+        online,
         data,
         rules,
         None if from_ is None else to_epoch_ms(moment(from_)),
@@ -118,6 +130,9 @@ def backtest(
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
+    if card.name == "churn" and (html is not None or online):
+        what = "--html" if html is not None else "--online"
+        raise ConfigError(f"{what} is for fraud; a churn backtest has its report as text and as --json")
     if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms > plan.to_ms:
         raise ConfigError("--from must be before --to")
     _RUNS[card.name](plan)
@@ -125,13 +140,10 @@ def backtest(
 
 def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
-    engine = Engine(entities=entity_features(str(plan.card.data.get("entities", ""))))
+    engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
-    if plan.card.features_hash != engine.hash:
-        raise ConfigError(
-            f"the model was trained on feature declarations {plan.card.features_hash}, this program runs "
-            f"{engine.hash}: train it again (tidegate train fraud)"
-        )
+    delay = delay_ms(plan.mapping.label.delay) if plan.mapping.label is not None else 0
+    learning = OnlineScorer(model, delay) if plan.online else None
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)
@@ -144,7 +156,10 @@ def _run_fraud(plan: BacktestPlan) -> None:
         task = bar.add_task("scoring", total=end - start)
         blocks: list[ScoredRows] = []
         with ScoredFile(plan.out_file, f"{plan.card.name} {plan.card.version}") as written:
-            for block in backtest_fraud(rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms):
+            scored = backtest_fraud(
+                rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms, online=learning
+            )
+            for block in scored:
                 written.write(block)
                 blocks.append(block)
                 bar.update(task, advance=len(block))
@@ -162,11 +177,19 @@ def _run_fraud(plan: BacktestPlan) -> None:
         "transactions_per_second": round((end - start) / seconds),
         **report.document(),
     }
+    if learning is not None:
+        document["online"] = {"frauds": learning.frauds, "share": round(learning.learner.share, 4)}
     if plan.json:
         print_json(document)
     else:
         print_refused(account)
         _print(document, report)
+        if learning is not None:
+            out.print(
+                f"learned from {learning.frauds:,} reported frauds on the way; what was learned counts "
+                f"{learning.learner.share:.0%} at the end",
+                highlight=False,
+            )
     if plan.html is not None:
         from harness.backtest_html import write_html
 
@@ -200,6 +223,7 @@ def _run_churn(plan: BacktestPlan) -> None:
     document, report = backtest_churn_on_file(
         plan.root,
         plan.card,
+        plan.features,
         plan.data,
         plan.mapping,
         plan.out_file,

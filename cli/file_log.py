@@ -7,9 +7,12 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cli.console import err
+from features.engine import Engine
+from infra.feature_file import load_engine
 from infra.intake import Account, RefusedRow
 from infra.mapping import Mapping
 from infra.row_batches import Job, RowBatches
+from models.tree import ModelCard
 from models.vectors import Rows, in_time_order
 from schemas.errors import ConfigError
 
@@ -39,6 +42,26 @@ def read_log(data: Path, mapping: Mapping, bar: Progress) -> tuple[Rows, Account
             f"{account.skipped:,} skipped by the mapping){why}"
         )
     return rows, account
+
+
+def engine_of(card: ModelCard, features: Path | None) -> Engine:
+    """The engine that a model was trained with.
+
+    Args:
+        card: Of the model; says which entities it knows.
+        features: YAML file of the bank's own declarations; `None`: only the catalogue.
+
+    Raises:
+        ConfigError: The declarations are not those of training.
+    """
+    engine = load_engine(features, str(card.data.get("entities", "")))
+    if card.features_hash != engine.hash:
+        raise ConfigError(
+            f"the model was trained on feature declarations {card.features_hash}, this program runs "
+            f"{engine.hash}: give the --features file of training, or train it again "
+            f"(tidegate train {card.name})"
+        )
+    return engine
 
 
 def print_refused(account: Account) -> None:

@@ -7,7 +7,7 @@ larger its chunks.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import replace
 
 from stream_app.transport import Chunk
@@ -55,6 +55,12 @@ class Lanes:
         """The chunk under way, or the first that waits."""
         key = (topic, partition)
         return self._under_way.get(key) or next(iter(self._waiting.get(key, ())), None)
+
+    def drop(self, partitions: Container[int]) -> None:
+        """Drop what waits of partitions; what is under way goes on."""
+        for (_, partition), waiting in self._waiting.items():
+            if partition in partitions:
+                waiting.clear()
 
     async def close(self) -> None:
         """Drop what waits and cancel what is under way."""

@@ -74,6 +74,10 @@ class Positions(Protocol):
         """Whether more of a partition may be fetched."""
         ...
 
+    async def release(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """End what was begun of partitions that are about to be somebody else's; not for long."""
+        ...
+
 
 class CopartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     """Gives partition `p` of every topic to the same member."""
@@ -229,11 +233,16 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Stop seeking: a lease taken from now on would be taken from its new owner."""
+        """Stop seeking: a lease taken from now on would be taken from its new owner.
+
+        The group goes on without this worker only when this returns, so that what was begun ends before
+        somebody else goes on behind it.
+        """
         self._stop_seeking()
         for tp in revoked:
             self._next.pop(tp, None)
         await super().on_partitions_revoked(revoked)
+        await self._positions.release(revoked)
 
     async def perform_seek(self) -> None:
         """Begin to seek every assigned partition."""

@@ -28,6 +28,9 @@ TopicPartition = tuple[str, int]
 T = TypeVar("T")
 # Of a chunk, as far as settings go: what one worker publishes before it commits.
 _MOST_RECORDS = 5000
+# The group stands still meanwhile. Whoever is not done by then is fenced off, and may have published what is
+# published again.
+_RELEASE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +371,22 @@ class Worker:
         """End the process: going on would lose events."""
         if not self.failed.done():
             self.failed.set_result(error)
+
+    async def release(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the chunks under way of these finish, drop those that wait, and give the leases up."""
+        numbers = {number for _, number in partitions}
+        self.lanes.drop(numbers)
+        held = [self._partitions[number] for number in sorted(numbers & self._partitions.keys())]
+        for partition in held:
+            # Who waits for a dependency does not finish: the work is done by whoever is next.
+            partition.interrupted.set()
+        try:
+            async with asyncio.timeout(_RELEASE_S):
+                for partition in held:
+                    async with partition.lock:
+                        partition.forget()
+        except TimeoutError:
+            _log.warning("partitions given up with a chunk under way", partitions=sorted(numbers))
 
     async def drain(self, limit_s: float) -> bool:
         """Take no new chunk and let those under way finish; false where the limit came first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,13 +52,20 @@ def training_data(bank_messages: Sequence[Transaction | Label], engine: Engine) 
 
 
 @pytest.fixture(scope="session")
-def registry(
-    training_data: TrainingData, engine: Engine, tmp_path_factory: pytest.TempPathFactory
-) -> ModelRegistry:
-    """Both models, trained and in use. Only to be read: tests that change one save their own."""
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+    """Both models, trained and in use. Only to be read: tests that change one save their own.
+
+    `TIDEGATE_TEST_MODELS` names a folder that keeps them, for whoever runs many tests one by one.
+    """
+    from models.registry import ModelRegistry
     from tests import scoring
 
-    return scoring.trained(training_data, engine, tmp_path_factory.mktemp("models"))
+    kept = os.environ.get("TIDEGATE_TEST_MODELS")
+    if kept and Path(kept).is_dir():
+        return ModelRegistry(Path(kept))
+    root = Path(kept) if kept else tmp_path_factory.mktemp("models")
+    data = request.getfixturevalue("training_data")
+    return scoring.trained(data, request.getfixturevalue("engine"), root)
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ class Row:
     note: str
     failed: bool
     at: str
+    conflicting_churn: int = 0
 
     @classmethod
     def of(cls, fault: str, faults: Faults, verdict: Verdict, broker: str) -> Row:
@@ -53,6 +54,7 @@ class Row:
             note=faults.note,
             failed=not verdict.clean,
             at=datetime.now(UTC).strftime("%Y-%m-%d"),
+            conflicting_churn=verdict.conflicting_churn,
         )
 
     def write(self) -> None:
@@ -77,7 +79,8 @@ def table(rows: list[Row]) -> str:
     days = sorted({row.at for row in rows})
     said = f"{len(rows)} rows of {' to '.join(dict.fromkeys((days[0], days[-1])))}: "
     said += (
-        f"{sum(r.injected for r in rows)} faults; lost {lost}, doubled {doubled}, conflicting {conflicting}."
+        f"{sum(r.injected for r in rows)} faults; lost {lost}, doubled {doubled}, conflicting {conflicting}; "
+        f"churn scores that contradict each other {sum(r.conflicting_churn for r in rows)}."
     )
     return "\n".join([said, "", *lines])
 

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from schemas.topics import TOPICS
-from tests.faults.world import PARTITIONS
+from tests.faults.world import PARTITIONS, START_S
 
 PAUSE_S = 10
 pytestmark = pytest.mark.faults
@@ -20,7 +20,7 @@ async def test_broker_killed(world):
         for _ in range(2):
             world.broker.kill()
             faults.injected += 1
-            await asyncio.to_thread(world.broker.start)
+            await asyncio.to_thread(world.broker.start, START_S)
             await world.resumed(faults)
     await world.finish("broker killed, back with its log", faults)
 
@@ -45,7 +45,7 @@ async def test_one_of_three_brokers_killed(new_world):
             faults.injected += 1
             # With it away.
             await world.resumed(faults)
-            await asyncio.to_thread(node.start)
+            await asyncio.to_thread(node.start, START_S)
             await world.resumed(faults)
     await world.finish("one of three brokers killed", faults)
 
@@ -65,8 +65,8 @@ async def test_partition_added(new_world):
         await admin.close()
     faults.injected += 1
     late = world.worker()
-    await asyncio.gather(asyncio.to_thread(late.start, 60), return_exceptions=True)
-    await world.until(lambda: not late.running, 60, "refusal")
+    await asyncio.gather(asyncio.to_thread(late.start, 180), return_exceptions=True)
+    await world.until(lambda: not late.running, 180, "refusal")
     assert late.exit_code == 3
     (refusal,) = [line for line in late.lines() if line["level"] == "error"]
     assert "4 partitions, the topic now has 5" in refusal["error"]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.faults
 def embedded(tmp_path, registry):
     """A deployment on the broker that keeps nothing."""
     running = Deployment(tmp_path, registry._root, kafka=False)
-    running.stack.start()
+    running.stack.start(180)
     yield running
     running.close()
 
@@ -35,13 +35,13 @@ async def test_nothing_there_at_start(tmp_path, registry):
     deployment = Deployment(tmp_path, registry._root)
     worker = deployment.worker()
     try:
-        await asyncio.to_thread(worker.start, 60)
+        await asyncio.to_thread(worker.start, 180)
         await eventually(lambda: bool(waited_for(deployment, worker, "redis")), 30, "a word about Redis")
-        deployment.stack.redis.start()
+        deployment.stack.redis.start(180)
         await eventually(lambda: bool(waited_for(deployment, worker, "kafka")), 30, "a word about Kafka")
-        deployment.stack.broker.start()
+        deployment.stack.broker.start(180)
         await eventually(
-            lambda: any(line["event"] == "connected" for line in deployment.logs(worker)), 60, "connecting"
+            lambda: any(line["event"] == "connected" for line in deployment.logs(worker)), 180, "connecting"
         )
         small = BankSettings(customers=40, days=8, seed=9, start=datetime(2026, 1, 1, tzinfo=UTC))
         await deployment.publish_bank(small)
@@ -63,11 +63,11 @@ async def test_broker_that_lost_its_log_is_refused(embedded):
         await outputs.until_scored(deployment.log.ids)
     worker.stop()
     deployment.stack.broker.kill()
-    deployment.stack.broker.start()
+    deployment.stack.broker.start(180)
     again = deployment.worker()
-    await asyncio.to_thread(again.start, 60)
+    await asyncio.to_thread(again.start, 180)
     process = again._process
-    await eventually(lambda: process.poll() is not None, 60, "a refusal")
+    await eventually(lambda: process.poll() is not None, 180, "a refusal")
     assert process.returncode == 3
     (refusal,) = [line for line in deployment.logs(again) if line["level"] == "error"]
     assert "built from the log of Kafka cluster" in refusal["error"]

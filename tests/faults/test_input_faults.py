@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import out_of_order
+from tests.faults.world import START_S, out_of_order
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ async def test_workers_with_wrong_clocks(world):
         await asyncio.to_thread(worker.stop)
     for skew in ("+1h", "-1h"):
         environment = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": skew, "DONT_FAKE_MONOTONIC": "1"}
-        await asyncio.to_thread(world.worker(environment).start, 120)
+        await asyncio.to_thread(world.worker(environment).start, START_S)
     async with world.load() as faults:
         faults.injected += 2
         victim = world.workers[0]
@@ -93,14 +93,15 @@ async def test_workers_with_wrong_clocks(world):
 async def test_two_versions_side_by_side(world, tmp_path):
     old = tmp_path / "old"
     for room in ROOMS:
-        shutil.copytree(ROOT / room, old / room, ignore=shutil.ignore_patterns("__pycache__"))
+        # With the compiled kernels beside the source: compiling takes minutes on busy cores.
+        shutil.copytree(ROOT / room, old / room, ignore=shutil.ignore_patterns("*.pyc"))
     functions = old / "infra" / "functions.lua"
     functions.write_text(functions.read_text().replace("-- The atomic step", "-- An older atomic step"))
     for worker in world.workers:
         await asyncio.to_thread(worker.stop)
     world.workers = []
     for _ in range(3):
-        await asyncio.to_thread(world.worker(root=old).start, 180)
+        await asyncio.to_thread(world.worker(root=old).start, START_S)
     async with world.load() as faults:
         for worker in list(world.workers):
             await asyncio.to_thread(worker.stop)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.world import POINTS, SESSION_S
+from tests.faults.world import POINTS, SESSION_S, START_S
 
 pytestmark = pytest.mark.faults
 
@@ -25,7 +25,7 @@ async def test_readers_of_committed_messages_see_each_score_once(new_world, shor
         await world.resumed(faults)
         world.broker.kill()
         faults.injected += 1
-        await asyncio.to_thread(world.broker.start)
+        await asyncio.to_thread(world.broker.start, START_S)
         await world.resumed(faults)
     faults.note = (
         "workers killed at random and at each named point, one paused, the broker killed; read_committed"

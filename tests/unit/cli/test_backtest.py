@@ -175,3 +175,29 @@ def test_training_for_fraud_without_a_label_is_refused(folder: Path) -> None:
     assert (found["scored"], found["labelled"]) == (1500, 0)
     assert found["figures"]["roc_auc"]["value"] is None
     assert parquet.read_table(folder / "bare.parquet")["label"].null_count == 1500
+
+
+def test_a_banks_own_features_are_trained_and_scored_with(folder: Path) -> None:
+    own = folder / "own.yaml"
+    own.write_text("features:\n  large_count_9d: {op: count, window: 9d, where: [amount >= 300]}\n")
+    train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", own)
+    found = backtest(folder, folder / "own", "--from", "2026-02-25", "--features", own)
+    assert found["scored"] > 0
+    with pytest.raises(ConfigError, match="give the --features file of training"):
+        backtest(folder, folder / "own", "--from", "2026-02-25")
+    with pytest.raises(ConfigError, match="give the --features file of training"):
+        backtest(folder, folder / "model", "--from", "2026-02-25", "--features", own)
+
+
+def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> None:
+    own = folder / "own.yaml"
+    own.write_text("features:\n  large_count_9d: {op: count, window: 9d, where: [amount >= 300]}\n")
+    rows = [r for r in lines() if int(r.split(",")[1]) < 10 or "2026-01" in r]
+    (folder / "quiet.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    data = ("--data", folder / "quiet.csv", "--mapping", folder / "mapping.yaml")
+    run("train", "churn", *data, "--horizon", "14d", "--out", folder / "own", "--features", own)
+    scored = ("--from", "2026-01-25", "--out", folder / "customers.parquet", "--resamples", 5)
+    report = run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, "--features", own)
+    assert "20 scored and written to" in report
+    with pytest.raises(ConfigError, match="give the --features file of training"):
+        run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored)

@@ -50,6 +50,20 @@ async def test_chunks_of_a_partition_are_handled_in_order_and_one_at_a_time() ->
     assert handler.most == 1
 
 
+async def test_what_waits_of_dropped_partitions_is_not_handled() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 10)
+    for partition in range(3):
+        for first in (0, 10):
+            lanes.submit(chunk(first, 10, partition=partition))
+    await asyncio.sleep(0.001)
+    lanes.drop({0, 2})
+    handler.go.set()
+    await finished(lanes, 0, 1, 2)
+    handled = sorted((c.partition, c.records[0].offset) for c in handler.handled)
+    assert handled == [(0, 0), (1, 0), (1, 10), (2, 0)]
+
+
 async def test_partitions_and_topics_are_handled_side_by_side() -> None:
     handler = Handler()
     lanes = Lanes(handler, 10)

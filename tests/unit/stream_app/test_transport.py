@@ -55,6 +55,7 @@ class Positions:
         self.done: dict[tuple[str, int], int] = {}
         self.full: set[tuple[str, int]] = set()
         self.asked = 0
+        self.released: list[set[tuple[str, int]]] = []
         self.go = asyncio.Event()
         self.go.set()
 
@@ -68,6 +69,10 @@ class Positions:
 
     def has_room(self, topic: str, partition: int) -> bool:
         return (topic, partition) not in self.full
+
+    async def release(self, partitions: Iterable[tuple[str, int]]) -> None:
+        await self.go.wait()
+        self.released.append(set(partitions))
 
 
 class Thread:
@@ -233,10 +238,14 @@ async def test_revoked_partitions_are_not_sought_and_not_given_out(consumer: Chu
     await consumer.perform_seek()
     await asyncio.sleep(0)
     seeking = consumer._seeking
-    await consumer.on_partitions_revoked({A, B})
-    await asyncio.sleep(0)
+    revoking = asyncio.create_task(consumer.on_partitions_revoked({A, B}))
+    await asyncio.sleep(0.01)
     assert seeking.done()
+    # The group waits for what was begun.
+    assert not revoking.done()
     positions.go.set()
+    await revoking
+    assert positions.released == [{A, B}]
     consumer._thread.fetched = [records(A, 10)]
     consumer._set_active_tps({A, B})
     consumer.resume_flow()

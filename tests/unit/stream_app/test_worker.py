@@ -426,6 +426,62 @@ class TestLeasesWhileChunksAreUnderWay:
         assert not new.failed.done()
 
 
+class TestGivingPartitionsUp:
+    async def test_what_was_begun_ends_before_and_nothing_is_begun_after(self, stream: Stream) -> None:
+        stream.transact(8)
+        await stream.start()
+        held = stream.worker._delivery.publisher = _Held(stream)
+        for _ in range(2):
+            chunk = stream.consumer.fetch(T, 0, 4)
+            assert chunk is not None
+            stream.worker.submit(chunk)
+            await until(lambda: held.waiting)
+        releasing = asyncio.create_task(stream.worker.release({(T, 0), (L, 0)}))
+        await asyncio.sleep(0.01)
+        assert not releasing.done()
+        held.go.set()
+        await releasing
+        await until(lambda: stream.worker.lanes.is_idle(T, 0))
+
+        assert stream.scored == [f"t-{n}" for n in range(4)]
+        assert stream.store.state()[0][0] == {T: 4}
+        assert stream.worker.reached(T, 0) is None
+
+        await stream.start()
+        await stream.run()
+        assert stream.scored == [f"t-{n}" for n in range(8)]
+
+    async def test_a_dependency_that_is_away_is_not_waited_for(self, stream: Stream) -> None:
+        stream.transact(1)
+        await stream.start()
+        stream.store.failures = [DependencyError("no redis")] * 100_000
+        chunk = stream.consumer.fetch(T, 0)
+        assert chunk is not None
+        stream.worker.submit(chunk)
+        await until(lambda: stream.observer.retries["redis"] > 3)
+
+        async with asyncio.timeout(1):
+            await stream.worker.release({(T, 0)})
+        assert not stream.worker.failed.done()
+        assert stream.scored == []
+
+    async def test_the_group_is_not_kept_waiting(
+        self, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stream_app.worker._RELEASE_S", 0.02)
+        stream.transact(1)
+        await stream.start()
+        held = stream.worker._delivery.publisher = _Held(stream)
+        chunk = stream.consumer.fetch(T, 0)
+        assert chunk is not None
+        stream.worker.submit(chunk)
+        await until(lambda: held.waiting)
+        await stream.worker.release({(T, 0)})
+        assert stream.scored == []
+        held.go.set()
+        await stream.worker.lanes.close()
+
+
 class TestStopping:
     async def test_drain_waits_for_what_is_under_way_and_takes_nothing_more(self, stream: Stream) -> None:
         stream.transact(8)
