@@ -21,6 +21,7 @@ from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, window
 from models.backtest_report import FraudReport, fraud_report
 from models.churn_backtest import every
+from models.online import OnlineScorer
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
 from schemas.errors import ConfigError
@@ -41,6 +42,7 @@ class BacktestPlan:
     root: Path
     card: ModelCard
     features: Path | None
+    online: bool
     data: Path
     mapping: Mapping
     from_ms: int | None
@@ -94,6 +96,10 @@ def backtest(
     cards_a_day: Annotated[
         int, typer.Option(min=1, help="Customers looked at a day: card precision@k.")
     ] = 100,
+    online: Annotated[
+        bool,
+        typer.Option(help="Of fraud: let the model go on learning from each label when it becomes known."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Score a past log as if the model had been there, and compare with what became of it.
@@ -109,6 +115,7 @@ def backtest(
         root,
         card,
         features,
+        online,
         data,
         rules,
         None if from_ is None else to_epoch_ms(moment(from_)),
@@ -123,6 +130,9 @@ def backtest(
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
+    if card.name == "churn" and (html is not None or online):
+        what = "--html" if html is not None else "--online"
+        raise ConfigError(f"{what} is for fraud; a churn backtest has its report as text and as --json")
     if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms > plan.to_ms:
         raise ConfigError("--from must be before --to")
     _RUNS[card.name](plan)
@@ -132,6 +142,8 @@ def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
     engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
+    delay = delay_ms(plan.mapping.label.delay) if plan.mapping.label is not None else 0
+    learning = OnlineScorer(model, delay) if plan.online else None
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)
@@ -144,7 +156,10 @@ def _run_fraud(plan: BacktestPlan) -> None:
         task = bar.add_task("scoring", total=end - start)
         blocks: list[ScoredRows] = []
         with ScoredFile(plan.out_file, f"{plan.card.name} {plan.card.version}") as written:
-            for block in backtest_fraud(rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms):
+            scored = backtest_fraud(
+                rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms, online=learning
+            )
+            for block in scored:
                 written.write(block)
                 blocks.append(block)
                 bar.update(task, advance=len(block))
@@ -162,11 +177,19 @@ def _run_fraud(plan: BacktestPlan) -> None:
         "transactions_per_second": round((end - start) / seconds),
         **report.document(),
     }
+    if learning is not None:
+        document["online"] = {"frauds": learning.frauds, "share": round(learning.learner.share, 4)}
     if plan.json:
         print_json(document)
     else:
         print_refused(account)
         _print(document, report)
+        if learning is not None:
+            out.print(
+                f"learned from {learning.frauds:,} reported frauds on the way; what was learned counts "
+                f"{learning.learner.share:.0%} at the end",
+                highlight=False,
+            )
     if plan.html is not None:
         from harness.backtest_html import write_html
 

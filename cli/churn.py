@@ -12,13 +12,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.console import out, print_json, progress
-from cli.file_log import engine_of, print_refused, read_log
+from cli.file_log import engine_of, read_log
 from features.definitions import DAY_MS
+from features.engine import Engine
 from features.lifetime import customer_names
-from infra.feature_file import load_engine
 from infra.mapping import Mapping
 from infra.scored_customers import ScoredCustomersFile
-from models.churn import customers_as_of, default_cut_offs, end_of, joined, train_churn
+from models.churn import customers_as_of, default_cut_offs, end_of, joined, longest_silence, train_churn
 from models.churn_backtest import FIGURES, ChurnReport, backtest_churn, churn_report
 from models.registry import ModelRegistry
 from models.tree import ModelCard
@@ -32,42 +32,41 @@ class ChurnTraining:
     """What a churn model learns from.
 
     Attributes:
+        source: Names the data.
         from_ms, to_ms: The log is `[from_ms, to_ms)`; `None`: from the first, to the last.
         cut_offs: Moments at which customers are looked at; empty: weekly ones.
-        features: YAML file of the bank's own declarations.
         entities: As the worker has them; no feature of churn needs one.
     """
 
-    data: Path
-    mapping: Mapping
+    source: str
     horizon_days: int
     from_ms: int | None
     to_ms: int | None
     cut_offs: Sequence[int]
-    features: Path | None
     entities: str
     seed: int
 
 
-def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, bytes]:
-    """Train on a file in any order; rows that cannot be used are counted and left out.
+def train_churn_on_rows(
+    plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress
+) -> tuple[ModelCard, bytes]:
+    """Train on a log in time order.
 
     Raises:
         ConfigError: The span is too short for the horizon, or a cut-off lies outside it.
     """
-    engine = load_engine(plan.features, plan.entities)
-    rows, account = read_log(plan.data, plan.mapping, bar)
     rows = _between(rows, plan.from_ms, plan.to_ms)
     if not len(rows.records):
-        raise ConfigError(f"{plan.data}: no transaction lies between --from and --to")
+        raise ConfigError(f"{plan.source}: no transaction lies between --from and --to")
     horizon_ms = plan.horizon_days * DAY_MS
     end_ms = plan.to_ms if plan.to_ms is not None else end_of(rows)
     first_ms = int(rows.records["time_ms"][0])
     cut_offs = sorted(set(plan.cut_offs)) or default_cut_offs(first_ms, end_ms, horizon_ms)
     if not cut_offs:
         raise ConfigError(
-            f"{plan.data}: its transactions span {(end_ms - first_ms) / DAY_MS:.0f} days; with a horizon of "
-            f"{plan.horizon_days} days there must be more before it to learn from: give a shorter --horizon"
+            f"{plan.source}: its transactions span {(end_ms - first_ms) / DAY_MS:.0f} days; with a horizon "
+            f"of {plan.horizon_days} days there must be more before it to learn from: give a shorter "
+            "--horizon"
         )
     if cut_offs[0] <= first_ms or cut_offs[-1] + horizon_ms > end_ms:
         raise ConfigError(
@@ -77,11 +76,10 @@ def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, 
     task = bar.add_task("looking at customers (cut-offs)", total=len(cut_offs))
     parts = []
     for part in customers_as_of(
-        rows, engine, cut_offs, horizon_ms=horizon_ms, end_ms=end_ms, silent_ms=_longest_silence(horizon_ms)
+        rows, engine, cut_offs, horizon_ms=horizon_ms, end_ms=end_ms, silent_ms=longest_silence(horizon_ms)
     ):
         parts.append(part)
         bar.update(task, advance=1)
-    print_refused(account)
     training = bar.add_task("training churn (trees)", total=None)
     return train_churn(
         joined(parts, len(customer_names(engine))),
@@ -89,15 +87,10 @@ def train_churn_on_file(plan: ChurnTraining, bar: Progress) -> tuple[ModelCard, 
         created_at=to_rfc3339(datetime.now(UTC)),
         horizon_days=plan.horizon_days,
         seed=plan.seed,
-        source=plan.data.name,
+        source=plan.source,
         entities=plan.entities,
         on_round=lambda done, total: bar.update(training, completed=done, total=total),
     )
-
-
-def _longest_silence(horizon_ms: int) -> int:
-    # Who is gone for certain teaches nothing; the sweep goes on for 90 days.
-    return max(3 * horizon_ms, 90 * DAY_MS)
 
 
 def _between(rows: Rows, from_ms: int | None, to_ms: int | None) -> Rows:

@@ -21,6 +21,8 @@ COMMANDS = {
     "generate": "Write a generated bank to a file.",
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "backtest": "Score a past log as if the model had been there, and compare with what became of it.",
+    "retrain": "Train a challenger on newer data; promote it only if it is proven better.",
+    "drift": "Compare what is scored now with what a model learned from.",
     "models": "The model registry.",
     "features": "Feature declarations, and the vectors of a file.",
     "topics": "Topics on the broker.",

@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from cli.churn import ChurnTraining, train_churn_on_file
+from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.console import err, out, print_json, progress
 from cli.file_log import entities_of, print_refused, read_log
 from cli.generated import bank_settings, parsed
@@ -342,19 +342,14 @@ def train_churn_alone(
     plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
 ) -> list[ModelCard]:
     """Train the churn model on a file in any order."""
+    engine = load_engine(plan.features, plan.entities)
+    what = ChurnTraining(
+        data.name, plan.horizon_days, plan.from_ms, plan.to_ms, cut_offs, plan.entities, plan.seed
+    )
     with progress() as bar:
-        what = ChurnTraining(
-            data,
-            mapping,
-            plan.horizon_days,
-            plan.from_ms,
-            plan.to_ms,
-            cut_offs,
-            plan.features,
-            plan.entities,
-            plan.seed,
-        )
-        trained = train_churn_on_file(what, bar)
+        rows, account = read_log(data, mapping, bar)
+        print_refused(account)
+        trained = train_churn_on_rows(what, rows, engine, bar)
     return _saved(plan, [trained])
 
 

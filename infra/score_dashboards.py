@@ -255,6 +255,34 @@ MODELS = Dashboard(
             limits=(0.1, 0.2),
         ),
         Panel(
+            "Moved features",
+            "Population stability index of the newest events against training: the most.",
+            [("topk(15, max by (feature) (tidegate_feature_psi))", "{{feature}}")],
+            kind="bargauge",
+            limits=(0.1, 0.25),
+        ),
+        Panel(
+            "Moved scores",
+            "Population stability index of the newest scores against training.",
+            [("max by (name) (tidegate_score_psi)", "{{name}}")],
+            limits=(0.1, 0.25),
+        ),
+        Panel(
+            "Calibration",
+            "Frauds reported for each that the scores promised, 30 days; 1 is right if all are reported.",
+            [("tidegate:fraud_calibration:ratio30d", "reported to promised")],
+            limits=(1.5, 2),
+        ),
+        Panel(
+            "Frauds promised and reported",
+            "By the size of the score, 30 days.",
+            [
+                ("sum by (score) (increase(tidegate_fraud_expected_total[30d]))", "promised, {{score}}"),
+                ("sum by (score) (increase(tidegate_fraud_observed_total[30d]))", "reported, {{score}}"),
+            ],
+            kind="bargauge",
+        ),
+        Panel(
             "Precision and recall",
             "From labels; 30 days.",
             [

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.definitions import DAY_MS, RETENTION_MS
-from features.engine import Engine
+from features.engine import Engine, Matrix
 from features.kernels import ACCEPTED
 from models.anomaly import AnomalyScore
+from models.online import OnlineScorer
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel
-from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
+from models.vectors import FRAUD, GENUINE, Rows, VectorReplay, Vectors
 
 CHUNK: Final = 4_000
 _EARLY: Final = 20_000
@@ -79,7 +80,14 @@ def truth(rows: Rows) -> npt.NDArray[np.int8]:
 
 
 def backtest_fraud(
-    rows: Rows, model: TreeModel, engine: Engine, *, from_ms: int | None = None, to_ms: int | None = None
+    rows: Rows,
+    model: TreeModel,
+    engine: Engine,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    anomaly: bool = True,
+    online: OnlineScorer | None = None,
 ) -> Iterator[ScoredRows]:
     """Score the transactions of `[from_ms, to_ms)`, each from the log before it.
 
@@ -91,6 +99,8 @@ def backtest_fraud(
         engine: What it was trained on.
         from_ms: `None` from the first.
         to_ms: `None` to the last.
+        anomaly: Whether the anomaly score is wanted; without it NaN.
+        online: Of this model: scores are then those of the model that goes on learning.
 
     Yields:
         Blocks in order; also empty ones, while history is replayed.
@@ -99,36 +109,71 @@ def backtest_fraud(
     labels, known = truth(rows), np.where(rows.labels == FRAUD, rows.label_time_ms, np.iinfo(np.int64).max)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
-    anomaly, week, done = AnomalyScore(engine), -1, start
+    unusual_of, done = _Unusual(engine) if anomaly else _nobody_looked, start
     for at in range(start, end, CHUNK):
         parts = list(replay.feed(log.part(at, min(at + CHUNK, end))))
-        # Labels cut a chunk into parts: what is unusual must not depend on where.
-        everything = np.concatenate([part.features.X for part in parts])
-        counted = np.concatenate([part.features.status for part in parts]) == ACCEPTED
-        if counted.any() and (int(parts[0].time_ms[0]) // _WEEK_MS != week or anomaly.seen < _EARLY):
-            week = int(parts[0].time_ms[0]) // _WEEK_MS
-            anomaly.refresh()
-        odd = anomaly.score(everything)
-        anomaly.learn(everything[counted])
+        odd = unusual_of(parts)
         for part in parts:
             accepted = np.flatnonzero(part.features.status == ACCEPTED)
             kept = accepted[accepted + done >= begin]
             X, numbers = part.features.X[kept], kept + done
+            if online is not None:
+                online.see(part.features.X[accepted[accepted + done < begin]])
             done += len(part.customer_ids)
             unusual, odd = odd[kept], odd[len(part.customer_ids) :]
-            score = model.predict_proba(X)
-            decisions = decide(model, score)
-            alerted = np.flatnonzero(decisions > 0)
-            reasons = explain(model, X[alerted], declared)
-            yield ScoredRows(
-                [rows.transaction_ids[i] for i in numbers.tolist()],
-                [rows.customer_ids[i] for i in numbers.tolist()],
-                rows.time_ms[numbers],
-                score,
-                decisions,
-                labels[numbers],
-                known[numbers],
-                unusual,
-                X[:, traits],
-                dict(zip(alerted.tolist(), reasons, strict=True)),
-            )
+            when = rows.label_time_ms[numbers]
+            for first, last, now in _as_of(model, online, X, numbers, rows.time_ms, labels, when):
+                mine = slice(first, last)
+                score = now.predict_proba(X[mine])
+                decisions = decide(now, score)
+                alerted = np.flatnonzero(decisions > 0)
+                reasons = explain(now, X[mine][alerted], declared)
+                yield ScoredRows(
+                    [rows.transaction_ids[i] for i in numbers[mine].tolist()],
+                    [rows.customer_ids[i] for i in numbers[mine].tolist()],
+                    rows.time_ms[numbers[mine]],
+                    score,
+                    decisions,
+                    labels[numbers[mine]],
+                    known[numbers[mine]],
+                    unusual[mine],
+                    X[mine][:, traits],
+                    dict(zip(alerted.tolist(), reasons, strict=True)),
+                )
+
+
+def _as_of(
+    model: TreeModel,
+    online: OnlineScorer | None,
+    X: Matrix,
+    numbers: npt.NDArray[np.intp],
+    time_ms: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int8],
+    label_ms: npt.NDArray[np.int64],
+) -> Iterator[tuple[int, int, TreeModel]]:
+    if online is None or not len(numbers):
+        return iter([(0, len(numbers), model)])
+    return online.segments(X, numbers, time_ms[numbers], labels[numbers], label_ms)
+
+
+class _Unusual:
+    """The anomaly score of chunk after chunk, each by the transactions of those before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._score, self._week = AnomalyScore(engine), -1
+
+    def __call__(self, parts: Sequence[Vectors]) -> npt.NDArray[np.float64]:
+        # Labels cut a chunk into parts: what is unusual must not depend on where.
+        everything = np.concatenate([part.features.X for part in parts])
+        counted = np.concatenate([part.features.status for part in parts]) == ACCEPTED
+        week = int(parts[0].time_ms[0]) // _WEEK_MS if counted.any() else self._week
+        if counted.any() and (week != self._week or self._score.seen < _EARLY):
+            self._week = week
+            self._score.refresh()
+        odd = self._score.score(everything)
+        self._score.learn(everything[counted])
+        return odd
+
+
+def _nobody_looked(parts: Sequence[Vectors]) -> npt.NDArray[np.float64]:
+    return np.full(sum(len(part.customer_ids) for part in parts), np.nan)

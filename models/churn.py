@@ -88,6 +88,14 @@ def default_cut_offs(first_ms: int, end_ms: int, horizon_ms: int) -> list[int]:
     return [day * DAY_MS for day in range(last, first - 1, -step)][::-1]
 
 
+def longest_silence(horizon_ms: int) -> int:
+    """Milliseconds of silence after which a customer is gone for certain and teaches nothing.
+
+    The worker's sweep goes on for 90 days.
+    """
+    return max(3 * horizon_ms, 90 * DAY_MS)
+
+
 def customers_as_of(
     rows: Rows,
     engine: Engine,
@@ -260,7 +268,7 @@ def train_churn(
         linear=LinearPart.fit(X, y, weight) if weight < 1 else None,
     )
     trees = bytes(booster.save_raw("ubj"))
-    return with_reference(card, trees, rows.X.astype(np.float64), names), trees
+    return with_reference(card, trees, rows.X, names), trees
 
 
 def _boost(X: Matrix32, y: Labels, seed: int) -> xgboost.Booster:

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from features.engine import Matrix
 from models.tree import ModelCard, TreeModel, Vector
 
 Counts = npt.NDArray[np.float64]
@@ -75,7 +74,9 @@ def psi(expected: Vector, counts: Counts) -> float:
     return float(np.sum((a - e) * np.log(a / e)))
 
 
-def with_reference(card: ModelCard, trees: bytes, X: Matrix, names: Sequence[str]) -> ModelCard:
+def with_reference(
+    card: ModelCard, trees: bytes, X: npt.NDArray[np.floating[Any]], names: Sequence[str]
+) -> ModelCard:
     """A card that knows how the columns it reads, and its own scores, were distributed.
 
     Args:

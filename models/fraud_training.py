@@ -19,6 +19,7 @@ from models import calibration, evaluation
 from models.boosting import Labels, OnRound, boost, margins, thin_negatives
 from models.calibration import Platt
 from models.costs import Costs, Effect, choose_thresholds
+from models.drift import with_reference
 from models.replay import TrainingData
 from models.tree import ModelCard
 from models.tuning import DEFAULTS, Budget, Fold, search
@@ -205,7 +206,8 @@ def train_fraud(
         | ({"search": searched | {"parameters": params}} if searched else {})
         | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
     )
-    return card, bytes(booster.save_raw("ubj"))
+    trees = bytes(booster.save_raw("ubj"))
+    return with_reference(card, trees, data.X, engine.names), trees
 
 
 def _refuse_too_few(data: FraudData, y: Labels, settled: Labels, label_delay_days: float) -> None:

@@ -1,6 +1,7 @@
 """A calibrated gradient-boosted model over columns of the engine's vector."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from features.engine import Matrix
 from models.boosters import xgboost
+from models.correction import Correction
 from models.forest import Inputs, Margins, read_forest
 from models.linear import LinearPart
 from schemas.errors import ModelError
@@ -80,6 +82,7 @@ class TreeModel:
         self.trees = trees
         self.columns = np.array([position[name] for name in card.feature_names])
         self.role = role
+        self._correction: Correction | None = None
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))
@@ -102,7 +105,16 @@ class TreeModel:
         margin = np.asarray(of_trees, dtype=np.float64)
         if linear is not None:
             margin = linear.blend(margin, linear.contributions(inputs).sum(axis=1))
-        return self.card.slope * margin + self.card.intercept
+        calibrated: Vector = self.card.slope * margin + self.card.intercept
+        if self._correction is not None:
+            calibrated += self._correction.contributions(inputs).sum(axis=1)
+        return calibrated
+
+    def corrected(self, correction: Correction | None) -> "TreeModel":
+        """The same model with what labels have taught since; `None` for nothing."""
+        other = copy(self)
+        other._correction = correction
+        return other
 
     def predict_proba(self, X: Matrix) -> Vector:
         """Calibrated probabilities, shape `(n,)`."""
@@ -128,6 +140,8 @@ class TreeModel:
             shares = linear.blend(shares, linear.contributions(inputs))
         shares = shares * self.card.slope
         shares[:, -1] += self.card.intercept
+        if self._correction is not None:
+            shares[:, :-1] += self._correction.contributions(inputs)
         return shares
 
     def _booster_margins(self, inputs: Inputs) -> Margins:

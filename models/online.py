@@ -1,0 +1,224 @@
+"""A fraud model that goes on learning: from each label when it comes, beside trees that do not.
+
+A way of fraud that was never seen in training is scored low by the trees until they are trained again. Here a
+logistic regression over bins of the features, with the trees' log-odds as its offset, learns what they miss.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features.engine import Matrix
+from models.correction import WIDTH, Correction, Edges, Inputs, Places, Weights
+from models.linear import log_loss
+from models.tree import TreeModel
+
+Vector = npt.NDArray[np.float64]
+
+_FIRST: Final = 5_000
+"""Rows whose quantiles part the features; until they are seen nothing is learned."""
+_EVERY: Final = 5
+"""One genuine transaction in so many is learned from."""
+_RATE: Final = 0.1
+_REPLAYS: Final = 10
+_MOST_FRAUDS: Final = 2_000
+_MOST_GENUINE: Final = 20_000
+_MEMORY: Final = 0.999
+"""Of the losses by which the blend is chosen: a thousand labels ago counts a third."""
+
+
+class OnlineLearner:
+    """Learns one labelled transaction after the other; equal sequences give equal weights.
+
+    Each step is one of AdaGrad on the logarithmic loss. With each fraud some remembered frauds and genuine
+    ones are gone through again: frauds are few, and to wait until a way of fraud has repeated itself
+    is what it is to prevent. Genuine transactions are a sample, so the offset is raised by the logarithm of
+    five (King and Zeng 2001), and log-odds without it are of all transactions.
+
+    The blend is by evidence: `share` is the posterior of the corrected scores against those of the trees
+    alone, with the loss each had before it learned from a label, and forgetting (Raftery et al. 2010).
+
+    Args:
+        n_features: Columns of the model.
+        seed: Of what is gone through again.
+
+    Source:
+        Duchi et al. (2011), JMLR 12, 2121-2159 (AdaGrad); He et al. (2014), ADKDD (a linear model that learns
+        online behind trees).
+    """
+
+    def __init__(self, n_features: int, seed: int = 7) -> None:
+        self._random = np.random.default_rng(seed)
+        self._first: list[Inputs] = []
+        self._edges: Edges | None = None
+        self._weights: Weights = np.zeros(n_features * WIDTH)
+        self._squares: Weights = np.ones(n_features * WIDTH)
+        self._frauds = _Remembered(_MOST_FRAUDS)
+        self._genuine = _Remembered(_MOST_GENUINE)
+        self._loss = np.zeros(2)
+        self.labels = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it knows enough to be told labels."""
+        return self._edges is not None
+
+    def see(self, X: Inputs) -> None:
+        """Look at rows `(n, n_features)` without labels, until the bins are settled."""
+        if self._edges is not None:
+            return
+        self._first.append(X)
+        if sum(map(len, self._first)) >= _FIRST:
+            self._edges = Edges.of(np.concatenate(self._first)[:_FIRST])
+            self._first.clear()
+
+    def correction(self) -> Correction | None:
+        """What has been learned up to now; `None` before anything was."""
+        if self._edges is None or not self.labels:
+            return None
+        return Correction(self._edges, self._weights.copy(), self.share)
+
+    @property
+    def share(self) -> float:
+        """Of the correction that counts: the posterior of it against none."""
+        return float(1.0 / (1.0 + np.exp(np.clip(self._loss[1] - self._loss[0], -50.0, 50.0))))
+
+    def learn_one(self, x: Inputs, log_odds: float, fraud: bool) -> None:
+        """A transaction's label has come.
+
+        Args:
+            x: `(n_features,)` its vector.
+            log_odds: What the trees gave it.
+            fraud: The label.
+        """
+        if self._edges is None:
+            raise ValueError("the learner has not seen enough transactions to part their features")
+        places, offset = self._edges.places(x[None])[0], log_odds + np.log(_EVERY)
+        margin = offset + self._weights[places].sum()
+        truth = np.array([fraud])
+        losses = [log_loss(np.array([m]), truth) for m in (offset, margin)]
+        self._loss = _MEMORY * self._loss + losses
+        self._step(places, offset, fraud)
+        self.labels += 1
+        if fraud:
+            for _ in range(_REPLAYS):
+                for memory, label in ((self._frauds, True), (self._genuine, False)):
+                    again = memory.any(self._random)
+                    if again is not None:
+                        self._step(*again, label)
+        (self._frauds if fraud else self._genuine).add(places, offset)
+
+    def _step(self, places: Places, offset: float, fraud: bool) -> None:
+        margin = offset + self._weights[places].sum()
+        slope = 1.0 / (1.0 + np.exp(-np.clip(margin, -50.0, 50.0))) - fraud
+        self._squares[places] += slope * slope
+        self._weights[places] -= _RATE * slope / np.sqrt(self._squares[places])
+
+
+class _Remembered:
+    """The newest rows of one label."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows: list[tuple[Places, float]] = []
+        self._next = 0
+
+    def add(self, places: Places, offset: float) -> None:
+        if len(self._rows) < self._most:
+            self._rows.append((places, offset))
+        else:
+            self._rows[self._next] = (places, offset)
+            self._next = (self._next + 1) % self._most
+
+    def any(self, random: np.random.Generator) -> tuple[Places, float] | None:
+        return self._rows[int(random.integers(len(self._rows)))] if self._rows else None
+
+
+class OnlineScorer:
+    """A model over a log in time order, and what it has learned from the labels known at each moment.
+
+    Frauds are learned when they are reported, and with each the genuine transactions that were found so, or
+    whose label delay was over, by then; one in five of them, by its place in the log. So weights change at
+    reports and at nothing else, and scores do not depend on how the log is cut.
+
+    Args:
+        model: The trees.
+        delay_ms: Label delay of transactions of which nobody says anything.
+    """
+
+    def __init__(self, model: TreeModel, delay_ms: int) -> None:
+        self.learner = OnlineLearner(len(model.columns))
+        self.frauds = 0
+        self._model = model
+        self._now = model
+        self._delay_ms = delay_ms
+        # (time, place, fraud, vector, log-odds)
+        self._waiting: list[tuple[int, int, bool, Inputs, float]] = []
+        self._reports: list[int] = []
+
+    def see(self, X: Matrix) -> None:
+        """Rows `(n, n_features)` that are history: they say what is usual."""
+        if not self.learner.ready:
+            self.learner.see(self._inputs(X))
+
+    def segments(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> Iterator[tuple[int, int, TreeModel]]:
+        """Rows in parts `[begin, end)`, each with the model as it is then.
+
+        Args:
+            X: `(n, n_features)`.
+            places: `(n,)` in the log.
+            time_ms: `(n,)`.
+            labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
+            label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before
+                the last of them.
+        """
+        begin = 0
+        while begin < len(time_ms):
+            while self._reports and self._reports[0] <= time_ms[begin]:
+                self._learn_until(heapq.heappop(self._reports))
+            upto = int(np.searchsorted(time_ms, self._reports[0])) if self._reports else len(time_ms)
+            end = max(min(upto, len(time_ms)), begin + 1)
+            part = slice(begin, end)
+            self._wait(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+            yield begin, end, self._now
+            begin = end
+
+    def _inputs(self, X: Matrix) -> Inputs:
+        return X[:, self._model.columns].astype(np.float32)
+
+    def _wait(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> None:
+        self.see(X)
+        fraud = labels == 1
+        kept = np.flatnonzero(fraud | ((labels == 0) & (places % _EVERY == 0)))
+        known = np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)[kept]
+        inputs, log_odds = self._inputs(X[kept]), self._model.log_odds(X[kept])
+        columns = (known.tolist(), places[kept].tolist(), fraud[kept].tolist(), inputs, log_odds.tolist())
+        for entry in zip(*columns, strict=True):
+            heapq.heappush(self._waiting, entry)
+            if entry[2]:
+                heapq.heappush(self._reports, entry[0])
+
+    def _learn_until(self, time_ms: int) -> None:
+        while self._waiting and self._waiting[0][0] <= time_ms:
+            _, _, fraud, x, log_odds = heapq.heappop(self._waiting)
+            if self.learner.ready:
+                self.learner.learn_one(x, log_odds, fraud)
+                self.frauds += fraud
+        self._now = self._model.corrected(self.learner.correction())

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from models.correction import WIDTH, Correction, Edges
+from models.online import OnlineLearner, OnlineScorer
+from models.tree import to_proba
+
+
+def test_every_value_has_the_bin_that_numpy_says():
+    random = np.random.default_rng(1)
+    X = random.normal(size=(3_000, 4)).astype(np.float32)
+    X[:, 1] = X[:, 1].round()
+    X[random.random(X.shape) < 0.1] = np.nan
+    X[:, 3] = np.nan
+    edges = Edges.of(X)
+    probe = np.concatenate([X[:500], np.array([[np.inf, -np.inf, 0, 1]], dtype=np.float32)])
+    found = edges.places(probe)
+    for column in range(4):
+        mine = edges.values[edges.starts[column] : edges.starts[column + 1]]
+        values = probe[:, column]
+        wanted = np.where(np.isnan(values), WIDTH - 1, np.searchsorted(mine, values, side="left"))
+        assert (found[:, column] - column * WIDTH).tolist() == wanted.tolist()
+
+
+def learner_of(X: np.ndarray) -> OnlineLearner:
+    learner = OnlineLearner(X.shape[1])
+    learner.see(X)
+    return learner
+
+
+def stream(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Fraud where the second feature is in its upper tail, which the trees, at -5 everywhere, do not know."""
+    X = np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32)
+    return X, X[:, 1] > 2.0
+
+
+def test_what_the_trees_do_not_know_is_learned_from_few_labels():
+    X, fraud = stream(12_000)
+    learner = learner_of(X[:6_000])
+    for x, label in zip(X[6_000:], fraud[6_000:], strict=True):
+        learner.learn_one(x, -5.0, bool(label))
+    assert learner.share > 0.99
+    later, truth = stream(4_000, seed=1)
+    found = learner.correction().contributions(later).sum(axis=1)
+    assert found[truth].min() > found[~truth].max() - 1.5
+    assert np.median(found[truth]) - np.median(found[~truth]) > 3
+
+
+def test_labels_that_say_nothing_new_are_not_blended_in():
+    random = np.random.default_rng(3)
+    X = random.normal(size=(9_000, 3)).astype(np.float32)
+    log_odds = np.where(X[:, 0] > 1.5, 0.0, -6.0)
+    # The sample is of all frauds and a fifth of the genuine: true odds of the sample are five times as high.
+    fraud = random.random(9_000) < to_proba(log_odds + np.log(5))
+    learner = learner_of(X[:6_000])
+    for row in range(6_000, 9_000):
+        learner.learn_one(X[row], log_odds[row], bool(fraud[row]))
+    assert learner.share < 0.01
+
+
+def test_a_learner_that_has_seen_too_little_says_so():
+    learner = OnlineLearner(3)
+    assert learner.correction() is None
+    with pytest.raises(ValueError, match="has not seen enough"):
+        learner.learn_one(np.zeros(3, dtype=np.float32), 0.0, True)
+
+
+def test_contributions_of_a_corrected_model_sum_to_its_log_odds(models, training_data):
+    X = training_data.X[:400].astype(np.float64)
+    model = models.fraud
+    inputs = X[:, model.columns].astype(np.float32)
+    random = np.random.default_rng(5)
+    edges = Edges.of(inputs)
+    corrected = model.corrected(Correction(edges, random.normal(size=len(model.columns) * WIDTH), 0.7))
+    assert corrected.contributions(X).sum(axis=1) == pytest.approx(corrected.log_odds(X), abs=1e-4)
+    assert np.abs(corrected.log_odds(X) - model.log_odds(X)).max() > 1
+    assert np.array_equal(corrected.corrected(None).log_odds(X), model.log_odds(X))
+
+
+@pytest.fixture(scope="module")
+def scored(models, training_data):
+    """Rows in time order with labels, and whole-at-once scores of a model that learns."""
+    X = training_data.X[-9_000:].astype(np.float64)
+    time_ms = training_data.time_ms[-9_000:]
+    random = np.random.default_rng(2)
+    labels = (random.random(9_000) < 0.02).astype(np.int8)
+    labels[random.random(9_000) < 0.01] = -1
+    # Never before the last row, as the replay cuts, but for those of the first third.
+    label_ms = np.where(labels == 1, time_ms[-1] + 1, 0)
+    label_ms[:3_000] = np.where(labels[:3_000] == 1, time_ms[3_000:6_000], 0)
+    return X, time_ms, labels, label_ms
+
+
+def scores_of(model, scored, cuts):
+    X, time_ms, labels, label_ms = scored
+    online, found, places = OnlineScorer(model, 86_400_000), [], np.arange(len(X))
+    for begin, end in zip([0, *cuts], [*cuts, len(X)], strict=True):
+        part = slice(begin, end)
+        segments = online.segments(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+        for first, last, now in segments:
+            found += now.predict_proba(X[part][first:last]).tolist()
+    assert online.frauds > 0
+    return found
+
+
+def test_scores_do_not_depend_on_where_the_log_is_cut(models, scored):
+    once = scores_of(models.fraud, scored, [3_000])
+    assert scores_of(models.fraud, scored, [3_000, 3_001, 4_500, 7_777]) == once
+    assert once != models.fraud.predict_proba(scored[0]).tolist()
+
+
+def test_no_score_knows_a_label_of_later(models, scored):
+    X, time_ms, labels, label_ms = scored
+    once = scores_of(models.fraud, scored, [3_000])
+    moment = int(time_ms[5_600])
+    turned = labels.copy()
+    later = label_ms > moment
+    turned[later] = 1 - np.abs(turned[later])
+    other = scores_of(models.fraud, (X, time_ms, turned, label_ms), [3_000])
+    before = int(np.searchsorted(time_ms, moment))
+    assert other[:before] == once[:before]
