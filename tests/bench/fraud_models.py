@@ -110,13 +110,13 @@ def typologies(small: int, large: int, seeds: list[int]) -> list[str]:
     """Recall of each way of fraud at a review budget, on banks of two sizes and three seeds each."""
     mapping = Mapping.load(ALL_COLUMNS)
     engine = Engine()
-    (learned,) = log_of(BankSettings(customers=900, days=150, seed=11, start=START), mapping)
+    (learned,) = log_of(BankSettings(customers=800, days=130, seed=11, start=START), mapping)
     model = trained(learned.rows, engine)
     columns, sizes = [], []
     for customers in (small, large):
         parts = []
         for seed in seeds:
-            (log,) = log_of(BankSettings(customers=customers, days=90, seed=seed, start=START), mapping)
+            (log,) = log_of(BankSettings(customers=customers, days=80, seed=seed, start=START), mapping)
             # A month of history first, as a bank that begins to use it would replay.
             from_ms = int(log.rows.time_ms[0]) // DAY_MS * DAY_MS + 30 * DAY_MS
             first = int(np.searchsorted(log.rows.time_ms, from_ms))
@@ -159,7 +159,7 @@ def typologies(small: int, large: int, seeds: list[int]) -> list[str]:
 def columns() -> list[str]:
     """Six columns against all, where compromised merchants are the fraud."""
     settings = BankSettings(
-        customers=1200, days=130, seed=21, start=START, typologies=("compromised_merchant",), fraud_rate=0.12
+        customers=1000, days=125, seed=21, start=START, typologies=("compromised_merchant",), fraud_rate=0.12
     )
     every, six = Mapping.load(ALL_COLUMNS), Mapping.parse(SIX_COLUMNS, "six columns")
     # The label is known after the same week in both.
@@ -191,52 +191,55 @@ MARKS = (0, 10, 25, 50, 75, 100, 150, 200, 250, 300, 400, 500)
 
 def online(typology: str) -> list[str]:
     """Average precision on a way of fraud never seen in training, by labels learned from."""
-    first_day, customers = 70, 900
-    settings = BankSettings(customers=customers, days=125, seed=31, start=START, fraud_rate=0.2)
-    new = replace(settings, typology_from={typology: first_day})
+    first_day = 60
+    settings = BankSettings(customers=1200, days=135, seed=31, start=START, fraud_rate=0.2)
     mapping, engine = Mapping.load(ALL_COLUMNS), Engine()
-    (log,) = log_of(new, mapping)
+    (log,) = log_of(replace(settings, typology_from={typology: first_day}), mapping)
     start_ms = int(START.timestamp() * 1000) + first_day * DAY_MS
+    frauds, of_it = log.typology != "", log.typology == typology
+    label_ms = log.rows.label_time_ms
+    every, its = (np.sort(label_ms[mine & (label_ms > start_ms)]) for mine in (frauds, of_it))
     model = trained(log.rows, engine, start_ms)
     scorer = OnlineScorer(model, 7 * DAY_MS)
-    snapshots, at_ms, seen, earlier = {}, 0, 0, -1
+    snapshots: dict[int, tuple[int, TreeModel]] = {}
+    at_ms = 0
     for block in backtest_fraud(log.rows, model, engine, from_ms=start_ms, anomaly=False, online=scorer):
-        if not len(block):
-            continue
-        # Frauds of other kinds that were reported before it began do not count.
-        earlier = scorer.frauds if earlier < 0 else earlier
-        due = [mark for mark in MARKS if mark not in snapshots and mark <= scorer.frauds - earlier]
-        snapshots |= dict.fromkeys(due, scorer.now)
+        if len(block):
+            at_ms = int(block.time_ms[0])
+            known, known_of_it = (int(np.searchsorted(times, at_ms, side="right")) for times in (every, its))
+            due = [mark for mark in MARKS if mark not in snapshots and mark <= known_of_it]
+            snapshots |= dict.fromkeys(due, (known, scorer.now))
         if len(snapshots) == len(MARKS):
-            at_ms = int(block.time_ms[-1])
-            of_it = log.typology == typology
-            seen = int((of_it & (log.rows.label_time_ms <= at_ms)).sum())
             break
-    assert len(snapshots) == len(MARKS), f"only {scorer.frauds - earlier} frauds were reported"
     (other,) = log_of(settings, mapping)
     with_it = trained(other.rows, engine, start_ms)
     data = vectors_of(log.rows, engine, from_ms=at_ms)
     kind = log.typology[-len(data.X) :]
     judged = (kind == typology) | (kind == "")
     X, y = data.X[judged].astype(np.float64), kind[judged] == typology
-    found = {mark: average_precision_score(y, now.log_odds(X)) for mark, now in snapshots.items()}
-    wanted = average_precision_score(y, with_it.log_odds(X))
-    draw(found, wanted, typology)
+    wanted, untaught = (average_precision_score(y, one.log_odds(X)) for one in (with_it, model))
+    found = {mark: average_precision_score(y, now.log_odds(X)) for mark, (_, now) in snapshots.items()}
+    draw(found, wanted, untaught, typology)
     lines = [
-        "| fraud labels learned from | average precision | of the model trained with it |",
-        "| --- | --- | --- |",
+        "| labels of it | fraud labels of all kinds | average precision | of the model trained with it |",
+        "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {mark} | {value:.3f} | {value / wanted:.0%} |" for mark, value in found.items()]
     lines += [
-        f"| trees trained with it | {wanted:.3f} | 100 % |",
+        f"| {mark} | {snapshots[mark][0]:,} | {value:.3f} | {value / wanted:.0%} |"
+        for mark, value in found.items()
+    ]
+    lines += [
+        f"| trees that never saw it | | {untaught:.3f} | {untaught / wanted:.0%} |",
+        f"| trees trained with it | | {wanted:.3f} | 100% |",
         "",
-        f"`{typology}`, {int(y.sum()):,} transactions of it among {len(y):,} later ones; {seen} of the 500 "
-        f"labels were of it. What was learned counts {snapshots[500].correction.share:.0%}.",
+        f"`{typology}` from day {first_day} of a bank (seed {settings.seed}), {int(y.sum()):,} transactions "
+        f"of it among {len(y):,} behind the last label; both trees learned from {first_day} days. What was "
+        f"learned counts {snapshots[max(snapshots)][1].correction.share:.0%}.",
     ]
     return lines
 
 
-def draw(found: dict[int, float], wanted: float, typology: str) -> None:
+def draw(found: dict[int, float], wanted: float, untaught: float, typology: str) -> None:
     """The curve as a picture."""
     import matplotlib
 
@@ -248,8 +251,8 @@ def draw(found: dict[int, float], wanted: float, typology: str) -> None:
     axes.plot(list(found), list(found.values()), marker="o", label="trees and what labels taught since")
     axes.axhline(wanted, color="black", linewidth=1, label="trees trained with it")
     axes.axhline(0.8 * wanted, color="grey", linestyle=":", label="80 % of that")
-    axes.axhline(found[0], color="grey", linewidth=1, label="trees that never saw it")
-    axes.set_xlabel("fraud labels of all kinds since it began")
+    axes.axhline(untaught, color="grey", linewidth=1, label="trees that never saw it")
+    axes.set_xlabel("labels of it")
     axes.set_ylabel(f"average precision on {typology.replace('_', ' ')}")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
@@ -276,7 +279,7 @@ def main() -> None:
     """Write one part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("typologies", "columns", "online"))
-    parser.add_argument("--sizes", type=int, nargs=2, default=(300, 900))
+    parser.add_argument("--sizes", type=int, nargs=2, default=(250, 800))
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     parser.add_argument("--typology", choices=TYPOLOGIES, default="card_testing")
     asked = parser.parse_args()
