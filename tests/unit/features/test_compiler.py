@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from features import kernels
 from features.arena import HistoryArena
@@ -15,6 +15,7 @@ from features.definitions import EVENT, NAME_FIELDS, Feature, Op, Where, check
 from features.engine import Engine
 from features.record import to_records
 from schemas.transaction import Transaction
+from tests.examples import examples
 from tests.parity.oracle import is_duplicate, naive_features
 from tests.parity.streams import streams
 from tests.parity.values import differences
@@ -116,7 +117,7 @@ def test_custom_declarations_have_two_features_of_every_operation():
         assert sum(f.op is op for f in CUSTOM) >= 2, op
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(stream=streams())
 def test_any_declaration_compiles_to_what_it_says(custom, stream):
     events = [message for message in stream if isinstance(message, Transaction)]
