@@ -51,12 +51,36 @@ class _Cut:
         transport.abort()
 
 
-class Http(HttpToolsProtocol):
-    """HTTP/1.1 with limits on time and size of headers, and on how long a client takes nothing."""
+class _Taken(asyncio.Protocol):
+    """Ends a connection whose client takes nothing of what it is sent."""
+
+    transport: asyncio.Transport
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._unread = _Cut(_TAKES_NOTHING_S, "nothing was taken")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._unread.leave()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client takes too little."""
+        super().pause_writing()
+        self._unread.start(self.transport)
+
+    def resume_writing(self) -> None:
+        """It has taken something."""
+        super().resume_writing()
+        self._unread.leave()
+
+
+class Http(_Taken, HttpToolsProtocol):
+    """HTTP/1.1 with limits on time and size of headers, and on how long a client takes nothing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._headers_late = _Cut(_HEADERS_S, "headers took too long")
         # Bytes since the request began; -1 behind its headers.
         self._header_bytes = 0
@@ -73,7 +97,6 @@ class Http(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._headers_late.leave()
-        self._unread.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,41 +120,19 @@ class Http(HttpToolsProtocol):
         self._headers_late.leave()
         super().on_headers_complete()
 
-    def pause_writing(self) -> None:
-        """The client takes too little."""
-        super().pause_writing()
-        self._unread.start(self.transport)
 
-    def resume_writing(self) -> None:
-        """It has taken something."""
-        super().resume_writing()
-        self._unread.leave()
-
-
-class Socket(WebSocketsSansIOProtocol):
+class Socket(_Taken, WebSocketsSansIOProtocol):
     """WebSockets with a limit on how long a client takes nothing, also not the closing frame."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.close_timeout = _CLOSING_S
-        self._unread = _Cut(_TAKES_NOTHING_S, "nothing was taken")
         self._closing = _Cut(_CLOSING_S + 1.0, "the end was not taken")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._unread.leave()
         self._closing.leave()
         super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The client takes too little."""
-        super().pause_writing()
-        self._unread.start(self.transport)
-
-    def resume_writing(self) -> None:
-        """It has taken something."""
-        super().resume_writing()
-        self._unread.leave()
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """The application has nothing more to say."""

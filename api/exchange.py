@@ -32,11 +32,7 @@ class RequestIds:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        # It goes into logs and the audit trail: not a card number, whoever sends one.
-        named = sent.decode() if _ID.fullmatch(sent) else ""
-        request_id = secrets.token_hex(16) if not named or is_card_number(named) else named
-        scope[REQUEST_ID] = request_id
+        request_id = name_request(scope)
 
         async def tagged(message: Message) -> None:
             if message["type"] in (
@@ -49,6 +45,18 @@ class RequestIds:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._app(scope, receive, tagged)
+
+
+def name_request(scope: Scope) -> str:
+    """Note a request's id in its scope: the sender's own, or one made now."""
+    if (known := scope.get(REQUEST_ID)) is not None:
+        return str(known)
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    # It goes into logs and the audit trail: not a card number, whoever sends one.
+    named = sent.decode() if _ID.fullmatch(sent) else ""
+    request_id = secrets.token_hex(16) if not named or is_card_number(named) else named
+    scope[REQUEST_ID] = request_id
+    return request_id
 
 
 def add_request_id(scope: Scope, message: MutableMapping[str, Any]) -> None:
@@ -124,6 +132,24 @@ class Conditional:
                 scope["method"] = "HEAD"
 
 
+def entity_tag(body: bytes) -> bytes:
+    """The ETag of an answer.
+
+    >>> entity_tag(b"{}")
+    b'"dc7048f8f8747f561349cde127705c16"'
+    """
+    return b'"%s"' % xxhash.xxh128_hexdigest(body).encode()
+
+
+def is_known(tag: bytes, scope: Scope) -> bool:
+    """Whether who asks has the answer of this ETag: it is not sent again."""
+    wanted = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
+    if wanted is None:
+        return False
+    known = {part.strip().removeprefix(b"W/") for part in wanted.split(b",")}
+    return tag in known or b"*" in known
+
+
 class _Enough(Exception):
     """A HEAD of a stream is answered; nothing more is made."""
 
@@ -158,11 +184,9 @@ class _Answer:
             await self._send(message)
 
     async def _finish(self, body: bytes) -> None:
-        start, tag = self._start, b'"%s"' % xxhash.xxh128_hexdigest(body).encode()
-        wanted = next((v for n, v in self._scope["headers"] if n == b"if-none-match"), b"")
-        known = {part.strip().removeprefix(b"W/") for part in wanted.split(b",")}
+        start, tag = self._start, entity_tag(body)
         headers = [(n, v) for n, v in start["headers"] if n != b"etag"]
-        if tag in known or b"*" in known:
+        if is_known(tag, self._scope):
             kept = [(n, v) for n, v in headers if n not in (b"content-type", b"content-length")]
             await self._send({**start, "status": 304, "headers": [*kept, (b"etag", tag)]})
             await self._send({"type": "http.response.body"})

@@ -85,22 +85,90 @@ class Security:
     auditor: Auditor | None = None
 
 
+class Admission:
+    """Who sends a request, and the record of what they were answered.
+
+    Attributes:
+        security: How the API is closed.
+        outcomes: Counts tokens by what became of them.
+    """
+
+    def __init__(self, security: Security, registry: CollectorRegistry) -> None:
+        self.security = security
+        self.outcomes = Counter(
+            "tidegate_auth_total", "Tokens looked at, by what became of them.", ["outcome"], registry=registry
+        )
+
+    def begin(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Prepare a request, once; returns the headers that its answer will have besides its own."""
+        known: list[tuple[bytes, bytes]] | None = scope.get(_HEADERS)
+        if known is not None:
+            return known
+        added: list[tuple[bytes, bytes]] = []
+        scope[_HEADERS] = added
+        if self.security.auditor is not None:
+            scope[_SUBJECTS] = self.security.auditor.begin()
+        return added
+
+    async def principal(self, scope: Scope) -> Principal | None:
+        """Who sends a request; `None` where it does not say.
+
+        Raises:
+            InvalidToken: What it says proves nothing.
+        """
+        if self.security.verifier is None:
+            return DEVELOPER
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not given:
+            return None
+        if len(given) > 1:
+            raise InvalidToken("more than one Authorization header")
+        method, _, token = given[0].decode("latin-1").partition(" ")
+        if method.lower() != "bearer":
+            raise InvalidToken("not a bearer token")
+        principal = await self.security.verifier.verify(token.strip(" "))
+        clients = self.security.clients
+        if clients is not None:
+            client = clients.get(principal.client_id)
+            if client is None:
+                raise InvalidToken("the client was revoked")
+            # Scopes taken away since count at once; scopes added count with the next token.
+            principal = Principal(principal.client_id, principal.tenant, principal.scopes & client.scopes)
+            if principal.tenant != client.tenant:
+                raise InvalidToken("the client is of another tenant now")
+        self.outcomes.labels("accepted").inc()
+        return principal
+
+    def write_down(self, scope: Scope, answer: Message) -> None:
+        """Add to the audit trail, where there is one, what a request was answered."""
+        auditor, principal = self.security.auditor, scope.get(PRINCIPAL)
+        if auditor is None:
+            return
+        route, access = _asked(scope)
+        if principal is None or access is None or access.scope in (None, "operations:read"):
+            return
+        # 101: a socket was opened; 500: nobody foresaw what happened.
+        status = answer.get("status", 101 if answer.get("type") == "websocket.accept" else 500)
+        request_id = next(
+            (value for name, value in answer.get("headers", ()) if name == b"x-request-id"), b""
+        )
+        subjects = _subjects_of(scope)
+        auditor.after(principal, access.scope or "", route, subjects, status, request_id.decode("latin-1"))
+
+
 class Gate:
     """Refuses what has no valid token, and adds the headers that a route's rate limit asks for."""
 
-    def __init__(self, app: ASGIApp, security: Security, registry: CollectorRegistry) -> None:
-        self._app, self._security = app, security
-        self._outcomes = Counter(
-            "tidegate_auth_total", "Tokens looked at, by what became of them.", ["outcome"], registry=registry
-        )
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app, self._admission = app, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with who sent it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        added: list[tuple[bytes, bytes]] = []
-        scope[_HEADERS] = added
+        admission = self._admission
+        added = admission.begin(scope)
         answer: Message = {}
 
         async def with_headers(message: Message) -> None:
@@ -111,65 +179,24 @@ class Gate:
                 answer = message
             await send(message)
 
-        if self._security.verifier is None:
-            scope[PRINCIPAL] = DEVELOPER
-        elif scope["path"] != _TOKEN_PATH:
-            # At the token route the header is a client's name and secret.
+        # At the token route the header is a client's name and secret.
+        if admission.security.verifier is None or scope["path"] != _TOKEN_PATH:
             try:
-                scope[PRINCIPAL] = await self._principal(scope, self._security.verifier)
+                if PRINCIPAL not in scope:
+                    scope[PRINCIPAL] = await admission.principal(scope)
             except InvalidToken as invalid:
-                self._outcomes.labels("refused").inc()
+                admission.outcomes.labels("refused").inc()
                 # Why stays here: a forger must not learn how far it came.
                 _log.info("token refused", reason=str(invalid))
-                refusal = problem_response(unauthorised("invalid_token"))
-                await refusal(scope, receive, send)
+                await problem_response(unauthorised("invalid_token"))(scope, receive, send)
                 return
             if scope[PRINCIPAL] is None and scope.get("method") in _UNSAFE:
                 await problem_response(unauthorised(None))(scope, receive, send)
                 return
-        auditor = self._security.auditor
-        if auditor is None:
-            await self._app(scope, receive, with_headers)
-            return
-        scope[_SUBJECTS] = auditor.begin()
         try:
             await self._app(scope, receive, with_headers)
         finally:
-            self._write_down(auditor, scope, answer)
-
-    def _write_down(self, auditor: Auditor, scope: Scope, answer: Message) -> None:
-        route, access = _asked(scope)
-        principal: Principal | None = scope.get(PRINCIPAL)
-        if principal is None or access is None or access.scope in (None, "operations:read"):
-            return
-        # 101: a socket was opened; 500: nobody foresaw what happened.
-        status = answer.get("status", 101 if answer.get("type") == "websocket.accept" else 500)
-        found = {name: value for name, value in answer.get("headers", ()) if name == b"x-request-id"}
-        request_id = found.get(b"x-request-id", b"").decode("latin-1")
-        subjects = _subjects_of(scope)
-        auditor.after(principal, access.scope or "", route, subjects, status, request_id)
-
-    async def _principal(self, scope: Scope, verifier: TokenVerifier) -> Principal | None:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not given:
-            return None
-        if len(given) > 1:
-            raise InvalidToken("more than one Authorization header")
-        method, _, token = given[0].decode("latin-1").partition(" ")
-        if method.lower() != "bearer":
-            raise InvalidToken("not a bearer token")
-        principal = await verifier.verify(token.strip(" "))
-        clients = self._security.clients
-        if clients is not None:
-            client = clients.get(principal.client_id)
-            if client is None:
-                raise InvalidToken("the client was revoked")
-            # Scopes taken away since count at once; scopes added count with the next token.
-            principal = Principal(principal.client_id, principal.tenant, principal.scopes & client.scopes)
-            if principal.tenant != client.tenant:
-                raise InvalidToken("the client is of another tenant now")
-        self._outcomes.labels("accepted").inc()
-        return principal
+            admission.write_down(scope, answer)
 
 
 def principal_of(connection: HTTPConnection) -> Principal:

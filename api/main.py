@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.audit import Auditor
 from api.connections import Http, Socket
@@ -20,16 +21,16 @@ from api.document import add_document
 from api.errors import add_error_handlers
 from api.exchange import Conditional, Deadline, RequestIds
 from api.failure_policy import FailurePolicy
-from api.gate import Gate, Security, authorise
-from api.headers import SecurityHeaders
+from api.gate import Admission, Gate, Security, authorise
+from api.headers import SecurityHeaders, browser_headers
 from api.idempotency import KeepReplies, Replayed, replay
 from api.limits import Kind, Limits, LocalLimiter, Quota
 from api.live import LiveHub
-from api.middleware import BodyLimit, Measured
+from api.middleware import BodyLimit, Measured, RequestMetrics
 from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
-from api.quick import QuickLookup
+from api.quick import QuickLane, QuickLookup
 from api.reloading import ModelReload
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
 from api.routes import models as model_routes
@@ -72,6 +73,28 @@ access token from `/auth/token`, or from the bank's own issuer, and send it with
 """
 
 
+class Api(FastAPI):
+    """The application, with a way before all of it.
+
+    Attributes:
+        lane: Asked first; passes on what it does not answer.
+    """
+
+    lane: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if self.lane is None:
+            await self.whole(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.lane(scope, receive, send)
+
+    async def whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by middleware and routes."""
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     services: Services | Mapping[str, Services],
     close: Callable[[], Awaitable[None]] | None = None,
@@ -80,7 +103,7 @@ def create_app(
     registry: CollectorRegistry | None = None,
     personal: Mapping[str, Personal] | None = None,
     beside: Callable[[], Coroutine[None, None, None]] | None = None,
-) -> FastAPI:
+) -> Api:
     """The application over given services.
 
     Args:
@@ -110,7 +133,7 @@ def create_app(
         if close is not None:
             await close()
 
-    app = FastAPI(
+    app = Api(
         title="Tidegate",
         version="0.1.0",
         description=_DESCRIPTION,
@@ -133,11 +156,13 @@ def create_app(
     # One for all tenants, where there are several.
     next(iter(tenants.values())).policy.register(app.state.registry)
     app.state.replies = next(iter(tenants.values())).replies
+    admission, metrics = Admission(security, app.state.registry), RequestMetrics(app.state.registry)
+    https = settings.tls_cert is not None or bool(settings.trusted_proxies)
     app.add_middleware(KeepReplies)
     app.add_middleware(BodyLimit)
     app.add_middleware(Deadline, seconds=settings.http_timeout_s)
     app.add_middleware(Conditional)
-    app.add_middleware(Gate, security=security, registry=app.state.registry)
+    app.add_middleware(Gate, admission=admission)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -146,16 +171,27 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
             expose_headers=["ETag", "RateLimit", "RateLimit-Policy", "Retry-After"],
         )
-    app.add_middleware(SecurityHeaders, https=settings.tls_cert is not None or bool(settings.trusted_proxies))
-    app.add_middleware(Measured, registry=app.state.registry)
+    app.add_middleware(SecurityHeaders, https=https)
+    app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     app.add_exception_handler(Replayed, replay)
-    routes = (root, health, auth, analytics, inference, batch, explain, model_routes, stream)
-    for module in (*routes, customers, personal_routes):
+    # The most asked first: FastAPI looks at one after the other.
+    asked = (customers, inference, explain, batch, analytics, health, root, auth, model_routes, stream)
+    for module in (*asked, personal_routes):
         app.include_router(module.router)
     app.include_router(customers.whole)
-    app.router.routes.insert(0, QuickLookup("/customers/{customer_id}/features", customers.features_json))
+    lookup = QuickLookup("/customers/{customer_id}/features", customers.features_json)
+    app.router.routes.insert(0, lookup)
+    app.lane = QuickLane(
+        app.whole,
+        lookup,
+        admission,
+        metrics,
+        browser_headers(https=https) + ([(b"vary", b"Origin")] if settings.cors_origins else []),
+        settings.http_timeout_s,
+        origins=bool(settings.cors_origins),
+    )
     add_document(app)
     if settings.http_docs:
         add_docs(app)
@@ -170,7 +206,7 @@ def new_registry() -> tuple[CollectorRegistry, DependencyMetrics, ModelMetrics]:
     return registry, DependencyMetrics(registry), ModelMetrics(registry)
 
 
-def build(settings: ApiSettings) -> FastAPI:
+def build(settings: ApiSettings) -> Api:
     """The application against Redis.
 
     Raises:
@@ -245,6 +281,8 @@ def build(settings: ApiSettings) -> FastAPI:
     app = create_app(services, close, security, settings, registry, personal, watch.run)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
+        # Spans are made by a middleware.
+        app.lane = None
     return app
 
 

@@ -44,16 +44,14 @@ class BodyLimit:
         await self._app(scope, bounded, send)
 
 
-class Measured:
+class RequestMetrics:
     """Counts and times requests.
 
     Args:
-        app: The application.
         registry: Where the metrics are kept.
     """
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "tidegate_http_requests_total",
             "Requests by route and status.",
@@ -68,9 +66,31 @@ class Measured:
             registry=registry,
         )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._under_way = Gauge(
+        self.under_way = 0
+        Gauge(
             "tidegate_http_requests_in_progress", "Requests that are being answered.", registry=registry
-        )
+        ).set_function(lambda: self.under_way)
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        # Prometheus' own look-up by labels takes as long as all the rest here.
+        if (known := self._known.get((method, route, status))) is None:
+            known = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._known[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
+
+
+class Measured:
+    """Counts and times requests.
+
+    Args:
+        app: The application.
+        metrics: What is counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and note how it went."""
@@ -86,21 +106,12 @@ class Measured:
                 status = message["status"]
             await send(message)
 
-        self._under_way.inc()
+        self._metrics.under_way += 1
         try:
             await self._app(scope, receive, noted)
         finally:
-            self._under_way.dec()
+            self._metrics.under_way -= 1
             # The route's pattern, never the path: paths name customers. Methods are the sender's words too.
             route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            counter, seconds = self._shown(method, route, status)
-            counter.inc()
-            seconds.observe(time.perf_counter() - started)
-
-    def _shown(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        # Prometheus' own look-up by labels takes as long as all the rest here.
-        if (known := self._known.get((method, route, status))) is None:
-            known = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
-            self._known[method, route, status] = known
-        return known
+            self._metrics.note(method, route, status, time.perf_counter() - started)

@@ -76,6 +76,9 @@ def api(
     seed: Annotated[int, typer.Option(min=0, help="Of the bank.")] = 3,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second on each endpoint.")] = 100,
     seconds: Annotated[float, typer.Option(min=1, help="On each endpoint.")] = 10,
+    login: Annotated[
+        bool, typer.Option("--login", help="With tokens, rate limits and audit trail on every endpoint.")
+    ] = False,
     models: Annotated[
         Path, typer.Option(envvar="TIDEGATE_MODELS", help="Model registry; trained if it is empty.")
     ] = Path(".tidegate/models"),
@@ -88,7 +91,7 @@ def api(
     """
     ensure_models(models)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        plan = ApiPlan(Path(folder), models, customers, days, seed, rate, seconds)
+        plan = ApiPlan(Path(folder), models, customers, days, seed, rate, seconds, login)
         result = run_api(plan, lambda text: err.print(text, highlight=False))
     if json:
         print_json(result)

@@ -4,11 +4,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from fastapi import FastAPI
 from rich.table import Table
 
 from api.main import new_registry
-from api.middleware import Measured
+from api.middleware import RequestMetrics
 from cli.console import out, print_json
 from infra.metrics import WorkerMetrics
 from infra.metrics_table import MetricRow, markdown, metrics_of
@@ -17,7 +16,7 @@ from infra.metrics_table import MetricRow, markdown, metrics_of
 def all_metrics() -> list[MetricRow]:
     """Every metric of worker and API."""
     api, *_ = new_registry()
-    Measured(FastAPI(), api)
+    RequestMetrics(api)
     return metrics_of([("worker", WorkerMetrics().registry), ("API", api)])
 
 

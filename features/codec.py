@@ -216,8 +216,12 @@ def pack(records: Records) -> bytes:
     return _PACKED_COUNT.pack(len(records)) + records["transaction"].tobytes() + compressed
 
 
-def unpack(packed: bytes) -> Records:
+def unpack(packed: bytes, room: int = 0) -> Records:
     """Records of a packed block.
+
+    Args:
+        packed: The block.
+        room: Records behind them that are not filled, for those that came later.
 
     Raises:
         HistoryError: The bytes are not one.
@@ -231,11 +235,11 @@ def unpack(packed: bytes) -> Records:
             packed[_PACKED_COUNT.size + 8 * n :], max_output_size=most, allow_extra_data=False
         )
         (n_distinct,) = _PACKED_COUNT.unpack_from(plain)
-        records = np.empty(n, dtype=RECORD)
+        records = np.empty(n + room, dtype=RECORD)
         at = _PACKED_COUNT.size
-        records["time_ms"] = np.cumsum(_along(plain, at, n, "<i8"))
-        records["transaction"] = hashes
-        records["amount_minor"] = _along(plain, at + 8 * n, n, "<i8")
+        records["time_ms"][:n] = np.cumsum(_along(plain, at, n, "<i8"))
+        records["transaction"][:n] = hashes
+        records["amount_minor"][:n] = _along(plain, at + 8 * n, n, "<i8")
         at += 16 * n
         distinct = np.frombuffer(plain, f"V{_REST_BYTES}", n_distinct, at)
         number = _along(plain, at + _REST_BYTES * n_distinct, n, "<u4")
@@ -245,7 +249,7 @@ def unpack(packed: bytes) -> Records:
             f"the packed block of a stored history ({len(packed)} bytes) cannot be read: "
             "run 'tidegate rebuild'"
         ) from broken
-    _bytes_of(records)[:, _REST:] = rest.view(np.uint8).reshape(n, _REST_BYTES)
+    _bytes_of(records)[:n, _REST:] = rest.view(np.uint8).reshape(n, _REST_BYTES)
     return records
 
 
@@ -268,12 +272,14 @@ def decode(stored: bytes | None) -> History:
     body = len(stored) - HEADER.itemsize - packed_bytes
     if body < 0 or body % RECORD.itemsize:
         raise HistoryError(f"a stored history of {len(stored)} bytes is cut off")
-    # A copy: numba compiles once more for memory that cannot be written.
-    records = np.frombuffer(
-        stored, dtype=RECORD, count=body // RECORD.itemsize, offset=HEADER.itemsize
-    ).copy()
+    newest = stored[HEADER.itemsize : HEADER.itemsize + body]
     if packed_bytes:
-        records = np.concatenate([unpack(stored[len(stored) - packed_bytes :]), records])
+        # Byte by byte: numpy takes far longer to join or copy records of many fields.
+        records = unpack(stored[len(stored) - packed_bytes :], body // RECORD.itemsize)
+        records.view(np.uint8)[records.nbytes - body :] = np.frombuffer(newest, np.uint8)
+    else:
+        # A copy: numba compiles once more for memory that cannot be written.
+        records = np.frombuffer(bytearray(newest), dtype=RECORD)
     _hide_replaced(records)
     times = records["time_ms"]
     if len(times) > 1 and (times[1:] < times[:-1]).any():

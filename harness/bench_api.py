@@ -4,23 +4,28 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
+import httpx
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
+from api.access import SCOPES
 from generator.bank import Bank
 from generator.settings import BankSettings
 from harness.bench import environment
 from harness.feed import Feed
-from harness.http_load import Answers, Ask, load
+from harness.http_load import NO_ANSWER, Answers, Ask, load
 from harness.processes import ApiProcess, SinkProcess, WorkerProcess
+from infra.client_store import ClientStore
 from infra.database import Database
 from infra.embedded import EmbeddedStack
+from infra.key_ring import add_key
+from infra.signing_keys import SigningKeys
 from infra.sink_store import SinkStore
 from infra.topics_admin import TopicsAdmin
 from schemas.errors import DependencyError
@@ -40,6 +45,7 @@ class ApiPlan:
         days: Of their events.
         rate: Requests a second on each endpoint, one endpoint at a time.
         seconds: On each endpoint.
+        login: Whether the API asks for a token, limits rates and keeps an audit trail.
     """
 
     data_dir: Path
@@ -49,6 +55,7 @@ class ApiPlan:
     seed: int
     rate: float
     seconds: float
+    login: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ async def _run(plan: ApiPlan, say: Callable[[str], None]) -> dict[str, Any]:
         "database_url": f"sqlite:///{plan.data_dir}/index.db",
         "events": plan.data_dir / "events",
         "http_timeout_s": 60,
+        "auth_token_ttl_s": 3600,
     }
     with EmbeddedStack(plan.data_dir, durable=False) as stack, ExitStack() as parts:
         settings |= {"bootstrap": stack.bootstrap, "redis_url": stack.redis_url}
@@ -93,31 +101,78 @@ async def _run(plan: ApiPlan, say: Callable[[str], None]) -> dict[str, Any]:
         loaded_s = await _until_sunk(str(settings["database_url"]), feed.sent.transactions, say)
         worker.stop()
         sink.stop()
-        api = ApiProcess(plan.data_dir, settings)
-        parts.callback(api.stop)
-        await asyncio.to_thread(api.start, 180.0)
+        # Tokens are given out by a process with login, which the others are asked of only if wanted.
+        closed, client_id, secret = _with_login(plan.data_dir)
+        tokens = _token_cases(client_id, secret)
         results = []
-        for case in _cases(plan, bank):
-            rate = min(plan.rate, case.most_rate)
-            # Kernels, caches and connections as in a process that has run for a while.
-            await load(api.address, case.make, rate=min(rate, 20), seconds=1)
-            before_s = api.cpu_s()
-            answers = await load(api.address, case.make, rate=rate, seconds=plan.seconds)
-            cpu_ms = 1000 * (api.cpu_s() - before_s) / len(answers.latency_ms)
-            results.append(_result(case, rate, answers) | {"cpu_ms": round(cpu_ms, 2)})
-            say(f"{case.name}: p99 {results[-1]['p99_ms']} ms")
+        for login, cases in ((plan.login, _cases(plan, bank)), (True, tokens)):
+            api = ApiProcess(plan.data_dir, settings | (closed if login else {}))
+            parts.callback(api.stop)
+            await asyncio.to_thread(api.start, 180.0)
+            bearer = await _bearer(api.address, tokens[0].make(0)) if login else ""
+            for case in cases:
+                results.append(await _measured(api, case, plan, "" if case in tokens else bearer))
+                say(f"{case.name}: p99 {results[-1]['p99_ms']} ms")
+            await asyncio.to_thread(api.stop)
     return {
         "customers": plan.customers,
         "transactions": feed.sent.transactions,
         "loaded_s": round(loaded_s),
         "seconds_each": plan.seconds,
+        "login": plan.login,
         "endpoints": results,
         "environment": environment(),
     }
 
 
+async def _measured(api: ApiProcess, case: _Case, plan: ApiPlan, bearer: str) -> dict[str, Any]:
+    rate = min(plan.rate, case.most_rate)
+
+    def make(number: int) -> Ask:
+        asked = case.make(number)
+        return replace(asked, headers=asked.headers + bearer)
+
+    # Kernels, caches and connections as in a process that has run for a while.
+    await load(api.address, make, rate=min(rate, 20), seconds=1)
+    before_s = api.cpu_s()
+    answers = await load(api.address, make, rate=rate, seconds=plan.seconds)
+    cpu_ms = 1000 * (api.cpu_s() - before_s) / len(answers.latency_ms)
+    return _result(case, rate, answers) | {"cpu_ms": round(cpu_ms, 2)}
+
+
+def _with_login(data_dir: Path) -> tuple[dict[str, Any], str, str]:
+    """Settings of an API with login, and the name and secret of a client that may do everything."""
+    folder = data_dir / "security"
+    SigningKeys(folder).rotate(wait_s=0, keep_s=3600)
+    add_key(folder, "audit")
+    client, secret = ClientStore(folder).add("bench", "default", SCOPES)
+    # So high that none is reached: counted they are.
+    rates = {f"rate_{kind}": "100000/1s" for kind in ("auth", "read", "score", "bulk", "change")}
+    closed = {"auth": "own", "security_dir": folder, "audit_dir": data_dir / "audit", **rates}
+    return closed, client.client_id, secret
+
+
+def _token_cases(client_id: str, secret: str) -> list[_Case]:
+    form = urlencode({"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret})
+    kind = "Content-Type: application/x-www-form-urlencoded\r\n"
+    return [
+        _Case("POST /auth/token", 50, lambda n: Ask("POST", "/auth/token", form.encode(), kind)),
+        _Case("GET /.well-known/jwks.json", 50, lambda n: Ask("GET", "/.well-known/jwks.json")),
+    ]
+
+
+async def _bearer(address: str, asked: Ask) -> str:
+    """The header with a token, which lives longer than a run."""
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
+        name, _, value = asked.headers.strip().partition(": ")
+        answer = await client.post(asked.path, content=asked.body, headers={name: value})
+    if answer.status_code != 200:
+        raise DependencyError(f"the API gives no token: {answer.status_code}")
+    return f"Authorization: Bearer {answer.json()['access_token']}\r\n"
+
+
 def _result(case: _Case, rate: float, answers: Answers) -> dict[str, Any]:
-    good = sum(count for status, count in answers.statuses.items() if status < 400)
+    good = sum(count for status, count in answers.statuses.items() if NO_ANSWER < status < 400)
     return {
         "endpoint": case.name,
         "rate": rate,

@@ -6,8 +6,10 @@ it is there while Redis is away; and it fits a mounted secret. Processes see a c
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from schemas.errors import ConfigError
 
 FILE = "clients.json"
 _MOST_SECRETS = 2
+_MOST_REMEMBERED = 1000
 # OWASP's second choice for Argon2id: 19 MiB, two passes; about 40 ms.
 _PASSES, _MEMORY_KIB = 2, 19 * 1024
 
@@ -65,6 +68,10 @@ class ClientStore:
         self._now = now
         self._clients: Watched[dict[str, Client]] = Watched(self.path, _parse, {}, check_s=check_s)
         self._nobody = _hash(secrets.token_urlsafe(32))
+        # Secrets that were right, under a key of this process. They are random, 256 bits: nobody finds one
+        # by its digest, and a program that fetches a token each minute is not to cost a core for it.
+        self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._digest_key = secrets.token_bytes(32)
         # Each check takes 19 MiB and a core: as many as the machine has are not to wait for one another.
         self._checking = asyncio.Semaphore(2)
 
@@ -82,9 +89,19 @@ class ClientStore:
         client = self.get(client_id)
         now = self._now()
         hashes = [s.hash for s in client.secrets if _usable(s, now)] if client else []
-        async with self._checking:
-            right = await asyncio.to_thread(_matches, secret, hashes or [self._nobody])
-        return client if client and hashes and right else None
+        digests = [self._digest(hashed, secret) for hashed in hashes]
+        if not any(digest in self._right for digest in digests):
+            async with self._checking:
+                found = await asyncio.to_thread(_matching, secret, hashes or [self._nobody])
+            if client is None or found is None or not hashes:
+                return None
+            self._right[digests[found]] = None
+            if len(self._right) > _MOST_REMEMBERED:
+                self._right.popitem(last=False)
+        return client
+
+    def _digest(self, hashed: str, secret: str) -> bytes:
+        return blake2b(f"{hashed} {secret}".encode(), key=self._digest_key, digest_size=32).digest()
 
     def add(self, name: str, tenant: str, scopes: Iterable[str]) -> tuple[Client, str]:
         """A new client and its secret, which is not kept."""
@@ -153,12 +170,13 @@ def _hash(secret: str) -> str:
     return kdf.derive_phc_encoded(secret.encode())
 
 
-def _matches(secret: str, hashes: Sequence[str]) -> bool:
-    right = False
-    for hashed in hashes:
+def _matching(secret: str, hashes: Sequence[str]) -> int | None:
+    """Which of the hashes is the secret's; all are tried, so that the time does not tell."""
+    right = None
+    for number, hashed in enumerate(hashes):
         try:
             Argon2id.verify_phc_encoded(secret.encode(), hashed)
-            right = True
+            right = number
         except InvalidKey:
             continue
     return right

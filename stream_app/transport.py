@@ -26,6 +26,7 @@ from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -275,6 +276,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             self._seeks[tp] = self._seeks.get(tp, 0) + 1
         return wanted
 
+    def assignment(self) -> set[TP]:
+        """What the group gave to this worker; nothing before the client has started."""
+        try:
+            given: set[TP] = super().assignment()
+        except ConsumerNotStarted:
+            return set()
+        return given
+
     def seeks(self, topic: str, partition: int) -> int:
         """How often a partition was sought."""
         return self._seeks.get(TP(topic, partition), 0)
@@ -298,8 +307,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         Raises:
             KafkaError: It fetches nothing more, or is in no group any more.
         """
-        consumer = self._thread._ensure_consumer()
+        try:
+            consumer = self._thread._ensure_consumer()
+        except ConsumerNotStarted:
+            return
         coordinator = consumer._coordinator
+        if coordinator is None:
+            # On busy cores the client is still starting when liveness looks first.
+            return
         for task in (coordinator._coordination_task, consumer._fetcher.error_future):
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise task.exception()

@@ -57,7 +57,7 @@ class _Refused(Exception):
         return JSONResponse(body, self.status, headers)
 
 
-def _security(request: Request) -> Security:
+async def _security(request: Request) -> Security:
     found: Security = request.app.state.security
     return found
 

@@ -1,6 +1,6 @@
 """The API keeps to its OpenAPI document, whatever is asked: schemathesis, shortened.
 
-The long run is `TIDEGATE_SCHEMATHESIS_EXAMPLES=150 pytest tests/contract/test_openapi.py`.
+The long run is `TIDEGATE_SCHEMATHESIS_EXAMPLES=180 pytest tests/contract/test_openapi.py`.
 """
 
 import asyncio

@@ -21,8 +21,8 @@ async def test_workers_killed_at_random(world, short):
     kills = 4 if short else 20
     async with world.load() as faults:
         await world.kill_at_random(kills, faults)
-    assert max(faults.resumed_s) <= SESSION_S + 20
     await world.finish("worker killed at random", faults)
+    assert max(faults.resumed_s) <= SESSION_S + 20
 
 
 @pytest.mark.short
@@ -66,9 +66,9 @@ async def test_rolling_restart(world):
             assert process.returncode == 0
             faults.injected += 1
             await asyncio.gather(world.resumed(faults), world.again(worker))
-    assert max(exits) <= 10
     faults.note = f"SIGTERM to exit at most {max(exits):.1f} s; {still(stalls)}"
     verdict = await world.finish("rolling restart", faults)
+    assert max(exits) <= 10
     # Whoever is asked to stop ends what it has begun: nobody after it does it again.
     assert (verdict.repeated, verdict.repeated_others) == (before.repeated, before.repeated_others)
     assert max(stalls.values()) <= STILL_S

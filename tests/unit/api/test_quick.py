@@ -1,13 +1,20 @@
 """The quick way of a lookup and the documented one: one answer, one gate."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from api.access import ACCESS
+from api.audit import Auditor
+from api.limits import Limits, LocalLimiter, Quota
 from api.quick import QuickLookup
+from api.settings import ApiSettings
 from schemas.errors import DependencyError
 from schemas.fields import to_epoch_ms
 from tests.closing import Login
 from tests.serving import NOW, Broken, assert_problem, serving
+from tests.unit.api.test_audit import Trail
 
 FORMAT = "/customers/{customer_id}/features"
 
@@ -96,3 +103,56 @@ async def test_it_is_counted_under_its_route(world, eager, customer):
         await client.get(f"/customers/{customer}/features")
         text = (await client.get("/metrics")).text
     assert f'tidegate_http_requests_total{{method="GET",route="{FORMAT}",status="200"}} 1.0' in text
+
+
+async def test_the_answer_before_the_middleware_has_every_header_of_the_one_behind_it(world, eager, customer):
+    quotas = {kind: Quota(50, 10) for kind in ("auth", "read", "score", "bulk", "change")}
+    login = Login(limits=Limits(quotas, LocalLimiter(), LocalLimiter(), lambda event: None))
+    https = ApiSettings(tls_cert="cert.pem", cors_origins=["https://desk.example"])
+    async with serving(world.store, eager, security=login.security(), settings=https) as client:
+        path, sent = f"/customers/{customer}/features", login.bearer() | {"x-request-id": "a-1"}
+        quick = await client.get(path, headers=sent)
+        documented = await client.get(path, params={"as_of": to_epoch_ms(NOW)}, headers=sent)
+        assert quick.headers["x-request-id"] == "a-1"
+        assert set(quick.headers) == set(documented.headers) >= {"ratelimit", "strict-transport-security"}
+        # A page of another origin is answered by the middleware that knows which may read.
+        page = await client.get(path, headers=sent | {"origin": "https://desk.example"})
+        assert page.headers["access-control-allow-origin"] == "https://desk.example"
+
+
+async def test_a_failed_lookup_is_let_in_counted_and_written_down_once(world, eager, customer):
+    login, trail = Login(), Trail()
+    security = replace(login.security(), auditor=Auditor(trail, lambda event: None))
+    async with serving(world.store, eager, security=security) as client:
+        for name, status in ((customer, 200), ("nobody-home", 404)):
+            answer = await client.get(f"/customers/{name}/features", headers=login.bearer())
+            assert answer.status_code == status
+        refused = await client.get(f"/customers/{customer}/features", headers={"authorization": "Bearer x"})
+        assert_problem(refused, 401, "unauthorised")
+        text = (await client.get("/metrics", headers=login.bearer())).text
+    asked = [(r["route"], r["subjects"], r["status"]) for r in trail.records if r["event"] == "answered"]
+    route = f"GET {FORMAT}"
+    assert asked == [(route, [f"<default {customer}>"], 200), (route, ["<default nobody-home>"], 404)]
+    for line in (
+        'tidegate_auth_total{outcome="accepted"} 3.0',
+        'tidegate_auth_total{outcome="refused"} 1.0',
+        f'tidegate_http_requests_total{{method="GET",route="{FORMAT}",status="200"}} 1.0',
+        f'tidegate_http_requests_total{{method="GET",route="{FORMAT}",status="404"}} 1.0',
+        "tidegate_http_requests_in_progress 1.0",
+    ):
+        assert line in text.splitlines()
+
+
+async def test_a_lookup_that_takes_too_long_is_ended(eager):
+    class Silent:
+        async def read(self, customer_id, *, scores=True):
+            await asyncio.Event().wait()
+
+    async with serving(Silent(), eager, settings=ApiSettings(http_timeout_s=0.05)) as client:
+        assert_problem(await client.get("/customers/c-1/features"), 503, "timeout")
+
+
+async def test_what_nobody_foresaw_is_answered_without_its_words(eager):
+    broken = Broken(RuntimeError("c-1 and a password"))
+    async with serving(broken, eager, raise_app_exceptions=False) as client:
+        assert_problem(await client.get("/customers/c-1/features"), 500, "unforeseen", "password")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from infra import client_store
 from infra.client_store import ClientStore
 from schemas.errors import ConfigError
 
@@ -38,6 +39,24 @@ async def test_a_client_is_known_by_its_secret_only(store):
         ("nobody", secret),
     ):
         assert await store.authenticate(name, guess) is None
+
+
+async def test_a_right_secret_is_looked_at_slowly_once_and_a_wrong_one_each_time(store, clock, monkeypatch):
+    client, secret = store.add("Back office", "retail", ["inference"])
+    looked = []
+    slowly = client_store._matching
+    monkeypatch.setattr(client_store, "_matching", lambda *a: looked.append(a[0]) or slowly(*a))
+    for given, right in ((secret, True), (secret, True), ("wrong", False), ("wrong", False), (secret, True)):
+        assert (await store.authenticate(client.client_id, given) is not None) is right
+    assert looked == [secret, "wrong", "wrong"]
+    # What is remembered is a secret of this client, while it may be used.
+    assert await store.authenticate("nobody", secret) is None
+    store.rotate(client.client_id, overlap_s=60)
+    assert await store.authenticate(client.client_id, secret)
+    clock.now += timedelta(seconds=60)
+    assert await store.authenticate(client.client_id, secret) is None
+    store.revoke(client.client_id)
+    assert await store.authenticate(client.client_id, secret) is None
 
 
 def test_only_a_slow_hash_of_the_secret_is_kept(store):

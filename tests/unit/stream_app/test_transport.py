@@ -7,6 +7,7 @@ import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from stream_app.app import create_faust_app
@@ -341,6 +342,18 @@ async def test_what_ended_the_clients_tasks_is_raised(consumer: ChunkConsumer) -
     fetching.set_exception(KafkaError("fetches nothing"))
     with pytest.raises(KafkaError, match="fetches nothing"):
         consumer.check()
+
+
+async def test_a_client_that_is_still_starting_is_no_failure(consumer: ChunkConsumer) -> None:
+    def not_started() -> Any:
+        raise ConsumerNotStarted
+
+    consumer._thread.assignment = consumer._thread._ensure_consumer = not_started
+    consumer.check()
+    assert consumer.assignment() == set()
+    client = SimpleNamespace(_coordinator=None, _fetcher=None)
+    consumer._thread._ensure_consumer = lambda: client
+    consumer.check()
 
 
 def test_thread_does_not_outlive_the_process() -> None:
