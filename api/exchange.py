@@ -162,6 +162,9 @@ class _Answer:
 
     async def take(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self._head:
+                # The server looks as well: of a HEAD it expects no body, whatever length is said.
+                self._scope["method"] = "HEAD"
             add_request_id(self._scope, message)
             kind = _header(message, b"content-type")
             if self._head and kind.startswith(_STREAM):

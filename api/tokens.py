@@ -138,15 +138,10 @@ class TokenVerifier:
                 warnings.simplefilter("ignore", SecurityWarning)
                 claims = jwt.decode(token, key, algorithms=[algorithm]).claims
             self._claims.validate(claims)
-        except (JoseError, ValueError) as error:
+            not_before, expires = float(claims.get("nbf") or claims["iat"]), float(claims["exp"])
+        except (JoseError, ValueError, TypeError, OverflowError) as error:
             raise InvalidToken(type(error).__name__) from None
-        return _Remembered(
-            self._principal(claims),
-            header["kid"],
-            key,
-            float(claims.get("nbf") or claims["iat"]),
-            float(claims["exp"]),
-        )
+        return _Remembered(self._principal(claims), header["kid"], key, not_before, expires)
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         scope, client = claims.get("scope", ""), claims.get("client_id", claims["sub"])

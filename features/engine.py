@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -27,6 +27,7 @@ from features.entities import declaration_hash as entity_hash
 from features.record import RECORD, Records
 
 Matrix = npt.NDArray[np.float64]
+_NO_EVENT: Final = np.zeros(1, dtype=RECORD)
 
 _CHUNK_SOURCE = '''
 from features.kernels import (
@@ -240,7 +241,7 @@ class Engine:
         # The kernel's first stamp is the one behind the one it is given, here it is given its own.
         stamp = self._stamp(len(history), 1) + np.uint64(1 << 32)
         out = np.full(len(self.names), np.nan)
-        scored = event if event is not None else np.zeros(1, dtype=RECORD)
+        scored = event if event is not None else _NO_EVENT
         self._kernel.compute_as_of(
             history,
             0,
@@ -279,7 +280,7 @@ class Engine:
             arena.length,
             slots,
             as_of_ms,
-            np.zeros(1, dtype=RECORD)[0],
+            _NO_EVENT[0],
             False,
             RETENTION_MS,
             MAX_EVENTS,

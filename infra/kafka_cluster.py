@@ -66,7 +66,13 @@ class KafkaNode(EmbeddedPart):
         if (self.directory / "data" / "meta.properties").exists():
             return
         command = [*self._java(), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
-        command += ["--cluster-id", self.cluster_id, "--config", str(self._settings), *self.format_arguments]
+        # One argument: an id may begin with a dash.
+        command += [
+            f"--cluster-id={self.cluster_id}",
+            "--config",
+            str(self._settings),
+            *self.format_arguments,
+        ]
         try:
             subprocess.run(
                 command,

@@ -7,6 +7,7 @@ arithmetic stands in `api.limits` for one process, for when Redis is away.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from infra.gathered import Gathered
 from schemas.errors import DependencyError
 
 _SCRIPT = (Path(__file__).parent / "rate_limit.lua").read_text()
@@ -66,7 +68,8 @@ class RedisLimiter:
             retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
             **(options or {}),
         )
-        self._script = self._redis.register_script(_SCRIPT)
+        self._sha = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        self._counted = Gathered(self._count)
         self._prefix, self._pause_s, self._clock = prefix, pause_s, clock
         self._away_until = float("-inf")
 
@@ -80,13 +83,37 @@ class RedisLimiter:
             raise DependencyError("Redis did not count requests just now")
         interval_us = period_s * 1e6 / requests
         try:
-            allowed, remaining, retry_us, reset_us = await self._script(
-                keys=[f"{self._prefix}:{key}"], args=[f"{interval_us:.6f}", requests]
-            )
+            asked = (f"{self._prefix}:{key}", f"{interval_us:.6f}", requests)
+            allowed, remaining, retry_us, reset_us = await self._counted.get(asked)
         except (exceptions.RedisError, TimeoutError, OSError) as error:
             self._away_until = self._clock() + self._pause_s
             raise DependencyError(f"Redis does not count requests: {type(error).__name__}") from error
         return Taken(bool(allowed), int(remaining), retry_us / 1e6, reset_us / 1e6)
+
+    async def _count(self, asked: list[tuple[str, str, int]]) -> list[list[int]]:
+        """Run the script for requests that came at the same time, in their order."""
+        if self._clock() < self._away_until:
+            # Who waited behind a call that failed does not wait for one more.
+            raise DependencyError("Redis did not count requests just now")
+        answers = await self._run(asked)
+        forgotten = [n for n, a in enumerate(answers) if isinstance(a, exceptions.NoScriptError)]
+        if forgotten:
+            # A server that was restarted. The others are counted, so they are not asked again.
+            await self._redis.script_load(_SCRIPT)
+            again = await self._run([asked[n] for n in forgotten])
+            for n, answer in zip(forgotten, again, strict=True):
+                answers[n] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _run(self, asked: list[tuple[str, str, int]]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for key, interval_us, requests in asked:
+            pipe.evalsha(self._sha, 1, key, interval_us, requests)
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
 
     async def close(self) -> None:
         """Close all connections."""

@@ -16,7 +16,7 @@ from api.shapes import Cursor, CustomerOut, CustomerPage, Limit, TransactionPage
 from features.codec import decode
 from features.ports import CustomerState
 from schemas.errors import DependencyError
-from schemas.fields import CountryCode, Moment, to_epoch_ms, to_rfc3339
+from schemas.fields import CountryCode, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, ChurnScore, Decision, FraudScore
 
 # The rest of a path: an id may have a slash in it.
@@ -158,12 +158,12 @@ async def features_json(given: Services, customer_id: str, as_of: datetime | Non
     """`CustomerFeatures` as JSON: a model of pydantic's would take longer than the features."""
     state = await known_state(given, customer_id, scores=False)
     history = decode(state.history)
-    moment = as_of or given.now()
+    as_of_ms = to_epoch_ms(as_of or given.now())
     engine = given.models.engine
-    row = engine.compute(history.records, None, to_epoch_ms(moment))
+    row = engine.compute(history.records, None, as_of_ms)
     answer = {
         "customer_id": customer_id,
-        "as_of": to_rfc3339(moment),
+        "as_of": epoch_ms_to_rfc3339(as_of_ms),
         "declarations": engine.hash,
         "transactions": history.totals.count,
         # What is unknown is NaN, which is written as null.

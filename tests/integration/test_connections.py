@@ -8,6 +8,7 @@ import uvicorn
 
 from api import connections
 from api.connections import Http, Socket
+from api.exchange import Conditional
 
 pytestmark = pytest.mark.integration
 HELLO = (
@@ -66,10 +67,10 @@ async def peek(receive):
 
 
 @asynccontextmanager
-async def served(monkeypatch, **limits):
+async def served(monkeypatch, app=None, **limits):
     for name, value in limits.items():
         monkeypatch.setattr(connections, name, value)
-    app = App()
+    app = app or App()
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, http=Http, ws=Socket, lifespan="off", log_level="critical")
     )
@@ -122,6 +123,26 @@ async def test_a_request_in_time_is_answered_and_the_next_on_the_same_connection
                 await writer.drain()
             async with asyncio.timeout(30):
                 await reader.readuntil(b"word\r\n0\r\n\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, b"application/json"), (404, b"application/problem+json")])
+async def test_a_head_without_its_body_leaves_the_connection_for_the_next_request(monkeypatch, status, kind):
+    async def answer(scope, receive, send):
+        assert scope["method"] == "GET"
+        headers = [(b"content-length", b"6"), (b"content-type", kind)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b'"word"'})
+
+    async with served(monkeypatch, Conditional(answer)) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(30):
+            for method, body_ in ((b"HEAD", b""), (b"HEAD", b""), (b"GET", b'"word"')):
+                writer.write(method + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 %d " % status)
+                assert b"content-length: 6\r\n" in head
+                assert await reader.readexactly(len(body_)) == body_
         writer.close()
 
 

@@ -40,12 +40,14 @@ async def everything(cluster, wanted):
 @pytest.mark.integration
 @needs_java
 async def test_killed_broker_keeps_its_log_and_its_id(tmp_path):
+    # One in 64 ids begins like an option.
+    (tmp_path / "cluster-id").write_text("-7LkPm2GTn6x3cVbQw8RtA")
     with KafkaCluster(tmp_path) as cluster:
         admin = TopicsAdmin(cluster.bootstrap)
         await admin.create(1)
         await publish(cluster, b"acknowledged")
         cluster.kill()
-        cluster.start()
+        cluster.start(300)
         assert await everything(cluster, 1) == [b"acknowledged"]
         assert await admin.cluster_id() == cluster.cluster_id
     assert KafkaCluster(tmp_path).cluster_id == cluster.cluster_id
