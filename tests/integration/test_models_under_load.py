@@ -175,7 +175,7 @@ async def test_every_score_is_of_the_version_it_names_while_models_come_and_go(d
     # The vectors are those of the log: rebuilt from it, score by score, by the versions they name.
     store = RedisHistoryStore(deployment.stack.redis_url)
     try:
-        tally = await Verifier(deployment.stack.bootstrap, store, kept).run(None)
+        tally = await Verifier(deployment.stack.bootstrap, store, kept, engine).run(None)
     finally:
         await store.close()
     assert (tally.differences, tally.scores, tally.vectors) == (0, len(events), len(events))
