@@ -19,6 +19,7 @@ from features.arena import HistoryArena
 from features.catalogue import FEATURES
 from features.codec import History, empty_headers
 from features.codes import MINOR_UNITS
+from features.columns import COLUMNS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
 from features.entities import EntityFeature
@@ -36,8 +37,8 @@ from features.kernels import (
 )
 
 @numba.njit(cache=True)
-def compute_chunk(pool, start, length, events, slots, retention, max_events, X, status, flags, replaced,
-                  values, stamp, vectors):
+def compute_chunk(pool, start, length, events, slots, has_event, retention, max_events, X, status, flags,
+                  replaced, values, stamp, vectors, columns):
     """Score events in order; each sees those before it, also of the same chunk."""
     for e in range(events.shape[0]):
         slot = slots[e]
@@ -67,14 +68,15 @@ def compute_chunk(pool, start, length, events, slots, retention, max_events, X, 
         if cut or holds_transactions(pool, kept, end, max_events):
             flags[e] |= FLAG_HISTORY_CUT
         stamp += np.uint64(1 << 32)
-        compute_row(pool, kept, before, event.time_ms, event, True, X[e], values, stamp, vectors)
+        compute_row(pool, kept, before, event.time_ms, event, has_event, X[e],
+                    values, stamp, vectors, columns)
         if event.time_ms >= newest - retention:
             insert_record(pool, first, length[slot], events, e)
             length[slot] += 1
 
 @numba.njit(cache=True)
 def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, out,
-                  values, stamp, vectors):
+                  values, stamp, vectors, columns):
     """One vector as of a moment; nothing is inserted."""
     newest = t
     last = newest_arrival(pool, first, end)
@@ -82,17 +84,17 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
         newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
-    compute_row(pool, kept, before, t, event, has_event, out, values, stamp, vectors)
+    compute_row(pool, kept, before, t, event, has_event, out, values, stamp, vectors, columns)
 
 @numba.njit(cache=True)
-def compute_many(pool, start, length, slots, times, event, retention, max_events, X,
-                 values, stamp, vectors):
+def compute_many(pool, start, length, slots, times, event, has_event, retention, max_events, X,
+                 values, stamp, vectors, columns):
     """Vectors of customers, each as of its moment, without an event to compare with."""
     for i in range(slots.shape[0]):
         stamp += np.uint64(1 << 32)
         first = start[slots[i]]
-        compute_as_of(pool, first, first + length[slots[i]], times[i], event, False, retention,
-                      max_events, X[i], values, stamp, vectors)
+        compute_as_of(pool, first, first + length[slots[i]], times[i], event, has_event, retention,
+                      max_events, X[i], values, stamp, vectors, columns)
 '''
 
 
@@ -168,6 +170,7 @@ class Engine:
         self.hash = declaration_hash(features) + (f"-{entity_hash(entities)}" if entities else "")
         self._kernel = _load_kernel(features)
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
+        self._columns = np.zeros(1, dtype=COLUMNS)
         self._calls = 0
         self._grow_sets(1024)
 
@@ -209,6 +212,7 @@ class Engine:
             arena.length,
             events,
             slots,
+            True,
             RETENTION_MS,
             MAX_EVENTS,
             X,
@@ -218,6 +222,7 @@ class Engine:
             self._values,
             stamp,
             self._vectors,
+            self._columns,
         )
         return ChunkFeatures(X, status, flags, replaced)
 
@@ -250,6 +255,7 @@ class Engine:
             self._values,
             stamp,
             self._vectors,
+            self._columns,
         )
         return out
 
@@ -275,12 +281,14 @@ class Engine:
             slots,
             as_of_ms,
             _NO_EVENT[0],
+            False,
             RETENTION_MS,
             MAX_EVENTS,
             X,
             self._values,
             stamp,
             self._vectors,
+            self._columns,
         )
         return X
 

@@ -7,6 +7,8 @@ import numba
 import numpy as np
 
 HOUR_MS = 3_600_000
+SQUARE_BITS = 25
+"""Differences of amounts are squared in two halves of so many bits: sums of 16,384 squares fit into 64."""
 _EARTH_RADIUS_KM = 6371.0088
 
 # Outcomes of one event, as the chunk kernel reports them.
@@ -66,15 +68,18 @@ def position_before(pool: Any, start: int, end: int, time_ms: int) -> int:
 
 
 @numba.njit(cache=True)
-def find_transaction(pool: Any, start: int, end: int, transaction: int) -> int:
+def find_transaction(pool: Any, start: int, end: int, transaction: int) -> Any:
     """Index of a record of this transaction, `start - 1` where there is none.
 
     Whichever of its versions that is, it has the newest one's revision, amount and sign.
     """
-    index = end - 1
-    while index >= start and not (pool[index].transaction == transaction and pool[index].kind != 1):
-        index -= 1
-    return index
+    # Unsigned: what numba does for indices that count from the end costs as much as the comparison.
+    one, index = np.uint64(1), np.uint64(end)
+    while index > np.uint64(start):
+        index -= one
+        if pool[index].transaction == transaction and pool[index].kind != 1:
+            return np.int64(index)
+    return start - 1
 
 
 @numba.njit(cache=True)
@@ -241,6 +246,32 @@ def first_of_day(times: Any, slots: Any, last_day: Any, day_ms: int) -> tuple[An
 
 
 @numba.njit(cache=True)
+def deviation_sum(n: int, total: Any, shift: int) -> float:
+    """Sum of the differences of `n` amounts from `shift`, exact until it is rounded once.
+
+    `total` is the sum of the amounts, unsigned.
+    """
+    shifted = np.uint64(n) * np.uint64(shift)
+    return np.float64(total - shifted) if total >= shifted else -np.float64(shifted - total)
+
+
+@numba.njit(cache=True)
+def sample_std(n: int, deviations: float, low: Any, mid: Any, high: Any) -> float:
+    """Standard deviation of a sample of at least two, from sums of differences and of their squares.
+
+    Args:
+        n: How many.
+        deviations: Sum of the differences from some number near all of them.
+        low: Sum of the squares of the differences' lower `SQUARE_BITS`.
+        mid: Sum of the products of the lower and the higher ones.
+        high: Sum of the squares of the higher ones.
+    """
+    squares = np.float64(high) * 2.0 ** (2 * SQUARE_BITS) + np.float64(mid) * 2.0 ** (SQUARE_BITS + 1)
+    squares += np.float64(low)
+    return math.sqrt(max(0.0, (squares - deviations * deviations / n) / (n - 1)))
+
+
+@numba.njit(cache=True)
 def count_bits(bits: Any) -> int:
     """How many bits of an unsigned number are set.
 
@@ -267,9 +298,11 @@ def add_distinct(values: Any, stamp: Any, value: Any) -> int:
     wanted = stamp | np.uint64(value)
     mask = np.uint64(values.shape[0] - 1)
     slot = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
-    while values[slot] >> np.uint64(32) == stamp >> np.uint64(32):
-        if values[slot] == wanted:
-            return 0
+    while True:
+        there = values[slot]
+        empty = there >> np.uint64(32) != stamp >> np.uint64(32)
+        if empty | (there == wanted):
+            # Written in both cases: which of them it is cannot be predicted, that it is one of them can.
+            values[slot] = wanted
+            return int(empty)
         slot = (slot + np.uint64(1)) & mask
-    values[slot] = wanted
-    return 1

@@ -10,7 +10,7 @@ from models.drift import CALIBRATION_NAMES, DriftWindow, Reference, calibration_
 from models.pipeline import Models
 
 _EVERY: Final = 8
-_BATCH: Final = 512
+_BATCH: Final = 2_048
 _ROWS: Final = 5_000
 _SCORES: Final = 20_000
 

@@ -5,10 +5,12 @@ from collections import Counter as Count
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import permutations, product
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -22,6 +24,7 @@ from prometheus_client import (
 
 from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
 from infra.bulk_histogram import BulkCounter, BulkHistogram
+from infra.deferred import Deferred
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
 from infra.drift_metrics import DriftMetrics
 from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
@@ -35,12 +38,29 @@ _CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
 _KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
+_COUNTED_AT_ONCE = 4_000
+"""Scored events; their vectors wait in memory, 1 KB each."""
+
+
+class _Scored(NamedTuple):
+    """What is counted of a scored chunk: of accepted events, but for `status` and `flags`."""
+
+    status: npt.NDArray[np.int8]
+    flags: npt.NDArray[np.int8]
+    X: npt.NDArray[np.float64]
+    fraud: npt.NDArray[np.float64]
+    decisions: npt.NDArray[np.int8]
+    latency_s: npt.NDArray[np.float64]
+
 
 class WorkerMetrics:
     """An observer of the stream that Prometheus can read."""
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
+        # Before all that they count in.
+        self._scored = Deferred(self._count_scored, _COUNTED_AT_ONCE, r)
+        self._rescored = Deferred(self._count_churn, _COUNTED_AT_ONCE, r)
         ProcessCollector(registry=r)
         PlatformCollector(registry=r)
         GCCollector(registry=r)
@@ -55,6 +75,7 @@ class WorkerMetrics:
             buckets=_STEP_S,
             registry=r,
         )
+        self._step_of = cache(self._step.labels)
         self._latency = BulkHistogram(
             "tidegate_event_latency_seconds",
             "From the broker's timestamp of a transaction to its score being published and its state kept.",
@@ -204,6 +225,8 @@ class WorkerMetrics:
 
     def models_taken(self, models: Models) -> None:
         """Another set of models is in use."""
+        self._scored.flush()
+        self._rescored.flush()
         self.models.taken(models)
         self._drift.use(models)
 
@@ -218,7 +241,7 @@ class WorkerMetrics:
         try:
             yield
         finally:
-            self._step.labels(name).observe(time.perf_counter() - started)
+            self._step_of(name).observe(time.perf_counter() - started)
 
     def chunk(self, topic: str, records: int) -> None:
         """A chunk was committed."""
@@ -259,27 +282,18 @@ class WorkerMetrics:
 
     def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
         """Transactions were scored and are part of the state."""
-        status, X = chunk.features.status, chunk.features.X
-        accepted = status == ACCEPTED
-        count = int(np.count_nonzero(accepted))
-        if count < len(status):
-            X = X[accepted]
-        self.outcome("scored", count)
-        self.outcome("late", int(np.count_nonzero(chunk.features.flags & FLAG_LATE)))
-        self.outcome("duplicate", int(np.count_nonzero(status == DUPLICATE)))
-        published_s = np.array(published_ms, dtype=np.float64)[accepted] / 1000
-        self._latency.observe(time.time() - published_s[published_s > 0])
-        self._fraud.observe(chunk.fraud)
-        self._vectors.inc(count)
-        self._drift.scored(X, chunk.fraud[accepted])
-        # A product of matrices: summing booleans along an axis takes ten times as long.
-        unknown = np.ones(len(X), dtype=np.float32) @ np.isnan(X)
-        self._unknown.inc(unknown.astype(np.int64))
-        for decision, times in enumerate(np.bincount(chunk.decisions[accepted], minlength=len(DECISIONS))):
-            if times:
-                self._decisions.labels(DECISIONS[decision]).inc(int(times))
-            if times and decision:
-                self._alerts.labels("fraud", DECISIONS[decision]).inc(int(times))
+        features = chunk.features
+        rows = features.status == ACCEPTED
+        published_s = np.array(published_ms, dtype=np.float64)[rows] / 1000
+        one = _Scored(
+            features.status,
+            features.flags,
+            features.X[rows],
+            chunk.fraud[rows],
+            chunk.decisions[rows],
+            time.time() - published_s[published_s > 0],
+        )
+        self._scored.add(one, len(rows))
         amounts: defaultdict[tuple[int, str], float] = defaultdict(float)
         for row in chunk.reasons:
             transaction = events.transactions[row]
@@ -289,10 +303,35 @@ class WorkerMetrics:
         for feature, times in Count(r[0]["feature"] for r in chunk.reasons.values() if r).items():
             self._reasons.labels(feature).inc(times)
 
+    def _count_scored(self, chunks: list[_Scored]) -> None:
+        all_of = _Scored(*map(np.concatenate, zip(*chunks, strict=True)))
+        count = len(all_of.fraud)
+        self.outcome("scored", count)
+        self.outcome("late", int(np.count_nonzero(all_of.flags & FLAG_LATE)))
+        self.outcome("duplicate", int(np.count_nonzero(all_of.status == DUPLICATE)))
+        self._latency.observe(all_of.latency_s)
+        self._fraud.observe(all_of.fraud)
+        self._vectors.inc(count)
+        self._drift.scored(all_of.X, all_of.fraud)
+        # A product of matrices: summing booleans along an axis takes ten times as long.
+        unknown = np.ones(count, dtype=np.float32) @ np.isnan(all_of.X)
+        self._unknown.inc(unknown.astype(np.int64))
+        for decision, times in enumerate(np.bincount(all_of.decisions, minlength=len(DECISIONS))):
+            if times:
+                self._decisions.labels(DECISIONS[decision]).inc(int(times))
+            if times and decision:
+                self._alerts.labels("fraud", DECISIONS[decision]).inc(int(times))
+
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
         """Customers were rescored for churn."""
-        if not results:
-            return
+        if results:
+            self._rescored.add((results, trigger), len(results))
+
+    def _count_churn(self, batches: list[tuple[Sequence[ChurnResult], str]]) -> None:
+        for trigger in {trigger for _, trigger in batches}:
+            self._count_rescored([r for results, why in batches if why == trigger for r in results], trigger)
+
+    def _count_rescored(self, results: Sequence[ChurnResult], trigger: str) -> None:
         columns = np.array([(r.proba, r.value_at_risk, r.band, r.band_before) for r in results]).T
         probas, at_risk, bands, before_all = columns[0], columns[1], columns[2].astype(int), columns[3]
         self._churn.observe(probas)

@@ -118,7 +118,9 @@ def backtest_fraud(
             kept = accepted[accepted + done >= begin]
             X, numbers = part.features.X[kept], kept + done
             if online is not None:
-                online.see(part.features.X[accepted[accepted + done < begin]])
+                history = accepted[accepted + done < begin]
+                before, when = history + done, rows.label_time_ms[history + done]
+                online.learn(part.features.X[history], before, rows.time_ms[before], labels[before], when)
             done += len(part.customer_ids)
             unusual, odd = odd[kept], odd[len(part.customer_ids) :]
             when = rows.label_time_ms[numbers]

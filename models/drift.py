@@ -45,8 +45,10 @@ class Bins:
         """`(k + 2,)` how many values are in each bin."""
         unknown = np.isnan(values)
         places = np.searchsorted(self.edges, values[~unknown], side="left")
-        counts = np.bincount(places, minlength=len(self.edges) + 1)
-        found: Counts = np.r_[counts, unknown.sum()].astype(np.float64)
+        # Unknown ones are what is left over: `np.r_` and a second sum cost more than counting.
+        found: Counts = np.zeros(len(self.edges) + 2)
+        found[:-1] = np.bincount(places, minlength=len(self.edges) + 1)
+        found[-1] = len(values) - len(places)
         return found
 
     def document(self) -> dict[str, list[float]]:

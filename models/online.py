@@ -159,10 +159,22 @@ class OnlineScorer:
         self._waiting: list[tuple[int, int, bool, Inputs, float]] = []
         self._reports: list[int] = []
 
-    def see(self, X: Matrix) -> None:
-        """Rows `(n, n_features)` that are history: they say what is usual."""
-        if not self.learner.ready:
-            self.learner.see(self._inputs(X))
+    @property
+    def now(self) -> TreeModel:
+        """The model with what it has learned up to now."""
+        return self._now
+
+    def learn(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> None:
+        """Rows that nobody asks to be scored; see `segments`."""
+        for _ in self.segments(X, places, time_ms, labels, label_ms):
+            pass
 
     def segments(
         self,
@@ -204,7 +216,8 @@ class OnlineScorer:
         labels: npt.NDArray[np.int8],
         label_ms: npt.NDArray[np.int64],
     ) -> None:
-        self.see(X)
+        if not self.learner.ready:
+            self.learner.see(self._inputs(X))
         fraud = labels == 1
         kept = np.flatnonzero(fraud | ((labels == 0) & (places % _EVERY == 0)))
         known = np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)[kept]

@@ -82,7 +82,7 @@ class TreeModel:
         self.trees = trees
         self.columns = np.array([position[name] for name in card.feature_names])
         self.role = role
-        self._correction: Correction | None = None
+        self.correction: Correction | None = None
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))
@@ -106,14 +106,14 @@ class TreeModel:
         if linear is not None:
             margin = linear.blend(margin, linear.contributions(inputs).sum(axis=1))
         calibrated: Vector = self.card.slope * margin + self.card.intercept
-        if self._correction is not None:
-            calibrated += self._correction.contributions(inputs).sum(axis=1)
+        if self.correction is not None:
+            calibrated += self.correction.contributions(inputs).sum(axis=1)
         return calibrated
 
     def corrected(self, correction: Correction | None) -> "TreeModel":
         """The same model with what labels have taught since; `None` for nothing."""
         other = copy(self)
-        other._correction = correction
+        other.correction = correction
         return other
 
     def predict_proba(self, X: Matrix) -> Vector:
@@ -140,8 +140,8 @@ class TreeModel:
             shares = linear.blend(shares, linear.contributions(inputs))
         shares = shares * self.card.slope
         shares[:, -1] += self.card.intercept
-        if self._correction is not None:
-            shares[:, :-1] += self._correction.contributions(inputs)
+        if self.correction is not None:
+            shares[:, :-1] += self.correction.contributions(inputs)
         return shares
 
     def _booster_margins(self, inputs: Inputs) -> Margins:

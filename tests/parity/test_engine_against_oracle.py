@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import example, given, note, settings
+from hypothesis import example, given, note
 from hypothesis import strategies as st
 
 from features import arena as arena_module
@@ -21,6 +21,7 @@ from features.engine import Engine
 from features.record import Records, label_record, to_records
 from schemas.label import Label
 from schemas.transaction import Transaction
+from tests.examples import examples
 from tests.parity.oracle import is_correction, is_duplicate, naive_features, remembered
 from tests.parity.streams import HOUR_MS, MINUTE_MS, Stream, streams, transaction
 from tests.parity.values import differences
@@ -114,8 +115,8 @@ def same_bits(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
     return np.array(one).tobytes() == np.array(other).tobytes()
 
 
-# The main test has the profile's number of examples, its variations half of that.
-fewer = settings(max_examples=settings().max_examples // 2)
+# The main test has the profile's number of examples, its variations half of that unless it asks for many.
+fewer = examples(100)
 CUTS = st.lists(st.integers(1, 12), max_size=40)
 DISTURBANCES = st.lists(
     st.sampled_from(["", "prune", "reload", "reload the pruned", "neighbours"]), max_size=60

@@ -101,6 +101,13 @@ def test_two_commands_train_and_score(folder: Path, model: Path) -> None:
     assert page.read_text().count("<svg") == 5
 
 
+def test_a_model_that_goes_on_learning_says_from_how_many_frauds(folder: Path, model: Path) -> None:
+    # Its bins are settled by the first five thousand transactions; here are fewer, so nothing is learned.
+    found = [backtest(folder, model, "--from", "2026-02-10", *more) for more in ((), ("--online",))]
+    assert found[1].pop("online") == {"frauds": 0, "share": 0.5}
+    assert found[0]["figures"] == found[1]["figures"]
+
+
 def test_a_model_is_found_by_registry_name_or_version(folder: Path, model: Path) -> None:
     found = [
         backtest(folder, path, "--from", "2026-02-25")["figures"]
@@ -198,6 +205,9 @@ def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> 
     run("train", "churn", *data, "--horizon", "14d", "--out", folder / "own", "--features", own)
     scored = ("--from", "2026-01-25", "--out", folder / "customers.parquet", "--resamples", 5)
     report = run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, "--features", own)
+    for option in (("--html", folder / "churn.html"), ("--online",)):
+        with pytest.raises(ConfigError, match=f"{option[0]} is for fraud"):
+            run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, *option)
     assert "20 scored and written to" in report
     with pytest.raises(ConfigError, match="give the --features file of training"):
         run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored)

@@ -11,6 +11,7 @@ from features.arena import HistoryArena
 from features.codec import History, Totals
 from features.definitions import RETENTION_MS
 from features.record import RECORD, Records
+from tests.examples import examples
 
 NAMES = st.sampled_from([f"c-{n}" for n in range(80)])
 
@@ -138,7 +139,7 @@ class ArenaEqualsDictOfLists(RuleBasedStateMachine):
 
 
 TestArenaEqualsDictOfLists = ArenaEqualsDictOfLists.TestCase
-TestArenaEqualsDictOfLists.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestArenaEqualsDictOfLists.settings = settings(examples(60), stateful_step_count=40, deadline=None)
 
 
 def test_longest_unused_customers_are_evicted_until_the_bound_holds():

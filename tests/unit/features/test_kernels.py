@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import kernels
+from features.definitions import MAX_EVENTS
 from features.record import RECORD
+from schemas.money import MAX_AMOUNT_MINOR
 
 BOTH = pytest.mark.parametrize("plain", [False, True], ids=["compiled", "plain"])
 EVENT, LABEL, REPLACED = 0, 1, 2
@@ -207,3 +209,35 @@ def test_set_counts_each_value_once_and_is_empty_for_the_next_stamp(plain, value
             add = kernel("add_distinct", plain)
             added = sum(add(slots, np.uint64(stamp << 32), np.uint32(value)) for value in values)
             assert added == len(set(values))
+
+
+def halves(differences):
+    """Sums of squares as a kernel keeps them: of the lower bits, of both, of the higher ones."""
+    low_bits = (1 << kernels.SQUARE_BITS) - 1
+    parts = [(abs(d) & low_bits, abs(d) >> kernels.SQUARE_BITS) for d in differences]
+    sums = (sum(a * a for a, _ in parts), sum(a * b for a, b in parts), sum(b * b for _, b in parts))
+    return tuple(map(np.uint64, sums))
+
+
+@BOTH
+@given(amounts=st.lists(st.integers(1, MAX_AMOUNT_MINOR), min_size=2, max_size=20))
+def test_deviation_from_halves_of_squares_is_that_of_exact_arithmetic(plain, amounts):
+    shift, n = amounts[-1], len(amounts)
+    differences = [amount - shift for amount in amounts]
+
+    deviations = kernel("deviation_sum", plain)(n, np.uint64(sum(amounts)), shift)
+    found = kernel("sample_std", plain)(n, deviations, *halves(differences))
+
+    assert deviations == float(sum(differences))
+    squares = n * sum(d * d for d in differences)
+    variance = (squares - sum(differences) ** 2) / (n * (n - 1))
+    # What is lost where the newest amount is far from all others: digits of the squares, not of the result.
+    assert found**2 == pytest.approx(variance, rel=1e-12, abs=1e-14 * squares / n)
+
+
+def test_sums_of_the_largest_amounts_that_are_kept_fit_into_64_bits():
+    low_bits = 2**kernels.SQUARE_BITS - 1
+
+    assert MAX_EVENTS * MAX_AMOUNT_MINOR < 2**64
+    assert MAX_EVENTS * low_bits**2 < 2**64
+    assert low_bits >= MAX_AMOUNT_MINOR >> kernels.SQUARE_BITS
