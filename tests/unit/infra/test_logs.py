@@ -1,7 +1,9 @@
+import io
 import json
 import logging
 import os
 import signal
+import sys
 
 import pytest
 import structlog
@@ -33,3 +35,19 @@ def test_signals_change_the_level_of_a_running_process(capsys):
     log.info("fourth")
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["event"] for line in said] == ["log level changed", "second", "log level changed", "fourth"]
+
+
+def test_a_line_is_one_write_so_that_threads_do_not_share_it(monkeypatch):
+    writes = []
+
+    class Recorded(io.StringIO):
+        def write(self, text):
+            writes.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Recorded())
+    configure("info", "json")
+    structlog.get_logger().info("of the program")
+    logging.getLogger("library").warning("of a library")
+    assert [json.loads(text)["event"] for text in writes] == ["of the program", "of a library"]
+    assert all(text.endswith("\n") for text in writes)
