@@ -19,6 +19,8 @@ currency: {constant: EUR}
 merchant_id: shop
 label: {column: bad, fraud: [1, "true", "yes"]}
 """
+# Its kernel is compiled for the test of declarations too.
+OWN = Path(__file__).parents[3] / "docs" / "examples" / "features" / "own_features.yaml"
 HEADER = "id,customer,ts,amount,shop,bad"
 
 
@@ -185,26 +187,22 @@ def test_training_for_fraud_without_a_label_is_refused(folder: Path) -> None:
 
 
 def test_a_banks_own_features_are_trained_and_scored_with(folder: Path) -> None:
-    own = folder / "own.yaml"
-    own.write_text("features:\n  large_count_9d: {op: count, window: 9d, where: [amount >= 300]}\n")
-    train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", own)
-    found = backtest(folder, folder / "own", "--from", "2026-02-25", "--features", own)
+    train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", OWN)
+    found = backtest(folder, folder / "own", "--from", "2026-02-25", "--features", OWN)
     assert found["scored"] > 0
     with pytest.raises(ConfigError, match="give the --features file of training"):
         backtest(folder, folder / "own", "--from", "2026-02-25")
     with pytest.raises(ConfigError, match="give the --features file of training"):
-        backtest(folder, folder / "model", "--from", "2026-02-25", "--features", own)
+        backtest(folder, folder / "model", "--from", "2026-02-25", "--features", OWN)
 
 
 def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> None:
-    own = folder / "own.yaml"
-    own.write_text("features:\n  large_count_9d: {op: count, window: 9d, where: [amount >= 300]}\n")
     rows = [r for r in lines() if int(r.split(",")[1]) < 10 or "2026-01" in r]
     (folder / "quiet.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     data = ("--data", folder / "quiet.csv", "--mapping", folder / "mapping.yaml")
-    run("train", "churn", *data, "--horizon", "14d", "--out", folder / "own", "--features", own)
+    run("train", "churn", *data, "--horizon", "14d", "--out", folder / "own", "--features", OWN)
     scored = ("--from", "2026-01-25", "--out", folder / "customers.parquet", "--resamples", 5)
-    report = run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, "--features", own)
+    report = run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, "--features", OWN)
     for option in (("--html", folder / "churn.html"), ("--online",)):
         with pytest.raises(ConfigError, match=f"{option[0]} is for fraud"):
             run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, *option)
