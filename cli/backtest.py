@@ -142,8 +142,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
     engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
-    delay = delay_ms(plan.mapping.label.delay) if plan.mapping.label is not None else 0
-    learning = OnlineScorer(model, delay) if plan.online else None
+    learning = OnlineScorer(model, plan.mapping.label_delay_ms) if plan.online else None
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)

@@ -8,8 +8,8 @@ from typing import Final
 from rich.table import Table
 
 from cli.console import out, progress
-from cli.file_log import read_log
-from cli.train import days_too, delay_ms
+from cli.file_log import print_refused, read_log
+from cli.train import days_too
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -100,10 +100,10 @@ def compare_on_file(registry: ModelRegistry, cards: Sequence[ModelCard], plan: C
         horizons = " and ".join(f"{card.version} {card.horizon_days} days" for card in cards)
         raise ConfigError(f"the versions foresee different horizons, so outcomes differ: {horizons}")
     rules = Mapping.load(plan.mapping).with_delay(days_too(plan.label_delay))
-    delay = delay_ms(rules.label.delay) if rules.label is not None else 0
     with progress() as bar:
-        rows, _ = read_log(plan.data, rules, bar)
-        until_ms = known_until(rows, cards[0], delay)
+        rows, account = read_log(plan.data, rules, bar)
+        print_refused(account)
+        until_ms = known_until(rows, cards[0], rules.label_delay_ms)
         if plan.to is not None:
             until_ms = min(until_ms, to_epoch_ms(moment(plan.to)))
         from_ms = until_ms - 28 * DAY_MS if plan.from_ is None else to_epoch_ms(moment(plan.from_))

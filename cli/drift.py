@@ -11,7 +11,6 @@ from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from cli.file_log import print_refused, read_log
-from cli.train import delay_ms
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -118,8 +117,9 @@ def _replayed(
         bar.add_task("replaying history", total=None)
         if model.card.name == "fraud":
             found = vectors_of(rows, engine, from_ms=from_ms)
-            delay = delay_ms(mapping.label.delay) if mapping.label is not None else 0
-            known = np.where(found.settled(found.end_ms, delay), found.known_by(found.end_ms), -1)
+            known = np.where(
+                found.settled(found.end_ms, mapping.label_delay_ms), found.known_by(found.end_ms), -1
+            )
             y = known.astype(np.int8) if mapping.label is not None else None
             return found.X, _probabilities(model, found.X), y
         horizon_ms, end_ms = model.card.horizon_days * DAY_MS, end_of(rows)

@@ -14,7 +14,7 @@ from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.compare import HeldBack, newest_known, print_contest
 from cli.console import out, print_json, progress
 from cli.file_log import print_refused, read_log
-from cli.train import days_too, delay_ms
+from cli.train import days_too
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -26,7 +26,6 @@ from models.costs import Costs
 from models.fraud_training import train_fraud, vectors_of
 from models.registry import ModelRegistry
 from models.tree import ModelCard, TreeModel
-from schemas.errors import ConfigError
 from schemas.fields import to_rfc3339
 
 
@@ -79,9 +78,9 @@ def retrain(
     # Before hours of training: what it is compared with must be there and fit.
     champion, engine = load_trained(registry, which, features=features)
     rules = Mapping.load(mapping).with_delay(days_too(label_delay))
-    if which is Which.FRAUD and rules.label is None:
-        raise ConfigError(f"{mapping}: training for fraud needs a label: label: {{column: ..., fraud: [1]}}")
-    delay = delay_ms(rules.label.delay) if rules.label is not None else 0
+    if which is Which.FRAUD:
+        rules.check_trains_fraud()
+    delay = rules.label_delay_ms
     with progress() as bar:
         rows, account = read_log(data, rules, bar)
         print_refused(account)

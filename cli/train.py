@@ -152,7 +152,7 @@ def train(
         if entities is None:
             plan = replace(plan, entities=entities_of(rules))
         if rules.label is not None:
-            plan = replace(plan, label_delay_ms=duration_ms(rules.label.delay))
+            plan = replace(plan, label_delay_ms=rules.label_delay_ms)
         if cut_off and which is not Which.CHURN:
             raise ConfigError("--cut-off is for training churn")
         if which is Which.CHURN:
@@ -316,10 +316,7 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
 
 def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train the fraud model on a file in any order; rows that cannot be used are counted and left out."""
-    if mapping.label is None:
-        raise ConfigError(
-            f"{mapping.source}: training for fraud needs a label: label: {{column: ..., fraud: [1]}}"
-        )
+    mapping.check_trains_fraud()
     engine = load_engine(plan.features, plan.entities)
     with progress() as bar:
         rows, account = read_log(data, mapping, bar)

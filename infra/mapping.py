@@ -114,6 +114,22 @@ class Mapping(Context):
                 except Refusal as refusal:
                     yield f"{name}.{said}: {target!r} {refusal}"
 
+    @property
+    def label_delay_ms(self) -> int:
+        """Label delay in milliseconds; 0 where there is no label."""
+        return 0 if self.label is None else duration_ms(self.label.delay)
+
+    def check_trains_fraud(self) -> None:
+        """Refuse a mapping that fraud cannot be learned from.
+
+        Raises:
+            ConfigError: It has no label.
+        """
+        if self.label is None:
+            raise ConfigError(
+                f"{self.source}: training for fraud needs a label: label: {{column: ..., fraud: [1]}}"
+            )
+
     def with_delay(self, delay: str | None) -> Self:
         """The same with another label delay; `None` leaves it as it is.
 

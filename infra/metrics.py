@@ -43,7 +43,7 @@ _COUNTED_AT_ONCE = 4_000
 
 
 class _Scored(NamedTuple):
-    """What is counted of a scored chunk: of accepted events, but for `status` and `flags`."""
+    """What is counted of `n` scored events; `latency_s` is NaN where nobody said when one was published."""
 
     status: npt.NDArray[np.int8]
     flags: npt.NDArray[np.int8]
@@ -283,17 +283,10 @@ class WorkerMetrics:
     def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
         """Transactions were scored and are part of the state."""
         features = chunk.features
-        rows = features.status == ACCEPTED
-        published_s = np.array(published_ms, dtype=np.float64)[rows] / 1000
-        one = _Scored(
-            features.status,
-            features.flags,
-            features.X[rows],
-            chunk.fraud[rows],
-            chunk.decisions[rows],
-            time.time() - published_s[published_s > 0],
-        )
-        self._scored.add(one, len(rows))
+        published_s = np.array(published_ms, dtype=np.float64) / 1000
+        latency_s = np.where(published_s > 0, time.time() - published_s, np.nan)
+        one = _Scored(features.status, features.flags, features.X, chunk.fraud, chunk.decisions, latency_s)
+        self._scored.add(one, len(published_s))
         amounts: defaultdict[tuple[int, str], float] = defaultdict(float)
         for row in chunk.reasons:
             transaction = events.transactions[row]
@@ -305,10 +298,13 @@ class WorkerMetrics:
 
     def _count_scored(self, chunks: list[_Scored]) -> None:
         all_of = _Scored(*map(np.concatenate, zip(*chunks, strict=True)))
-        count = len(all_of.fraud)
-        self.outcome("scored", count)
         self.outcome("late", int(np.count_nonzero(all_of.flags & FLAG_LATE)))
         self.outcome("duplicate", int(np.count_nonzero(all_of.status == DUPLICATE)))
+        accepted = all_of.status == ACCEPTED
+        if not accepted.all():
+            all_of = _Scored(*(column[accepted] for column in all_of))
+        count = len(all_of.fraud)
+        self.outcome("scored", count)
         self._latency.observe(all_of.latency_s)
         self._fraud.observe(all_of.fraud)
         self._vectors.inc(count)

@@ -2,8 +2,6 @@
 
 from hypothesis import settings
 
-_USUAL = 200
-
 
 def examples(count: int) -> settings:
     """So many in the default run, and what the profile asks for where it asks for more than usual.
@@ -11,5 +9,5 @@ def examples(count: int) -> settings:
     >>> examples(60).max_examples <= settings().max_examples
     True
     """
-    asked = int(settings().max_examples)
-    return settings(max_examples=asked if asked > _USUAL else count)
+    asked = settings().max_examples
+    return settings(max_examples=asked if asked > settings.get_profile("short").max_examples else count)

@@ -41,7 +41,6 @@ async def test_metrics_cost_little(tmp_path, registry, record_property):
     found = json.loads(worker.directory.with_suffix(".json").read_text())
     share = found["metrics_s"] / found["worker_s"]
     record_property("share", share)
-    print(found["calls"], found["seconds_by_call"])
     print(f"metrics: {share:.2%} of {found['worker_s']:.1f} s CPU for {len(deployment.log.ids)} events")
     assert len(deployment.log.ids) > 10_000
     assert 0 < share < 0.05

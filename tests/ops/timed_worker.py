@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,14 +21,11 @@ class TimedMetrics:
         seconds: In calls so far, reading the clock included.
         at: `seconds`, and processor time of the whole process, as the first chunk of transactions came and
             as the newest was done.
-        calls, by_call: How often each was called, and for how long.
     """
 
     def __init__(self, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
         self.seconds = 0.0
-        self.calls: Counter[str] = Counter()
-        self.by_call: Counter[str] = Counter()
         self.at: list[tuple[float, float]] = []
 
     def __getattr__(self, name):
@@ -42,9 +38,7 @@ class TimedMetrics:
             result = attribute(*arguments, **named)
             if isinstance(result, AbstractContextManager):
                 result = _TimedStep(self, result)
-            self.seconds += (spent := time.thread_time() - started)
-            self.calls[name] += 1
-            self.by_call[name] += spent
+            self.seconds += time.thread_time() - started
             return result
 
         # The next call finds it at once.
@@ -87,11 +81,6 @@ if __name__ == "__main__":
     metrics = TimedMetrics(WorkerMetrics())
     code = asyncio.run(run_worker(settings, metrics))
     (metrics_before, before), (metrics_after, after) = metrics.at
-    figures = {
-        "metrics_s": metrics_after - metrics_before,
-        "worker_s": after - before,
-        "calls": metrics.calls,
-        "seconds_by_call": metrics.by_call,
-    }
+    figures = {"metrics_s": metrics_after - metrics_before, "worker_s": after - before}
     Path(sys.argv[1]).write_text(json.dumps(figures))
     raise SystemExit(code)
