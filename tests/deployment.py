@@ -118,8 +118,8 @@ class Deployment:
         with Redis.from_url(self.stack.redis_url) as client:
             found = {}
             for key in client.scan_iter(match="{tg:*}:h:*"):
-                packed = client.get(key.replace(b":h:", b":b:", 1)) or b""
-                totals = decode(client.get(key) + packed).totals
+                newest, packed = client.mget(key, key.replace(b":h:", b":b:", 1))
+                totals = decode(newest + (packed or b"")).totals
                 if totals.count:
                     customer = key.decode().split(":h:", 1)[1]
                     found[customer] = [totals.count, totals.debit_minor, totals.credit_minor]

@@ -66,7 +66,9 @@ def stored(url: str, namespace: str) -> dict[str, tuple[Totals, bytes]]:
     found = {}
     with Redis.from_url(url) as client:
         for key in client.scan_iter(match=f"{{{namespace}:*}}:h:*"):
-            history = decode(client.get(key) + (client.get(key.replace(b":h:", b":b:", 1)) or b""))
+            # Both parts at one instant: a worker may pack the history between two reads.
+            newest, packed = client.mget(key, key.replace(b":h:", b":b:", 1))
+            history = decode(newest + (packed or b""))
             found[key.decode().split(":h:", 1)[1]] = (history.totals, history.records.tobytes())
     return found
 
