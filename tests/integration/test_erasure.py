@@ -103,8 +103,18 @@ def sink_of(deployment, place: str, **settings: Any) -> SinkProcess:
     return SinkProcess(deployment.folder, kept | settings, name=f"{place}-{len(settings)}")
 
 
-def sunk(deployment, place: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def sunk(deployment, place: str, tries: int = 20) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The customer index and the event log, in an order of their own."""
+    try:
+        return _sunk(deployment, place)
+    except FileNotFoundError:
+        # The sink replaced a file after the manifest was read.
+        if tries == 0:
+            raise
+        return sunk(deployment, place, tries - 1)
+
+
+def _sunk(deployment, place: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     database = Database(f"sqlite:///{deployment.folder}/{place}/index.db")
     try:
         if not database.ready():
@@ -131,10 +141,13 @@ def holds(deployment, place: str, word: str) -> list[str]:
     """Files of a sink with a word in them; Parquet is read, since it is compressed."""
     found = []
     for path in (deployment.folder / place).rglob("*"):
-        if path.suffix == ".parquet":
-            text = repr(pq.read_table(path).to_pylist()).encode()
-        else:
-            text = path.read_bytes() if path.is_file() else b""
+        try:
+            if path.suffix == ".parquet":
+                text = repr(pq.read_table(path).to_pylist()).encode()
+            else:
+                text = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:  # removed since it was listed
+            continue
         if word.encode() in text:
             found.append(path.name)
     return found
