@@ -1,8 +1,8 @@
 """Exact contributions of columns to a forest's margin: Shapley values, by quadrature instead of by subsets.
 
-A leaf of weight `v` counts for a row by the product of its path's factors, one for each column on it: whether
-the row goes that way (`o`, 0 or 1) where the column is known, and the share of training that did (`z`) where it
-is not. The Shapley value of column `j` is then
+A leaf of weight v counts for a row by the product of its path's factors, one for each column on it:
+whether the row goes that way (o, 0 or 1) where the column is known, and the share of training that did (z)
+where it is not. The Shapley value of column j is then
 
     v (o_j - z_j) * integral over t in [0, 1] of  prod over k != j of (o_k t + z_k (1 - t)),
 
@@ -12,8 +12,8 @@ each point a tree needs one pass down (products) and one up (sums of leaves), as
 is which of two tables an edge reads.
 
 Source:
-    Lundberg et al. (2020), Nature Machine Intelligence 2, 56-67 (path-dependent TreeSHAP); the integral is that
-    of Owen (1972), Management Science 18(5), P64-P79.
+    Lundberg et al. (2020), Nature Machine Intelligence 2, 56-67 (path-dependent TreeSHAP); the integral is
+    that of Owen (1972), Management Science 18(5), P64-P79.
 """
 
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class Contributions:
         forest: The trees.
         by: `(n_nodes,)` column that the edge's node looks at; -1 of a root.
         above: `(n_nodes,)` the nearest node above whose edge looks at the same column; the root for none.
-        factor: `(n_nodes, 3, n_points)` what the product is multiplied with: where the row left the path at an edge
-            of the same column further up, where it leaves it here, and where it goes along.
+        factor: `(n_nodes, 3, n_points)` what the product is multiplied with: where the row left the path at
+            an edge of the same column further up, where it leaves it here, and where it goes along.
         counted: `(n_nodes, 3, n_points)` what the sum below counts for the column, for the same three.
         expected: Mean of the margin over training.
     """
@@ -53,7 +53,11 @@ class Contributions:
 
     @classmethod
     def of(cls, forest: Forest) -> Self | None:
-        """Tables of a forest; `None` where no training went through a node, or shares do not sum to margins."""
+        """Tables of a forest.
+
+        Returns:
+            `None` where no training came to some node, or where shares do not sum to margins.
+        """
         cover = forest.cover.astype(np.float64)
         if not (cover > 0).all():
             return None
@@ -61,7 +65,7 @@ class Contributions:
         points, weights = np.polynomial.legendre.leggauss((columns + 1) // 2)
         t, weights = (points + 1) / 2, weights / 2
         here, before = share[:, np.newaxis], share[above][:, np.newaxis]
-        # A root's own share is 1: what has no edge of its column above it begins with it, at 1 and nothing counted.
+        # A root's own share is 1: what has no edge of its column above it begins there, with nothing counted.
         known, known_before = t + here * (1 - t), t + before * (1 - t)
         counted_before = (1 - before) / known_before
         apart = np.broadcast_to(here / before, known.shape)
@@ -133,13 +137,14 @@ def _expected(forest: Forest, cover: Table) -> float:
 
 @cache
 def _kernel(n_points: int) -> Any:
-    """The passes with so many points: a number that is known when they are compiled makes them twice as fast."""
+    """The passes with so many points: twice as fast where that is known when they are compiled."""
 
     @numba.njit(cache=True)
     def add_shares(  # type: ignore[no-untyped-def]
-        inputs, roots, ends, column, value, left, right, unknown, by, above, factor, counted, products, state, out
+        inputs, roots, ends, column, value, left, right, unknown,
+        by, above, factor, counted, products, state, out,
     ):  # fmt: skip
-        # All indices are unsigned: numba looks for those that count from the end wherever it cannot rule them out.
+        # Indices are unsigned: numba looks for those that count from the end where it cannot rule them out.
         one = np.uint64(1)
         for tree in range(len(roots)):
             root = np.uint64(roots[tree])
@@ -165,19 +170,18 @@ def _kernel(n_points: int) -> Any:
                         for q in range(n_points):
                             products[m, q] = products[n, q] * factor[edge, kind, q]
                 for back in range(nodes - one):
-                    n = nodes - one - np.uint64(back)
-                    node = root + n
+                    m = nodes - one - np.uint64(back)
+                    node = root + m
                     if column[node] < 0:
                         for q in range(n_points):
-                            products[n, q] *= value[node]
+                            products[m, q] *= value[node]
                     else:
                         less, more = np.uint64(left[node]) - root, np.uint64(right[node]) - root
                         for q in range(n_points):
-                            products[n, q] = products[less, q] + products[more, q]
-                    share = 0.0
-                    kind = np.uint64(state[n])
+                            products[m, q] = products[less, q] + products[more, q]
+                    share, there = 0.0, np.uint64(state[m])
                     for q in range(n_points):
-                        share += products[n, q] * counted[node, kind, q]
+                        share += products[m, q] * counted[node, there, q]
                     out[row, np.uint64(by[node])] += share
 
     return add_shares
