@@ -335,13 +335,14 @@ class WorkerMetrics:
         sizes = [len(chunk.published_ms) for chunk in chunks]
         published_ms = np.array([*chain.from_iterable(c.published_ms for c in chunks)], dtype=np.float64)
         latency_s = (np.repeat([chunk.scored_ms for chunk in chunks], sizes) - published_ms) / 1000
-        self._latency.observe(latency_s[accepted & (published_ms > 0)])
+        # Where the broker's clock is ahead the difference is below zero, and a sum must not fall.
+        self._latency.observe(np.maximum(latency_s[accepted & (published_ms > 0)], 0.0))
         for chunk in chunks:
             if chunk.traced is None:
                 continue
             row, trace_id = chunk.traced
             if chunk.published_ms[row] and chunk.scored.status[row] == ACCEPTED:
-                seconds = (chunk.scored_ms - chunk.published_ms[row]) / 1000
+                seconds = max((chunk.scored_ms - chunk.published_ms[row]) / 1000, 0.0)
                 self._latency.show(Exemplar({"trace_id": trace_id}, seconds, chunk.scored_ms / 1000))
 
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
