@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -85,19 +85,15 @@ class Deployment:
     async def create_topics(self) -> None:
         await TopicsAdmin(self.stack.bootstrap).create(PARTITIONS)
 
-    async def publish(
-        self,
-        messages: Iterable[tuple[str, bytes | None, bytes | None]],
-        headers: Sequence[tuple[str, bytes]] = (),
-    ) -> None:
-        """Publish `(topic, key, value)` in order, each with these headers."""
+    async def publish(self, messages: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+        """Publish `(topic, key, value)` in order."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.stack.bootstrap, linger_ms=5, max_request_size=2_000_000
         )
         await producer.start()
         try:
             for topic, key, value in messages:
-                await producer.send(topic, value, key=key, headers=headers)
+                await producer.send(topic, value, key=key)
             await producer.flush()
         finally:
             await producer.stop()

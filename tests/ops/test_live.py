@@ -17,26 +17,12 @@ from tests.ops.monitoring import Prometheus, rules
 
 pytestmark = pytest.mark.ops
 _DAYS = 45
-_TRACE = "0af7651916cd43dd8448eb211c80319c"
-_TRACEPARENT = f"00-{_TRACE}-b7ad6b7169203331-01"
 
 
 def bank() -> BankSettings:
     """A bank whose last day is yesterday."""
     start = (datetime.now(UTC) - timedelta(days=_DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
     return BankSettings(customers=500, days=_DAYS - 1, seed=21, start=start)
-
-
-def _transaction(transaction_id, customer):
-    return {
-        "transaction_id": transaction_id,
-        "customer_id": customer,
-        "event_time": datetime.now(UTC).isoformat(),
-        "amount": "249.90",
-        "currency": "EUR",
-        "transaction_type": "purchase",
-        "channel": "ecommerce",
-    }
 
 
 class Monitored:
@@ -65,16 +51,18 @@ class Monitored:
         async with Outputs(self.deployment.stack.bootstrap) as outputs:
             await outputs.until_scored(self.deployment.log.ids, 120)
 
-    async def score_traced(self):
-        customer = next(iter(self.deployment.log.totals))
-        value = json.dumps(_transaction("traced-1", customer)).encode()
-        traceparent = [("traceparent", _TRACEPARENT.encode())]
-        await self.deployment.publish([("transactions", customer.encode(), value)], traceparent)
-
     async def ask_api(self):
         """A request of every kind, a refused and an unknown one among them."""
         customer = next(iter(self.deployment.log.totals))
-        transaction = _transaction("asked-1", customer)
+        transaction = {
+            "transaction_id": "asked-1",
+            "customer_id": customer,
+            "event_time": datetime.now(UTC).isoformat(),
+            "amount": "249.90",
+            "currency": "EUR",
+            "transaction_type": "purchase",
+            "channel": "ecommerce",
+        }
         for path, body in (
             (f"/customers/{customer}/features", None),
             (f"/customers/{customer}/scores", None),
@@ -86,9 +74,7 @@ class Monitored:
         ):
             data = None if body is None else json.dumps(body).encode()
             request = urllib.request.Request(
-                f"{self.api.url}{path}",
-                data,
-                {"Content-Type": "application/json", "traceparent": _TRACEPARENT},
+                f"{self.api.url}{path}", data, {"Content-Type": "application/json"}
             )
             with contextlib.suppress(urllib.error.HTTPError):
                 await asyncio.to_thread(lambda r=request: urllib.request.urlopen(r, timeout=5).read())
@@ -132,11 +118,6 @@ async def test_every_panel_and_rule_has_data_and_every_fault_rings(monitored):
         await asyncio.sleep(1)
         left = await empty()
     assert left == []
-    await monitored.score_traced()
-    for histogram in ("tidegate_http_request_seconds", "tidegate_event_latency_seconds"):
-        await eventually(
-            lambda name=histogram: prometheus.traces(name) == {_TRACE}, 30, f"an exemplar of {histogram}"
-        )
     health = prometheus.get("/api/v1/rules")["groups"]
     assert [r["name"] for g in health for r in g["rules"] if r["health"] != "ok"] == []
     never = {
