@@ -28,6 +28,7 @@ class Forest:
         column: `(n_nodes,)` column that a node looks at; -1 of a leaf.
         value: `(n_nodes,)` threshold of a node: what is less goes left; weight of a leaf.
         left, right, unknown: `(n_nodes,)` where a row goes on; `unknown` where its value is NaN.
+        cover: `(n_nodes,)` how much of training came to a node (sum of second derivatives).
         base: Margin before the first tree.
     """
 
@@ -37,6 +38,7 @@ class Forest:
     left: npt.NDArray[np.int32]
     right: npt.NDArray[np.int32]
     unknown: npt.NDArray[np.int32]
+    cover: npt.NDArray[np.float32]
     base: np.float32
 
     def margins(self, inputs: Inputs) -> Margins:
@@ -70,7 +72,7 @@ def read_forest(document: bytes, margins: Callable[[Inputs], Margins]) -> Forest
     # Rounded as XGBoost rounds it.
     base = -np.log(np.float32(1) / share - np.float32(1))
     forest = _columns(trees, base)
-    probes = _probes(forest, int(learner["learner_model_param"]["num_feature"]))
+    probes = probes_of(forest, int(learner["learner_model_param"]["num_feature"]))
     wanted = margins(probes)
     # A logarithm's last bit is the library's own affair.
     for candidate in (base, np.nextafter(base, np.float32(-9)), np.nextafter(base, np.float32(9))):
@@ -100,11 +102,12 @@ def _columns(trees: list[dict[str, Any]], base: np.float32) -> Forest:
         left,
         right,
         unknown.astype(np.int32),
+        joined("sum_hessian", np.float32),
         base,
     )
 
 
-def _probes(forest: Forest, columns: int) -> Inputs:
+def probes_of(forest: Forest, columns: int) -> Inputs:
     """Rows of the trees' own thresholds, a step to their left, far away, and unknown."""
     random = np.random.default_rng(1)
     rows = random.choice(np.array([np.nan, 0, 1e12, -1e12]), (_PROBES, columns)).astype(np.float32)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from features.engine import Matrix
 from models.boosters import xgboost
+from models.contributions import Contributions
 from models.correction import Correction
 from models.forest import Inputs, Margins, read_forest
 from models.linear import LinearPart
@@ -95,6 +96,7 @@ class TreeModel:
         # One thread: rows come in chunks, and the other core belongs to the broker and Redis.
         self._booster.set_param({"nthread": 1})
         self._forest = read_forest(bytes(self._booster.save_raw("json")), self._booster_margins)
+        self._contributions = Contributions.of(self._forest) if self._forest else None
 
     def log_odds(self, X: Matrix) -> Vector:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
@@ -132,10 +134,8 @@ class TreeModel:
         """
         if not len(X):
             return np.empty((0, len(self.columns) + 1))
-        # Without the number it starts threads for each matrix: 20 ms for one row.
         inputs, linear = self._inputs(X), self.card.linear
-        of_trees = self._booster.predict(xgboost.DMatrix(inputs, nthread=1), pred_contribs=True)
-        shares: Matrix = np.asarray(of_trees, dtype=np.float64)
+        shares = (self._contributions or self._booster_contributions)(inputs)
         if linear is not None:
             shares = linear.blend(shares, linear.contributions(inputs))
         shares = shares * self.card.slope
@@ -146,6 +146,11 @@ class TreeModel:
 
     def _booster_margins(self, inputs: Inputs) -> Margins:
         return np.asarray(self._booster.inplace_predict(inputs, predict_type="margin"))
+
+    def _booster_contributions(self, inputs: Inputs) -> Matrix:
+        # Without the number it starts threads for each matrix: 20 ms for one row.
+        shares = self._booster.predict(xgboost.DMatrix(inputs, nthread=1), pred_contribs=True)
+        return np.asarray(shares, dtype=np.float64)
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(X[:, self.columns], dtype=np.float32)
