@@ -9,9 +9,12 @@ from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.trace import TRACEPARENT, sampled_trace_id
+
 MAX_BODY_BYTES = 1 << 20
 # No route reads a body of these.
 _BODILESS = frozenset({"GET", "HEAD"})
+_TRACEPARENT = TRACEPARENT.encode()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -71,14 +74,14 @@ class RequestMetrics:
             "tidegate_http_requests_in_progress", "Requests that are being answered.", registry=registry
         ).set_function(lambda: self.under_way)
 
-    def note(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+    def note(self, method: str, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """A request was answered; `trace_id` where it is part of a sampled trace."""
         # Prometheus' own look-up by labels takes as long as all the rest here.
         if (known := self._known.get((method, route, status))) is None:
             known = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
             self._known[method, route, status] = known
         known[0].inc()
-        known[1].observe(seconds)
+        known[1].observe(seconds, None if trace_id is None else {"trace_id": trace_id})
 
 
 class Measured:
@@ -114,4 +117,7 @@ class Measured:
             # The route's pattern, never the path: paths name customers. Methods are the sender's words too.
             route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.note(method, route, status, time.perf_counter() - started)
+            trace_id = next(
+                (sampled_trace_id(v) for name, v in scope["headers"] if name == _TRACEPARENT), None
+            )
+            self._metrics.note(method, route, status, time.perf_counter() - started, trace_id)

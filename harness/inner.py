@@ -72,7 +72,13 @@ class StepTimes:
     def cache(self, lookups: int, misses: int) -> None:
         """Not looked at."""
 
-    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+    def scored(
+        self,
+        events: Events,
+        chunk: ScoredChunk,
+        published_ms: Sequence[int],
+        traced: tuple[int, str] | None = None,
+    ) -> None:
         """Count."""
         self.outcomes["scored"] += len(chunk.accepted)
 

@@ -2,14 +2,59 @@
 
 from collections.abc import Iterator, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 _Values = npt.NDArray[np.float64]
+
+
+class Buckets:
+    """Counts of values by upper bound, with the newest traced value of each bucket.
+
+    Args:
+        bounds: Upper bounds, growing; values above the last are counted too.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = np.array(bounds, dtype=np.float64)
+        self._names = [*map(str, self._bounds.tolist()), "+Inf"]
+        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._sum = 0.0
+        self._exemplars: dict[int, Exemplar] = {}
+        # Scrapes come on a thread of their own: sum and counts must be of the same moment.
+        self._lock = Lock()
+
+    def observe(self, values: _Values) -> None:
+        """Count values; NaN is none."""
+        known = values[~np.isnan(values)]
+        # A bucket takes what is equal to its bound.
+        counts = np.bincount(np.searchsorted(self._bounds, known, side="left"), minlength=len(self._counts))
+        with self._lock:
+            self._counts += counts
+            self._sum += float(known.sum())
+
+    def show(self, exemplar: Exemplar) -> None:
+        """An example of a value that is counted by itself."""
+        bucket = int(np.searchsorted(self._bounds, exemplar.value, side="left"))
+        with self._lock:
+            self._exemplars[bucket] = exemplar
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Add what is counted to a metric."""
+        with self._lock:
+            cumulative, total = np.cumsum(self._counts).tolist(), self._sum
+            exemplars = dict(self._exemplars)
+        buckets: list[Any] = [
+            (name, float(count), exemplars[i]) if i in exemplars else (name, float(count))
+            for i, (name, count) in enumerate(zip(self._names, cumulative, strict=True))
+        ]
+        family.add_metric(labels, buckets, total)
 
 
 class BulkHistogram(Collector):
@@ -21,7 +66,7 @@ class BulkHistogram(Collector):
     Args:
         name: Of the metric, with its unit.
         documentation: Its meaning.
-        buckets: Upper bounds, growing; values above the last are counted too.
+        bounds: Of its `Buckets`.
         registry: Where it is kept.
 
     >>> histogram = BulkHistogram("seconds", "Time.", (1.0, 2.0), CollectorRegistry())
@@ -31,24 +76,12 @@ class BulkHistogram(Collector):
     """
 
     def __init__(
-        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry
+        self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry
     ) -> None:
         self._name, self._documentation = name, documentation
-        self._bounds = np.array(buckets, dtype=np.float64)
-        self._counts = np.zeros(len(buckets) + 1, dtype=np.int64)
-        self._sum = 0.0
-        # Scrapes come on a thread of their own: sum and counts must be of the same moment.
-        self._lock = Lock()
+        self._buckets = Buckets(bounds)
+        self.observe, self.show = self._buckets.observe, self._buckets.show
         registry.register(self)
-
-    def observe(self, values: _Values) -> None:
-        """Count values; NaN is none."""
-        known = values[~np.isnan(values)]
-        # A bucket takes what is equal to its bound.
-        counts = np.bincount(np.searchsorted(self._bounds, known, side="left"), minlength=len(self._counts))
-        with self._lock:
-            self._counts += counts
-            self._sum += float(known.sum())
 
     def describe(self) -> Iterator[Metric]:
         """The metric without values."""
@@ -56,15 +89,9 @@ class BulkHistogram(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metric as it is now."""
-        with self._lock:
-            cumulative, total = np.cumsum(self._counts).tolist(), self._sum
-        bounds = [*(str(bound) for bound in self._bounds.tolist()), "+Inf"]
-        yield HistogramMetricFamily(
-            self._name,
-            self._documentation,
-            buckets=list(zip(bounds, map(float, cumulative), strict=True)),
-            sum_value=total,
-        )
+        family = HistogramMetricFamily(self._name, self._documentation)
+        self._buckets.add_to(family)
+        yield family
 
 
 class BulkCounter(Collector):

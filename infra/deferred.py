@@ -10,13 +10,35 @@ from prometheus_client.registry import Collector
 Item = TypeVar("Item")
 
 
-class Deferred(Collector, Generic[Item]):
+class OnScrape(Collector):
+    """Does something before metrics are read.
+
+    Args:
+        do: What is done.
+        registry: Collected in the order of registration: make this before the metrics that it changes.
+    """
+
+    def __init__(self, do: Callable[[], None], registry: CollectorRegistry) -> None:
+        self._do = do
+        registry.register(self)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: it is no metric."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing, but what comes behind is counted."""
+        self._do()
+        return iter(())
+
+
+class Deferred(OnScrape, Generic[Item]):
     """Items that wait to be counted; a scrape finds them counted.
 
     Args:
         count: Counts items, given in the order they came.
         rows: As many rows do not wait.
-        registry: Collected in the order of registration: make this before the metrics that `count` changes.
+        registry: As of `OnScrape`.
 
     >>> seen, registry = [], CollectorRegistry()
     >>> waiting = Deferred(seen.extend, 3, registry)
@@ -36,7 +58,7 @@ class Deferred(Collector, Generic[Item]):
         self._lock = Lock()
         self._items: list[Item] = []
         self._waiting = 0
-        registry.register(self)
+        super().__init__(self.flush, registry)
 
     def add(self, item: Item, rows: int) -> None:
         """Let an item of so many rows wait."""
@@ -55,12 +77,3 @@ class Deferred(Collector, Generic[Item]):
         items, self._items, self._waiting = self._items, [], 0
         if items:
             self._count(items)
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: it is no metric."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Nothing, but what comes behind is counted."""
-        self.flush()
-        return iter(())

@@ -1,15 +1,16 @@
 """Metrics of what the programs depend on: calls, errors, the state of Redis, the models in use."""
 
-import time
 from collections import Counter as Count
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from infra.timings import Timings
 from models.pipeline import Models
 from schemas.errors import DependencyError
 
@@ -25,13 +26,12 @@ class DependencyMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         r = registry
-        self._known: dict[tuple[str, str], Histogram] = {}
-        self._calls = Histogram(
+        self._calls = Timings(
             "tidegate_dependency_call_seconds",
             "Time of one call to Kafka or Redis, also of one that failed.",
             ["dependency", "call"],
-            buckets=_CALL_S,
-            registry=r,
+            _CALL_S,
+            r,
         )
         self._errors = Counter(
             "tidegate_dependency_errors_total",
@@ -45,6 +45,8 @@ class DependencyMetrics:
             ["topic"],
             registry=r,
         )
+        # Not by its labels each time: that takes as long as counting.
+        self._published_of = cache(self._published.labels)
         self._expiry = Gauge(
             "tidegate_certificate_expiry_timestamp_seconds",
             "When a configured certificate expires.",
@@ -55,22 +57,17 @@ class DependencyMetrics:
     @contextmanager
     def call(self, dependency: str, name: str) -> Iterator[None]:
         """Time one call and count it if it fails."""
-        started = time.perf_counter()
-        try:
-            yield
-        except DependencyError:
-            self._errors.labels(dependency, name).inc()
-            raise
-        finally:
-            # Not by its labels each time: that takes as long as the observation.
-            if (seconds := self._known.get((dependency, name))) is None:
-                seconds = self._known[dependency, name] = self._calls.labels(dependency, name)
-            seconds.observe(time.perf_counter() - started)
+        with self._calls.time(dependency, name):
+            try:
+                yield
+            except DependencyError:
+                self._errors.labels(dependency, name).inc()
+                raise
 
-    def published(self, topics: Count[str]) -> None:
-        """Messages were acknowledged by the broker."""
-        for topic, count in topics.items():
-            self._published.labels(topic).inc(count)
+    def published(self, topics: Iterable[str]) -> None:
+        """A message of each of these topics was acknowledged by the broker."""
+        for topic, count in Count(topics).items():
+            self._published_of(topic).inc(count)
 
     def certificate(self, use: str, expires: datetime) -> None:
         """A certificate is configured."""

@@ -1,31 +1,36 @@
 """Drift of features and scores against what the models in use were trained on, and live calibration."""
 
+from threading import Lock
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from infra.deferred import OnScrape
 from models.drift import CALIBRATION_NAMES, DriftWindow, Reference, calibration_bin
 from models.pipeline import Models
 
 _EVERY: Final = 8
-_BATCH: Final = 2_048
 _ROWS: Final = 5_000
+_FEWEST: Final = 2_048
+"""Rows before an index of features is shown: of less it is noise."""
 _SCORES: Final = 20_000
 
 
 class DriftMetrics:
     """Shows indices of the newest tens of thousands of events.
 
-    Of vectors every eighth is looked at, and they are counted some hundreds at once: it takes less than half
-    a microsecond an event.
+    Of vectors every eighth is looked at. Indices are worked out when they are asked for, not per batch.
 
     Args:
         registry: Where the metrics are kept.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        OnScrape(self._show, registry)
+        # Scrapes come on a thread of their own.
+        self._lock = Lock()
         self._feature_psi = Gauge(
             "tidegate_feature_psi",
             "Population stability index of a feature of the fraud model, newest events against training.",
@@ -56,23 +61,23 @@ class DriftMetrics:
         self._columns: dict[str, int] = {}
         self._features = DriftWindow({}, _ROWS)
         self._scores: dict[str, DriftWindow] = {}
-        self._waiting: list[npt.NDArray[np.float64]] = []
         self._skipped = 0
 
     def use(self, models: Models) -> None:
         """Compare with what these models were trained on, from nothing."""
-        self._feature_psi.clear()
-        self._score_psi.clear()
         reference = Reference(models.fraud.card)
         position = {name: number for number, name in enumerate(models.engine.names)}
-        self._columns = {name: position[name] for name in reference.features}
-        self._features = DriftWindow(reference.features, _ROWS)
-        self._scores = {
-            card.name: DriftWindow({"score": bins}, _SCORES)
-            for card in (models.fraud.card, models.churn.card)
-            if (bins := Reference(card).score) is not None
-        }
-        self._waiting, self._skipped = [], 0
+        with self._lock:
+            self._feature_psi.clear()
+            self._score_psi.clear()
+            self._columns = {name: position[name] for name in reference.features}
+            self._features = DriftWindow(reference.features, _ROWS)
+            self._scores = {
+                card.name: DriftWindow({"score": bins}, _SCORES)
+                for card in (models.fraud.card, models.churn.card)
+                if (bins := Reference(card).score) is not None
+            }
+            self._skipped = 0
 
     def scored(self, X: npt.NDArray[np.float64], proba: npt.NDArray[np.float64]) -> None:
         """Transactions were scored: their vectors and probabilities."""
@@ -81,18 +86,10 @@ class DriftMetrics:
         for name, value in zip(CALIBRATION_NAMES, _sums(proba), strict=True):
             self._expected.labels(name).inc(value)
         self._add_scores("fraud", proba)
-        if not self._columns:
-            return
-        first = -self._skipped % _EVERY
-        self._skipped += len(X)
-        self._waiting.append(X[first::_EVERY].copy())
-        waiting = sum(map(len, self._waiting))
-        if waiting >= _BATCH:
-            rows = np.concatenate(self._waiting)
-            self._waiting = []
-            self._features.add({name: rows[:, column] for name, column in self._columns.items()}, waiting)
-            for name, value in self._features.psi().items():
-                self._feature_psi.labels(name).set(value)
+        with self._lock:
+            rows = X[-self._skipped % _EVERY :: _EVERY]
+            self._skipped += len(X)
+            self._features.add({name: rows[:, column] for name, column in self._columns.items()}, len(X))
 
     def churn(self, proba: npt.NDArray[np.float64]) -> None:
         """Customers were rescored."""
@@ -103,10 +100,18 @@ class DriftMetrics:
         self._observed.labels(CALIBRATION_NAMES[int(calibration_bin(np.array([proba]))[0])]).inc()
 
     def _add_scores(self, name: str, proba: npt.NDArray[np.float64]) -> None:
-        window = self._scores.get(name)
-        if window is not None:
-            window.add({"score": proba}, len(proba))
-            self._score_psi.labels(name).set(window.psi()["score"])
+        with self._lock:
+            if (window := self._scores.get(name)) is not None:
+                window.add({"score": proba}, len(proba))
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._features.rows >= _FEWEST:
+                for feature, value in self._features.psi().items():
+                    self._feature_psi.labels(feature).set(value)
+            for name, window in self._scores.items():
+                if window.rows:
+                    self._score_psi.labels(name).set(window.psi()["score"])
 
 
 def _sums(proba: npt.NDArray[np.float64]) -> list[float]:

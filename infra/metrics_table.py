@@ -52,6 +52,12 @@ def markdown(rows: Iterable[MetricRow]) -> str:
         "`TIDEGATE_METRICS_PORT`, the API on `/metrics`; each process is a target of its own. Both also show",
         "what the Prometheus client knows of a process (`process_*`, `python_*`). No label names a customer.",
         "",
+        "Who accepts OpenMetrics, as Prometheus does, finds exemplars with a `trace_id` on two histograms:",
+        "the worker's `tidegate_event_latency_seconds`, of one transaction a chunk, and the API's",
+        "`tidegate_http_request_seconds`; both where a sampled `traceparent` came along. Prometheus keeps",
+        "them with `--enable-feature=exemplar-storage`. The client's multiprocess mode has none; it is not",
+        "used.",
+        "",
         "| metric | kind | labels | shown by | meaning |",
         "| --- | --- | --- | --- | --- |",
     ]

@@ -49,13 +49,13 @@ FRAUD = Dashboard(
             "Decisions",
             "Transactions by decision.",
             [(f"sum by (decision) (rate(tidegate_fraud_decisions_total[{RATE}]))", "{{decision}}")],
-            "ops",
+            "eps",
         ),
         Panel(
             "Alerts",
             "By severity.",
             [(f'sum by (severity) (rate(tidegate_alerts_total{{kind="fraud"}}[{RATE}]))', "{{severity}}")],
-            "ops",
+            "eps",
         ),
         Panel(
             "Value at risk",
@@ -95,7 +95,7 @@ FRAUD = Dashboard(
                     "{{outcome}}",
                 )
             ],
-            "ops",
+            "eps",
             width=24,
         ),
     ],
@@ -129,13 +129,13 @@ CHURN = Dashboard(
             "Scores by band",
             "Recomputed churn probabilities.",
             [(f"sum by (band) (rate(tidegate_churn_scores_total[{RATE}]))", "{{band}}")],
-            "ops",
+            "eps",
         ),
         Panel(
             "Scores by cause",
             "An event of the customer, or the sweep over silent ones.",
             [(f"sum by (trigger) (rate(tidegate_churn_scores_total[{RATE}]))", "{{trigger}}")],
-            "ops",
+            "eps",
         ),
         Panel(
             "Movements",

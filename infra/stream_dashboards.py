@@ -6,7 +6,7 @@ OPERATIONS = Dashboard(
     "tidegate-operations",
     "Tidegate: operations",
     [
-        stat("Scored", "Transactions scored a second.", "tidegate:events_scored:rate1m", "ops"),
+        stat("Scored", "Transactions scored a second.", "tidegate:events_scored:rate1m", "eps"),
         stat(
             "Latency p99",
             "From the broker's timestamp to score published and state kept.",
@@ -46,7 +46,7 @@ OPERATIONS = Dashboard(
             "Events",
             "What became of them.",
             [(f"sum by (outcome) (rate(tidegate_events_total[{RATE}]))", "{{outcome}}")],
-            "ops",
+            "eps",
         ),
         Panel(
             "Latency",
@@ -121,13 +121,13 @@ OPERATIONS = Dashboard(
             "Dead letters by reason",
             "Refused messages.",
             [(f"sum by (reason) (rate(tidegate_dead_letters_total[{RATE}]))", "{{reason}}")],
-            "ops",
+            "mps",
         ),
         Panel(
             "Messages published",
             "Acknowledged by the broker, by topic.",
             [(f"sum by (topic) (rate(tidegate_published_messages_total[{RATE}]))", "{{topic}}")],
-            "ops",
+            "mps",
         ),
         Panel(
             "Changes of leases",

@@ -129,7 +129,7 @@ class DriftWindow:
         self._rows = rows
         self._now = self._nothing()
         self._before = self._nothing()
-        self._counted = 0
+        self._counted = self._counted_before = 0
 
     def _nothing(self) -> dict[str, Counts]:
         return {name: np.zeros(len(bins.shares)) for name, bins in self._bins.items()}
@@ -140,7 +140,13 @@ class DriftWindow:
             self._now[name] += self._bins[name].count(values)
         self._counted += rows
         if self._counted >= self._rows:
-            self._before, self._now, self._counted = self._now, self._nothing(), 0
+            self._before, self._now = self._now, self._nothing()
+            self._counted_before, self._counted = self._counted, 0
+
+    @property
+    def rows(self) -> int:
+        """As many count."""
+        return self._counted_before + self._counted
 
     def psi(self) -> dict[str, float]:
         """Index of each."""

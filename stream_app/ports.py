@@ -76,8 +76,21 @@ class Observer(Protocol):
         """Histories were looked up in the cache."""
         ...
 
-    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
-        """Transactions were scored and are part of the state; row `i` was published at `published_ms[i]`."""
+    def scored(
+        self,
+        events: Events,
+        chunk: ScoredChunk,
+        published_ms: Sequence[int],
+        traced: tuple[int, str] | None = None,
+    ) -> None:
+        """Transactions were scored and are part of the state.
+
+        Args:
+            events: All of the chunk.
+            chunk: What became of them.
+            published_ms: Row `i` was published then.
+            traced: Row of one that is part of a sampled trace, and the id of that.
+        """
         ...
 
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:

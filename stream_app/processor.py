@@ -33,7 +33,7 @@ from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, group_rows
 from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import Retry
-from stream_app.trace import trace_context
+from stream_app.trace import first_traced, trace_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,8 @@ class TransactionProcessor:
         if self._entities is not None:
             self._entities.committed(partition, counted)
         partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
-        observer.scored(events, scored, [record.timestamp for record in part.records])
+        published_ms = [record.timestamp for record in part.records]
+        observer.scored(events, scored, published_ms, first_traced(part.records))
         observer.churn(scored.churn, "event")
 
     def _sort(self, partition: Partition, record: Any, part: Part) -> int:

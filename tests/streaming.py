@@ -117,7 +117,13 @@ class Observer:
     def cache(self, lookups: int, misses: int) -> None:
         self.outcomes["cache misses"] += misses
 
-    def scored(self, events: Events, chunk: ScoredChunk, published_ms: Sequence[int]) -> None:
+    def scored(
+        self,
+        events: Events,
+        chunk: ScoredChunk,
+        published_ms: Sequence[int],
+        traced: tuple[int, str] | None = None,
+    ) -> None:
         self.outcomes["scored"] += len(chunk.accepted)
         self.outcomes["late"] += int(((chunk.features.flags & FLAG_LATE) > 0).sum())
         self.latest_published_ms = list(published_ms)

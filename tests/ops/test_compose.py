@@ -121,7 +121,8 @@ class TestDockerfile:
 
     def test_base_is_pinned_and_everything_installed_is_hashed(self):
         assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-\S+$", DOCKERFILE, re.M)
-        for line in re.findall(r"pip install .*", DOCKERFILE):
+        installed = re.findall(r"\bpip .*(?:install|wheel) .*", DOCKERFILE)
+        for line in installed:
             assert "--require-hashes" in line or "--no-deps" in line, line
 
     def test_runs_as_nobody_and_looks_after_itself(self):

@@ -42,5 +42,7 @@ async def test_metrics_cost_little(tmp_path, registry, record_property):
     share = found["metrics_s"] / found["worker_s"]
     record_property("share", share)
     print(f"metrics: {share:.2%} of {found['worker_s']:.1f} s CPU for {len(deployment.log.ids)} events")
+    for call, seconds in found["by_call"].items():
+        print(f"  {call}: {seconds / found['worker_s']:.2%}")
     assert len(deployment.log.ids) > 10_000
     assert 0 < share < 0.05

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.deps import Services
@@ -61,6 +62,18 @@ async def test_an_error_that_nobody_foresaw_is_counted(eager):
     async with serving(Broken(KeyError("secret")), eager, raise_app_exceptions=False) as api:
         await api.get("/customers/c-1/scores")
         assert await requests(api) == {("GET", "/customers/{customer_id}/scores", "500"): 1}
+
+
+async def test_latency_of_a_sampled_trace_is_an_exemplar_for_who_accepts_openmetrics(client):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    await client.get("/live", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    await client.get("/ready", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-00"})
+    answer = await client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    families = {f.name: f for f in openmetrics.text_string_to_metric_families(answer.text)}
+    shown = [s for s in families["tidegate_http_request_seconds"].samples if s.exemplar]
+    assert [(s.labels["route"], s.exemplar.labels) for s in shown] == [("/live", {"trace_id": trace})]
+    assert trace not in (await client.get("/metrics")).text
 
 
 async def test_time_to_answer_is_measured(client):

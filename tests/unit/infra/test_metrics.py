@@ -4,6 +4,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from prometheus_client import make_wsgi_app
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from infra.metrics import WorkerMetrics
 from models.pipeline import ChurnResult, Models
@@ -11,6 +14,8 @@ from models.tree import TreeModel
 from schemas.errors import DependencyError
 from schemas.topics import LABELS, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 @pytest.fixture
@@ -25,6 +30,15 @@ def stream(models: Models, metrics: WorkerMetrics) -> Stream:
     all_reviewed = replace(models, fraud=TreeModel(card, models.fraud.trees, models.engine.names))
     metrics.use(all_reviewed, 1)
     return Stream(all_reviewed, observer=metrics)  # type: ignore[arg-type]
+
+
+def openmetrics(metrics: WorkerMetrics) -> list[Sample]:
+    """What `/metrics` answers to who accepts OpenMetrics, read by its parser."""
+    environ, headers = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, []
+    environ["HTTP_ACCEPT"] = "application/openmetrics-text; version=1.0.0"
+    (body,) = make_wsgi_app(metrics.registry)(environ, lambda status, given: headers.extend(given))
+    assert dict(headers)["Content-Type"].startswith("application/openmetrics-text")
+    return [s for family in text_string_to_metric_families(body.decode()) for s in family.samples]
 
 
 def value(metrics: WorkerMetrics, metric: str, /, **labels: str) -> float | None:
@@ -89,6 +103,42 @@ class TestScored:
         await stream.run()
 
         assert value(metrics, "tidegate_event_latency_seconds_sum") == pytest.approx(0.03)
+
+    async def test_brokers_clock_that_is_ahead_takes_nothing_from_the_sum(self, stream, metrics, monkeypatch):
+        record = stream.kafka.put(TRANSACTIONS.name, 0, transaction(1))
+        monkeypatch.setattr(time, "time", lambda: record.timestamp / 1000 - 0.03)
+        await stream.start()
+        await stream.run()
+
+        assert value(metrics, "tidegate_event_latency_seconds_sum") == 0
+        assert value(metrics, "tidegate_event_latency_seconds_bucket", le="0.005") == 1
+
+    async def test_latency_of_a_traced_transaction_is_an_exemplar(self, stream, metrics, monkeypatch):
+        traced, unsampled = (
+            (("traceparent", f"00-{TRACE}-b7ad6b7169203331-{f}".encode()),) for f in ("01", "00")
+        )
+        stream.kafka.put(TRANSACTIONS.name, 0, transaction(1))
+        stream.kafka.put(TRANSACTIONS.name, 0, transaction(2), headers=unsampled)
+        record = stream.kafka.put(TRANSACTIONS.name, 0, transaction(3), headers=traced)
+        monkeypatch.setattr(time, "time", lambda: record.timestamp / 1000 + 0.03)
+        await stream.start()
+        await stream.run()
+
+        shown = [s for s in openmetrics(metrics) if s.exemplar]
+        assert [(s.name, s.labels) for s in shown] == [
+            ("tidegate_event_latency_seconds_bucket", {"le": "0.05"})
+        ]
+        assert shown[0].exemplar.labels == {"trace_id": TRACE}
+        assert shown[0].exemplar.value == pytest.approx(0.03)
+
+    async def test_duplicate_of_a_traced_transaction_is_no_exemplar(self, stream, metrics):
+        stream.kafka.put(TRANSACTIONS.name, 0, transaction(1))
+        traced = (("traceparent", f"00-{TRACE}-b7ad6b7169203331-01".encode()),)
+        stream.kafka.put(TRANSACTIONS.name, 0, transaction(1), headers=traced)
+        await stream.start()
+        await stream.run()
+
+        assert not [s for s in openmetrics(metrics) if s.exemplar]
 
     async def test_label_is_counted_with_the_decision_of_its_transaction(self, stream, metrics):
         stream.transact(10)

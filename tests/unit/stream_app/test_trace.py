@@ -1,6 +1,7 @@
 from schemas.topics import ALERTS, DEAD_LETTERS, FRAUD_SCORES, TRANSACTIONS
-from stream_app.trace import trace_context
-from tests.streaming import Stream, transaction
+from schemas.trace import sampled_trace_id
+from stream_app.trace import first_traced, trace_context
+from tests.streaming import Record, Stream, transaction
 
 PARENT = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
@@ -30,3 +31,27 @@ async def test_dead_letter_carries_the_trace_of_what_was_refused(stream: Stream)
 def test_what_no_tracer_writes_is_dropped() -> None:
     assert trace_context(None) == ()
     assert trace_context([("traceparent", b"x" * 600), ("tracestate", None)]) == ()
+
+
+def test_only_a_sampled_trace_that_is_one_is_named() -> None:
+    assert sampled_trace_id(PARENT[1]) == "0af7651916cd43dd8448eb211c80319c"
+    for wrong in (
+        b"",
+        b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01",
+        b"ff" + PARENT[1][2:],
+        PARENT[1].upper(),
+    ):
+        assert sampled_trace_id(wrong) is None
+    assert sampled_trace_id(b"01" + PARENT[1][2:] + b"-of-a-later-version") is not None
+
+
+def test_first_record_of_a_sampled_trace_is_found() -> None:
+    def record(*headers: tuple[str, bytes]) -> Record:
+        return Record("transactions", 0, 0, b"", None, headers=headers)
+
+    unsampled = ("traceparent", PARENT[1][:-1] + b"0")
+    assert first_traced([record(), record(unsampled)]) is None
+    assert first_traced([record(unsampled), record(("tracestate", b"a=1"), PARENT), record(PARENT)]) == (
+        1,
+        "0af7651916cd43dd8448eb211c80319c",
+    )
