@@ -95,7 +95,7 @@ async def load(
         address: `HOST:PORT`.
         make: The request of a number.
         rate: Requests a second.
-        seconds: How long.
+        seconds: How long; one request is asked at least.
         connections: Most requests under way; what finds none free waits, and that counts.
 
     Raises:
@@ -125,7 +125,7 @@ async def load(
     started = time.perf_counter()
     try:
         async with asyncio.TaskGroup() as group:
-            for number in range(int(rate * seconds)):
+            for number in range(max(1, int(rate * seconds))):
                 due = started + number / rate
                 if (wait := due - time.perf_counter()) > 0:
                     await asyncio.sleep(wait)
