@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -103,6 +105,7 @@ def create_app(
     registry: CollectorRegistry | None = None,
     personal: Mapping[str, Personal] | None = None,
     beside: Callable[[], Coroutine[None, None, None]] | None = None,
+    settle: Callable[[], None] | None = None,
 ) -> Api:
     """The application over given services.
 
@@ -114,6 +117,7 @@ def create_app(
         registry: Of metrics.
         personal: Customers' own data, by tenant.
         beside: Runs until the application ends.
+        settle: Called when everything is loaded, before the first request.
     """
     tenants = {"default": services} if isinstance(services, Services) else dict(services)
     security = security or Security()
@@ -122,6 +126,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
+        if settle is not None:
+            settle()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]
         if beside is not None:
             feeds.append(asyncio.ensure_future(beside()))
@@ -181,11 +187,11 @@ def create_app(
     for module in (*asked, personal_routes):
         app.include_router(module.router)
     app.include_router(customers.whole)
-    lookup = QuickLookup("/customers/{customer_id}/features", customers.features_json)
-    app.router.routes.insert(0, lookup)
+    lookups = [QuickLookup(path, answer) for path, answer in customers.LOOKUPS.items()]
+    app.router.routes[:0] = lookups
     app.lane = QuickLane(
         app.whole,
-        lookup,
+        lookups,
         admission,
         metrics,
         browser_headers(https=https) + ([(b"vary", b"Origin")] if settings.cors_origins else []),
@@ -278,7 +284,7 @@ def build(settings: ApiSettings) -> Api:
         if namespace == settings.namespace:
             closing.append(_add_sink(services[tenant], settings, kafka))
     watch = ModelReload(services.values(), load, shown.taken, shown.refused, settings.models_watch_s)
-    app = create_app(services, close, security, settings, registry, personal, watch.run)
+    app = create_app(services, close, security, settings, registry, personal, watch.run, _settle)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
         # Spans are made by a middleware.
@@ -441,6 +447,16 @@ def tls_options(settings: ApiSettings) -> dict[str, Any]:
     if settings.tls_client_ca is not None:
         given |= {"ssl_ca_certs": str(settings.tls_client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     return given
+
+
+def _settle() -> None:
+    """Keep what is loaded, and other threads, out of the way of answers."""
+    # What is there now stays: a full collection that looks through it stops every answer for 0.1 s.
+    gc.collect()
+    gc.freeze()
+    # Questions to the database run in threads; at Python's 5 ms one of them holds up an answer for as long
+    # as a lookup may take.
+    sys.setswitchinterval(0.001)
 
 
 def _now() -> datetime:

@@ -1,17 +1,18 @@
-"""The lookup that is asked for thousands of times a second, without what is done for each request elsewhere.
+"""The lookups that are asked for most, without all that is done for each request elsewhere.
 
-Only its plainest form: a GET without parameters of an id without escapes. Whatever else is asked goes to the
-documented route, which has the same answer made by the same function. Login, scopes, limits, audit, metrics
-and headers are those of every route, by the same functions. Where there is no answer to give, the request
-goes the way of all others, which is told what went wrong here and words it.
+Only their plainest form: a GET without parameters of an id without escapes. Whatever else is asked goes to
+the documented route, which has the same answer made by the same function. Login, scopes, limits, audit,
+metrics and headers are those of every route, by the same functions. Where there is no answer to give, the
+request goes the way of all others, which is told what went wrong here and words it.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
+import orjson
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,7 +28,7 @@ from schemas.card_number import is_card_number
 _ID: Final = r"([A-Za-z0-9._:-]{1,64})"
 _FAILED: Final = "tidegate.failed"
 _JSON: Final = (b"content-type", b"application/json")
-Answer = Callable[[Services, str], Awaitable[bytes]]
+Answer = Callable[[Services, str], Awaitable[Any]]
 
 
 class QuickLookup(BaseRoute):
@@ -35,7 +36,7 @@ class QuickLookup(BaseRoute):
 
     Args:
         path_format: As the documented route has it: metrics, scopes and limits go by it.
-        answer: Makes the JSON.
+        answer: Makes what is to be JSON.
     """
 
     def __init__(self, path_format: str, answer: Answer) -> None:
@@ -58,7 +59,8 @@ class QuickLookup(BaseRoute):
         """The JSON for a request that matches, if who sends it may have it."""
         connection = HTTPConnection(scope)
         await authorise(connection)
-        return await self._answer(await services(connection), scope["path_params"]["customer_id"])
+        found = await self._answer(await services(connection), scope["path_params"]["customer_id"])
+        return orjson.dumps(found)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or fail as was found before."""
@@ -72,11 +74,11 @@ class QuickLookup(BaseRoute):
 
 
 class QuickLane:
-    """Answers a quick lookup before all middleware: a dozen layers cost more than the features.
+    """Answers quick lookups before all middleware: a dozen layers cost more than the features.
 
     Args:
         app: For everything else.
-        lookup: The route, which is also among those of `app`.
+        lookups: The routes, which are also among those of `app`.
         admission: As the gate has it.
         metrics: Of requests.
         headers: That every answer has.
@@ -87,7 +89,7 @@ class QuickLane:
     def __init__(
         self,
         app: ASGIApp,
-        lookup: QuickLookup,
+        lookups: Sequence[QuickLookup],
         admission: Admission,
         metrics: RequestMetrics,
         headers: list[tuple[bytes, bytes]],
@@ -95,13 +97,19 @@ class QuickLane:
         *,
         origins: bool,
     ) -> None:
-        self._app, self._lookup, self._admission, self._metrics = app, lookup, admission, metrics
+        self._app, self._lookups, self._admission, self._metrics = app, lookups, admission, metrics
         self._headers, self._seconds, self._origins = headers, seconds, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is plain; pass the rest on."""
-        match, found = self._lookup.matches(scope)
-        if match is Match.NONE or (self._origins and any(name == b"origin" for name, _ in scope["headers"])):
+        for lookup in self._lookups:
+            match, found = lookup.matches(scope)
+            if match is not Match.NONE:
+                break
+        else:
+            await self._app(scope, receive, send)
+            return
+        if self._origins and any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -115,7 +123,7 @@ class QuickLane:
             scope[PRINCIPAL] = await admission.principal(scope)
             scope.update(found)
             async with asyncio.timeout(self._seconds):
-                body = await self._lookup.answer(scope)
+                body = await lookup.answer(scope)
         except Exception as error:
             failed = error
         finally:
@@ -138,7 +146,7 @@ class QuickLane:
             await send({"type": "http.response.body", "body": body})
         finally:
             admission.write_down(scope, answer)
-            metrics.note("GET", self._lookup.path_format, answer["status"], time.perf_counter() - started)
+            metrics.note("GET", lookup.path_format, answer["status"], time.perf_counter() - started)
 
 
 def _start(status: int, headers: list[tuple[bytes, bytes]]) -> Message:

@@ -6,8 +6,9 @@ and a packed block of all earlier ones. Decoding sorts by time, keeping arrival 
 
 import struct
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import zstandard
@@ -45,6 +46,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 # Of a record: 24 bytes that differ nearly always, and the rest, which customers repeat.
 _REST: Final = 24
 _REST_BYTES: Final = RECORD.itemsize - _REST
+_REST_WORDS: Final = _REST_BYTES // 8
 _PACKED_COUNT: Final = struct.Struct("<I")
 _COMPRESSION: Final = 3
 
@@ -235,22 +237,54 @@ def unpack(packed: bytes, room: int = 0) -> Records:
             packed[_PACKED_COUNT.size + 8 * n :], max_output_size=most, allow_extra_data=False
         )
         (n_distinct,) = _PACKED_COUNT.unpack_from(plain)
+        behind = _PACKED_COUNT.size + 16 * n
+        distinct = np.frombuffer(plain, "<u8", n_distinct * _REST_WORDS, behind)
+        across = np.frombuffer(plain, np.uint8, 16 * n, _PACKED_COUNT.size)
+        numbers = np.frombuffer(plain, np.uint8, 4 * n, behind + distinct.nbytes)
         records = np.empty(n + room, dtype=RECORD)
-        at = _PACKED_COUNT.size
-        records["time_ms"][:n] = np.cumsum(_along(plain, at, n, "<i8"))
-        records["transaction"][:n] = hashes
-        records["amount_minor"][:n] = _along(plain, at + 8 * n, n, "<i8")
-        at += 16 * n
-        distinct = np.frombuffer(plain, f"V{_REST_BYTES}", n_distinct, at)
-        number = _along(plain, at + _REST_BYTES * n_distinct, n, "<u4")
-        rest = np.take(distinct, number)
-    except (struct.error, ValueError, IndexError, zstandard.ZstdError) as broken:
+        if not _fill(
+            across, numbers, hashes, distinct, records.view("<u8").reshape(n + room, RECORD.itemsize // 8)
+        ):
+            raise ValueError("a number without its record")
+    except (struct.error, ValueError, zstandard.ZstdError) as broken:
         raise HistoryError(
             f"the packed block of a stored history ({len(packed)} bytes) cannot be read: "
             "run 'tidegate rebuild'"
         ) from broken
-    _bytes_of(records)[:n, _REST:] = rest.view(np.uint8).reshape(n, _REST_BYTES)
     return records
+
+
+@numba.njit(cache=True)
+def _fill(across: Any, numbers: Any, hashes: Any, distinct: Any, words: Any) -> Any:
+    """Put a packed block's parts into the first of records, each of which is a row of words.
+
+    Args:
+        across: Differences of times and then amounts, 8 bytes each, byte by byte across records.
+        numbers: Of each record's rest among `distinct`, 4 bytes each, byte by byte too.
+        hashes: `(n,)` of transactions.
+        distinct: Rests, one behind the other.
+        words: `(n or more, k)`; filled.
+
+    Returns:
+        False where a number names no rest.
+    """
+    n, size = len(hashes), words.shape[1] - 3
+    time = np.uint64(0)
+    for i in range(n):
+        step, amount, number = np.uint64(0), np.uint64(0), 0
+        for byte in range(8):
+            shift = np.uint64(8 * byte)
+            step |= np.uint64(across[byte * n + i]) << shift
+            amount |= np.uint64(across[(8 + byte) * n + i]) << shift
+        for byte in range(4):
+            number |= int(numbers[byte * n + i]) << (8 * byte)
+        if (number + 1) * size > len(distinct):
+            return False
+        time += step
+        words[i, 0], words[i, 1], words[i, 2] = time, hashes[i], amount
+        for word in range(size):
+            words[i, 3 + word] = distinct[number * size + word]
+    return True
 
 
 def decode(stored: bytes | None) -> History:
@@ -320,10 +354,3 @@ def _bytes_of(records: Records) -> npt.NDArray[np.uint8]:
 def _across(numbers: npt.NDArray[np.generic]) -> bytes:
     whole = np.ascontiguousarray(numbers)
     return whole.view(np.uint8).reshape(len(whole), whole.itemsize).T.tobytes()
-
-
-def _along(plain: bytes, at: int, n: int, kind: str) -> npt.NDArray[np.int64]:
-    size = np.dtype(kind).itemsize
-    across = np.frombuffer(plain, np.uint8, n * size, at).reshape(size, n)
-    numbers: npt.NDArray[np.int64] = np.ascontiguousarray(across.T).view(kind).ravel()
-    return numbers

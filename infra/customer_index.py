@@ -20,6 +20,10 @@ _UNKNOWN: Mapping[str, Any] = {
     **dict.fromkeys(("last_decision", "churn_band", "country", "segment", "opened_on"), ""),
 }
 
+_COLUMNS = [(column.name, _UNKNOWN.get(column.name)) for column in CUSTOMERS.columns]
+# Made once: putting a statement together takes as long as the database does to answer it.
+_ONE = sa.select(CUSTOMERS).where(CUSTOMERS.c.customer_id == sa.bindparam("asked"))
+
 
 class Filter(Protocol):
     """Which customers are asked for; `None` asks for all."""
@@ -72,19 +76,18 @@ class SqlCustomerIndex:
             statement = statement.where(here > there if direction == "asc" else here < there)
 
         def ask(connection: sa.Connection) -> Any:
-            found = connection.execute(statement).mappings().all()
+            found = connection.execute(statement).all()
             more = len(found) > limit
-            following = tuple(found[limit - 1][k.name] for k in keys) if more else None
+            following = tuple(getattr(found[limit - 1], k.name) for k in keys) if more else None
             return self._page([_known(row) for row in found[:limit]], following)
 
         return await self._ask(ask)
 
     async def get(self, customer_id: str) -> Mapping[str, Any] | None:
         """A customer; `None` for one never seen."""
-        statement = sa.select(CUSTOMERS).where(CUSTOMERS.c.customer_id == customer_id)
 
         def ask(connection: sa.Connection) -> Mapping[str, Any] | None:
-            found = connection.execute(statement).mappings().first()
+            found = connection.execute(_ONE, {"asked": customer_id}).first()
             return None if found is None else _known(found)
 
         return await self._ask(ask)
@@ -171,5 +174,8 @@ def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _known(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {name: None if _UNKNOWN.get(name) == value else value for name, value in row.items()}
+def _known(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        name: None if value == unknown else value
+        for (name, unknown), value in zip(_COLUMNS, row, strict=True)
+    }

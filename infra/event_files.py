@@ -170,7 +170,7 @@ class EventFiles:
         stay: list[dict[str, Any]] = []
         rows = CustomerRows(self.root)
         for file in files:
-            mine = rows.read(file.path, erased)
+            mine = rows.read([file.path], erased)
             gone = _gone(mine, erased)
             kept = mine.filter(pc.invert(gone)).select(("customer_id", "event_time", "score", "decision"))
             at = kept.schema.get_field_index("event_time")

@@ -6,8 +6,9 @@ plain Arrow: a lookup by DuckDB costs several times as much before it reads anyt
 """
 
 import threading
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +27,19 @@ class _Footer:
     """What is known of a file: its footer, and the least and greatest customer of each row group."""
 
     parquet: Any
-    ranges: list[tuple[str, str]]
+    least: list[str]
+    greatest: list[str]
+
+    def groups(self, customer: str) -> range:
+        """The row groups that a customer may be in: as their ids are sorted, these follow each other."""
+        return range(bisect_left(self.greatest, customer), bisect_right(self.least, customer))
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """A row group in memory, and where in it each customer's rows are: `[first, behind)`."""
 
-    table: pa.Table
+    rows: pa.RecordBatch
     places: dict[str, tuple[int, int]]
 
 
@@ -64,33 +70,34 @@ class CustomerRows:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, path: str, customers: Iterable[str]) -> pa.Table:
-        """The rows of customers in a file, in its order.
+    def read(self, paths: Sequence[str], customers: Iterable[str]) -> pa.Table:
+        """The rows of customers in files, in the files' order and in each in its own.
 
         Args:
-            path: Relative to the folder.
+            paths: Relative to the folder; at least one.
             customers: Their ids.
 
         Raises:
-            HistoryError: The file is missing or damaged.
+            HistoryError: A file is missing or damaged.
         """
         wanted = sorted(customers)
         try:
-            footer = self._footer(path)
-            groups = [
-                self._group(path, footer, number)
-                for number, (least, most) in enumerate(footer.ranges)
-                if any(least <= c <= most for c in wanted)
-            ]
-            if not groups:
-                found = footer.parquet.schema.to_arrow_schema().empty_table()
-            else:
-                places = [(g.table, g.places[c]) for g in groups for c in wanted if c in g.places]
-                slices = [table.slice(first, behind - first) for table, (first, behind) in places]
-                found = pa.concat_tables(slices) if slices else groups[0].table.slice(0, 0)
+            slices = [rows for path in paths for rows in self._slices(path, wanted)]
+            if slices:
+                return pa.Table.from_batches(slices)
+            schema = self._footer(paths[0]).parquet.schema.to_arrow_schema()
         except (OSError, pa.ArrowException) as bad:
             raise HistoryError(f"the event log at {self._root} is damaged: {bad}") from bad
+        found = schema.empty_table()
         return found if self._columns is None else found.select(self._columns)
+
+    def _slices(self, path: str, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        footer = self._footer(path)
+        for number in sorted({number for customer in wanted for number in footer.groups(customer)}):
+            group = self._group(path, footer, number)
+            for customer in wanted:
+                if (place := group.places.get(customer)) is not None:
+                    yield group.rows.slice(place[0], place[1] - place[0])
 
     def keep_only(self, paths: Iterable[str]) -> None:
         """Forget files that are not among these: what was erased is not to stay in memory."""
@@ -99,7 +106,7 @@ class CustomerRows:
             for path in [p for p in self._footers if p not in kept]:
                 del self._footers[path]
             for key in [k for k in self._groups if k[0] not in kept]:
-                self._bytes -= self._groups.pop(key).table.nbytes
+                self._bytes -= self._groups.pop(key).rows.nbytes
 
     def _footer(self, path: str) -> _Footer:
         with self._lock:
@@ -108,11 +115,9 @@ class CustomerRows:
                 return known
         parquet = pq.read_metadata(self._root / path)
         column = parquet.schema.names.index(_KEY)
-        ranges = []
-        for number in range(parquet.num_row_groups):
-            found = parquet.row_group(number).column(column).statistics
-            ranges.append((found.min, found.max))
-        footer = _Footer(parquet, ranges)
+        groups = map(parquet.row_group, range(parquet.num_row_groups))
+        ranges = [group.column(column).statistics for group in groups]
+        footer = _Footer(parquet, [found.min for found in ranges], [found.max for found in ranges])
         with self._lock:
             self._footers[path] = footer
             while len(self._footers) > self._kept_footers:
@@ -128,13 +133,17 @@ class CustomerRows:
         with pq.ParquetFile(self._root / path, metadata=footer.parquet) as file:
             # One thread: the pieces are small, and other requests want the cores as well.
             table = file.read_row_group(number, columns=self._read_columns, use_threads=False)
-        group = _Group(table.combine_chunks(), _places(table[_KEY]))
+        places = _places(table[_KEY])
+        if self._columns is not None:
+            table = table.select(self._columns)
+        # One piece of memory for each column: a slice of it costs next to nothing.
+        group = _Group(table.combine_chunks().to_batches()[0], places)
         with self._lock:
             if self._kept_bytes and key not in self._groups:
                 self._groups[key] = group
-                self._bytes += group.table.nbytes
+                self._bytes += group.rows.nbytes
                 while self._bytes > self._kept_bytes:
-                    self._bytes -= self._groups.popitem(last=False)[1].table.nbytes
+                    self._bytes -= self._groups.popitem(last=False)[1].rows.nbytes
         return group
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import orjson
 from fastapi import APIRouter, Query, Response
@@ -12,7 +12,16 @@ from api.cursor import decode_cursor, encode_cursor
 from api.deps import CustomerId, Given, Services, known_state
 from api.errors import UnknownCustomer, problems
 from api.ports import CustomerFilter, Direction, EventFilter, Row
-from api.shapes import Cursor, CustomerOut, CustomerPage, Limit, TransactionPage, customer_out, event_out
+from api.shapes import (
+    Cursor,
+    CustomerOut,
+    CustomerPage,
+    Limit,
+    TransactionPage,
+    customer_out,
+    event_out,
+    json_answer,
+)
 from features.codec import decode
 from features.ports import CustomerState
 from schemas.errors import DependencyError
@@ -36,6 +45,8 @@ def _epoch_ms(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
+_PAGE: Final = 20
+_ALL: Final = EventFilter(None, None, {}, None)
 QueryMoment = Annotated[Moment, BeforeValidator(_epoch_ms)]
 
 
@@ -70,7 +81,7 @@ Sort = Literal[
 ]
 
 
-@router.get("")
+@router.get("", response_model=CustomerPage)
 async def list_customers(
     given: Given,
     sort: Annotated[Sort, Query(description="What to sort by; then by id.")] = "customer_id",
@@ -87,7 +98,7 @@ async def list_customers(
     silent_since: Annotated[QueryMoment | None, Query(description="With no event at or after it.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> CustomerPage:
+) -> Response:
     """Customers, filtered and sorted, page by page."""
     which = CustomerFilter(
         churn_band,
@@ -103,12 +114,15 @@ async def list_customers(
     figure: type = float if sort in {"last_score", "churn_probability", "value_at_risk"} else int
     after = decode_cursor(cursor, asked, (str,) if sort == "customer_id" else (figure, str))
     page = await given.require_index().page(which, sort, order, after, limit)
-    return CustomerPage(
-        customers=[customer_out(row) for row in page.rows], next_cursor=encode_cursor(page.next, asked)
+    return json_answer(
+        {
+            "customers": [customer_out(row) for row in page.rows],
+            "next_cursor": encode_cursor(page.next, asked),
+        }
     )
 
 
-@router.get("/{customer_id:path}/transactions")
+@router.get("/{customer_id:path}/transactions", response_model=TransactionPage)
 async def transactions(
     customer_id: CustomerId,
     given: Given,
@@ -118,9 +132,9 @@ async def transactions(
     min_score: Annotated[
         float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")
     ] = None,
-    limit: Limit = 20,
+    limit: Limit = _PAGE,
     cursor: Cursor = None,
-) -> TransactionPage:
+) -> Response:
     """Accepted transactions with their scores, newest first, from the event log."""
     which = EventFilter(
         None if since is None else to_epoch_ms(since),
@@ -128,17 +142,29 @@ async def transactions(
         {} if decision is None else {"decision": decision},
         min_score,
     )
+    found = await transactions_page(given, customer_id, which, limit, cursor)
+    return json_answer(found)
+
+
+async def transactions_page(
+    given: Services,
+    customer_id: str,
+    which: EventFilter = _ALL,
+    limit: int = _PAGE,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """A `TransactionPage`."""
     asked = {"customer": customer_id, "which": which}
     after = decode_cursor(cursor, asked, (int, int, int))
     customer = await given.require_index().get(customer_id)
     if customer is None:
         raise UnknownCustomer("no transaction of this customer is in the event log")
     page = await given.require_events().of_customer(customer, which, after, limit)
-    return TransactionPage(
-        customer_id=customer_id,
-        transactions=[event_out(row) for row in page.rows],
-        next_cursor=encode_cursor(page.next, asked),
-    )
+    return {
+        "customer_id": customer_id,
+        "transactions": [event_out(row) for row in page.rows],
+        "next_cursor": encode_cursor(page.next, asked),
+    }
 
 
 @router.get("/{customer_id:path}/features", response_model=CustomerFeatures)
@@ -151,17 +177,17 @@ async def features(
     ] = None,
 ) -> Response:
     """Features as of now: windows that have emptied since the last event read as empty."""
-    return Response(await features_json(given, customer_id, as_of), media_type="application/json")
+    return json_answer(await features_now(given, customer_id, as_of))
 
 
-async def features_json(given: Services, customer_id: str, as_of: datetime | None = None) -> bytes:
-    """`CustomerFeatures` as JSON: a model of pydantic's would take longer than the features."""
+async def features_now(given: Services, customer_id: str, as_of: datetime | None = None) -> dict[str, Any]:
+    """`CustomerFeatures`."""
     state = await known_state(given, customer_id, scores=False)
     history = decode(state.history)
     as_of_ms = to_epoch_ms(as_of or given.now())
     engine = given.models.engine
     row = engine.compute(history.records, None, as_of_ms)
-    answer = {
+    return {
         "customer_id": customer_id,
         "as_of": epoch_ms_to_rfc3339(as_of_ms),
         "declarations": engine.hash,
@@ -169,28 +195,39 @@ async def features_json(given: Services, customer_id: str, as_of: datetime | Non
         # What is unknown is NaN, which is written as null.
         "features": dict(zip(engine.names, row.tolist(), strict=True)),
     }
-    return orjson.dumps(answer)
 
 
-@router.get("/{customer_id:path}/scores", response_model_exclude_unset=True)
-async def scores(customer_id: CustomerId, given: Given) -> CustomerScores:
+@router.get("/{customer_id:path}/scores", response_model=CustomerScores)
+async def scores(customer_id: CustomerId, given: Given) -> Response:
     """The newest fraud scores and the newest churn score, as they were published."""
+    return json_answer(await newest_scores(given, customer_id))
+
+
+async def newest_scores(given: Services, customer_id: str) -> dict[str, Any]:
+    """`CustomerScores`."""
     state = await known_state(given, customer_id)
-    fraud: list[Any] = [orjson.loads(score) for score in reversed(state.scores)]
-    churn: Any = orjson.loads(state.churn) if state.churn else None
-    return CustomerScores(customer_id=customer_id, fraud=fraud, churn=churn)
+    return {
+        "customer_id": customer_id,
+        "fraud": [orjson.loads(score) for score in reversed(state.scores)],
+        "churn": orjson.loads(state.churn) if state.churn else None,
+    }
 
 
 whole = APIRouter(prefix="/customers", tags=["customers"], responses=router.responses)
 """To be included last: an id may have a slash in it, so this takes whatever no other route does."""
 
 
-@whole.get("/{customer_id:path}")
-async def customer(customer_id: CustomerId, given: Given) -> CustomerOut:
+@whole.get("/{customer_id:path}", response_model=CustomerOut)
+async def customer(customer_id: CustomerId, given: Given) -> Response:
     """A customer: totals and newest scores from the sink's index, completed from the stream's state.
 
     Where one of the two is away the other answers, and `degraded` names what is missing.
     """
+    return json_answer(await whole_customer(given, customer_id))
+
+
+async def whole_customer(given: Services, customer_id: str) -> dict[str, Any]:
+    """`CustomerOut`."""
 
     async def indexed() -> Row | None:
         return await given.require_index().get(customer_id)
@@ -216,3 +253,12 @@ async def customer(customer_id: CustomerId, given: Given) -> CustomerOut:
             raise DependencyError("whether this customer is known cannot be said now")
         raise UnknownCustomer("no transaction or profile of this customer was ever accepted")
     return customer_out(row or {"customer_id": customer_id}, state, degraded)
+
+
+LOOKUPS: Final = {
+    "/customers/{customer_id}/features": features_now,
+    "/customers/{customer_id}/scores": newest_scores,
+    "/customers/{customer_id}/transactions": transactions_page,
+    "/customers/{customer_id}": whole_customer,
+}
+"""What is asked for most, by the routes' formats: each from services and an id."""

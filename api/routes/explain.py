@@ -87,7 +87,7 @@ async def explain(
 ) -> Explanation:
     """Contributions to a fraud score of a past transaction, or to a churn score as of a moment."""
     models = given.models
-    state = await known_state(given, customer_id)
+    state = await known_state(given, customer_id, scores=model == "fraud")
     history = decode(state.history)
     records = history.records
     if model == "churn":
@@ -143,7 +143,7 @@ def _explained(models: Models, model: TreeModel, X: Matrix, most: int, **about: 
 async def segment(asked: SegmentRequest, given: Given) -> SegmentOut:
     """The segment of a customer as of a moment, by recency, frequency and money."""
     segments, engine = given.require_segments(), given.models.engine
-    state = await known_state(given, asked.customer_id)
+    state = await known_state(given, asked.customer_id, scores=False)
     as_of = asked.as_of or given.now()
     X = engine.compute(decode(state.history).records, None, to_epoch_ms(as_of))[np.newaxis]
     (found,) = segments.assign(rfm(X, engine))

@@ -3,11 +3,12 @@
 from typing import Any, Final
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from api.deps import CustomerId, Given, entities_of, history_of, known_state
 from api.errors import problems
+from api.shapes import json_answer
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.lifetime import customer_vector
@@ -70,10 +71,8 @@ _TRANSACTION_BODY = {
     "/fraud-detection",
     openapi_extra=_TRANSACTION_BODY,
     response_model=FraudScore,
-    # Not "none": a reason whose value is unknown says so with a null.
-    response_model_exclude_unset=True,
 )
-async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
+async def fraud_detection(request: Request, given: Given) -> Response:
     """Score one transaction against the customer's history; a customer never seen is a cold start.
 
     While Redis is away the transaction is scored without a history and never allowed, with the flag
@@ -96,11 +95,11 @@ async def fraud_detection(request: Request, given: Given) -> dict[str, Any]:
     scored_at = to_rfc3339(given.now())
     score = score_one(history, events, given.models, scored_at, entities)
     if not degraded:
-        return score
+        return json_answer(score)
     # Better a score of the transaction alone, which says that it is one, than none before a payment. It
     # knows too little to allow anything.
     decision = "review" if score["decision"] == "allow" else score["decision"]
-    return score | {"flags": [*score["flags"], "degraded"], "decision": decision}
+    return json_answer(score | {"flags": [*score["flags"], "degraded"], "decision": decision})
 
 
 def score_one(
@@ -119,12 +118,13 @@ def score_one(
     response_model=ChurnScore,
     responses=problems(unknown_customer="No transaction or profile of this customer was ever accepted."),
 )
-async def churn_score(asked: ChurnRequest, given: Given) -> dict[str, Any]:
+async def churn_score(asked: ChurnRequest, given: Given) -> Response:
     """Churn probability of a customer as of a moment."""
-    state = await known_state(given, asked.customer_id)
+    state = await known_state(given, asked.customer_id, scores=False)
     history = decode(state.history)
     as_of_ms = to_epoch_ms(asked.as_of or given.now())
     X = customer_vector(given.models.engine, history.records, history.totals, as_of_ms)[np.newaxis]
     band = history.totals.churn_band
     (result,) = churn_results(X, [(asked.customer_id, 0, as_of_ms)], [band], given.models)
-    return messages.churn_score(result, given.models, scored_at=to_rfc3339(given.now()), trigger="request")
+    scored_at = to_rfc3339(given.now())
+    return json_answer(messages.churn_score(result, given.models, scored_at=scored_at, trigger="request"))

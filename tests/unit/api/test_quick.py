@@ -9,11 +9,12 @@ from api.access import ACCESS
 from api.audit import Auditor
 from api.limits import Limits, LocalLimiter, Quota
 from api.quick import QuickLookup
+from api.routes.customers import LOOKUPS
 from api.settings import ApiSettings
 from schemas.errors import DependencyError
 from schemas.fields import to_epoch_ms
 from tests.closing import Login
-from tests.serving import NOW, Broken, assert_problem, serving
+from tests.serving import NOW, Broken, assert_problem, serving, sunk
 from tests.unit.api.test_audit import Trail
 
 FORMAT = "/customers/{customer_id}/features"
@@ -28,8 +29,9 @@ def taken(**request):
     return found.get("path_params", {}).get("customer_id") if match.value else None
 
 
-def test_it_has_the_name_that_scopes_limits_and_metrics_go_by():
-    assert ("GET", QuickLookup(FORMAT, lambda given, customer_id: None).path_format) in ACCESS
+@pytest.mark.parametrize("path", LOOKUPS)
+def test_it_has_the_name_that_scopes_limits_and_metrics_go_by(path):
+    assert ("GET", QuickLookup(path, lambda given, customer_id: None).path_format) in ACCESS
 
 
 @pytest.mark.parametrize("customer_id", ["c0000042", "a.b_c:d-e", "x" * 64])
@@ -75,6 +77,20 @@ async def test_both_ways_give_the_same_answer(world, eager, customer):
         head = await client.head(path)
         assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", quick.headers["etag"])
         assert_problem(await client.get("/customers/nobody-home/features"), 404, "unknown-customer")
+
+
+@pytest.mark.parametrize("path", LOOKUPS)
+async def test_parameters_lead_to_the_documented_route_and_the_same_answer(
+    world, eager, customer, tmp_path, path
+):
+    async with serving(world.store, eager, extras=sunk(world, tmp_path)) as client:
+        for name in (customer, "nobody-home"):
+            asked = path.format(customer_id=name)
+            quick, documented = await client.get(asked), await client.get(f"{asked}?nothing=known")
+            assert quick.status_code == documented.status_code == (200 if name == customer else 404)
+            if quick.status_code == 200:
+                assert quick.content == documented.content
+                assert quick.headers["etag"] == documented.headers["etag"]
 
 
 async def test_an_unknown_value_is_null(world, eager, customer):

@@ -93,3 +93,26 @@ def test_a_trail_is_verified_and_searched(tmp_path):
     with pytest.raises(ConfigError, match="record 4 was anchored"):
         run(audit.app, tmp_path / "trail", "verify", "--head", head, *given)
     assert "no anchor was given" in run(audit.app, tmp_path / "trail", "verify", "--keys", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found[:1] + found[2:], "record 3 does not follow record 1"),
+        (lambda found: [found[0].replace(b"read", b"seen"), *found[1:]], "record 1 was edited"),
+        (lambda found: [found[1], found[0], *found[2:]], "record 2 does not follow record 0"),
+        (lambda found: found[:-1], "ends with record 3, but record 4 was anchored"),
+    ],
+    ids=["delete", "edit", "reorder", "truncate"],
+)
+def test_verify_refuses_a_trail_that_was_changed(tmp_path, change, words):
+    run(keys.app, tmp_path, "rotate", "--for", "audit")
+    log = AuditLog(tmp_path / "trail", KeyRing.of_file(tmp_path, "audit"), anchor=tmp_path / "anchors.jsonl")
+    for _ in range(4):
+        log.append({"actor": "teller", "action": "read"})
+    log.close()
+    file = tmp_path / "trail" / "audit-000001.jsonl"
+    file.write_bytes(b"".join(change(file.read_bytes().splitlines(keepends=True))))
+    given = ["--keys", str(tmp_path), "--anchor", str(tmp_path / "anchors.jsonl")]
+    with pytest.raises(ConfigError, match=words):
+        run(audit.app, tmp_path / "trail", "verify", *given)

@@ -56,31 +56,53 @@ def edited(found: list[bytes]) -> list[bytes]:
 
 
 CHANGES = {
-    "delete the first": lambda found: found[1:],
-    "delete one": lambda found: found[:7] + found[8:],
-    "delete some": lambda found: found[:5] + found[11:],
-    "edit": edited,
-    "edit the newest": lambda found: [*found[:-1], found[-1].replace(b"teller", b"nobody")],
-    "add a field": lambda found: [line.replace(b'{"number":3', b'{"x":1,"number":3') for line in found],
-    "write a record otherwise": lambda found: [line.replace(b'":', b'": ', 1) for line in found],
-    "reorder": lambda found: [*found[:4], found[5], found[4], *found[6:]],
-    "turn around": lambda found: found[::-1],
-    "repeat one": lambda found: found[:5] + found[4:],
-    "put a line of something else in": lambda found: [*found[:3], b"{}\n", *found[3:]],
-    "cut one off": lambda found: found[:-1],
-    "cut many off": lambda found: found[:3],
-    "cut all off": lambda found: [],
-    "cut in the middle of a record": lambda found: [*found[:-1], found[-1][:50]],
+    "delete the first": (lambda found: found[1:], "does not follow record 0: records were deleted"),
+    "delete one": (lambda found: found[:7] + found[8:], "record 9 does not follow record 7"),
+    "delete some": (lambda found: found[:5] + found[11:], "record 12 does not follow record 5"),
+    "edit one": (edited, "record 8 was edited"),
+    "edit the newest": (
+        lambda found: [*found[:-1], found[-1].replace(b"teller", b"nobody")],
+        "record 20 was edited",
+    ),
+    "edit by adding a field": (
+        lambda found: [line.replace(b'{"number":3', b'{"x":1,"number":3') for line in found],
+        "record 3 was edited",
+    ),
+    "edit how records are written": (
+        lambda found: [line.replace(b'":', b'": ', 1) for line in found],
+        "record 1 was edited",
+    ),
+    "reorder two": (
+        lambda found: [*found[:4], found[5], found[4], *found[6:]],
+        "record 6 does not follow record 4: records were deleted, moved or added",
+    ),
+    "reorder all": (lambda found: found[::-1], "record 20 does not follow record 0"),
+    "repeat one": (lambda found: found[:5] + found[4:], "record 5 does not follow record 5"),
+    "put a line of something else in": (
+        lambda found: [*found[:3], b"{}\n", *found[3:]],
+        "jsonl:4: this is no audit record",
+    ),
+    "truncate by one": (
+        lambda found: found[:-1],
+        "ends with record 19, but record 20 was anchored: records were cut off",
+    ),
+    "truncate by many": (lambda found: found[:3], "ends with record 3, but record 20 was anchored"),
+    "truncate to nothing": (lambda found: [], "ends with record 0, but record 20 was anchored"),
+    "truncate in the middle of a record": (
+        lambda found: [*found[:-1], found[-1][:50]],
+        "jsonl:20: this is no audit record",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_the_trail_is_detected(trail, name):
+    change, words = CHANGES[name]
     found = lines(trail)
-    changed = CHANGES[name](found)
+    changed = change(found)
     assert changed != found
     (trail / FILE).write_bytes(b"".join(changed))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=words):
         verify(trail, RING, anchors(trail))
 
 

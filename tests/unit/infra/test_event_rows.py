@@ -39,13 +39,14 @@ def test_the_rows_of_customers_are_those_a_look_at_all_rows_finds(log, asked, ke
     found = CustomerRows(root, COLUMNS, kept_bytes=kept_bytes)
     for customers in asked:
         wanted = [{n: r[n] for n in COLUMNS} for r in rows if r["customer_id"] in customers]
-        assert found.read(path, customers).to_pylist() == wanted
+        assert found.read([path], customers).to_pylist() == wanted
+        assert found.read([path, path], customers).to_pylist() == wanted + wanted
 
 
 def test_a_file_without_the_customer_gives_the_same_columns(log):
     root, path, _ = log
-    assert CustomerRows(root, COLUMNS).read(path, ["~~"]).schema.names == COLUMNS
-    assert CustomerRows(root).read(path, ["~~"]).schema.names == SCHEMA.names
+    assert CustomerRows(root, COLUMNS).read([path], ["~~"]).schema.names == COLUMNS
+    assert CustomerRows(root).read([path], ["~~"]).schema.names == SCHEMA.names
 
 
 def test_what_is_known_of_files_is_bounded_and_forgotten_when_they_no_longer_count(log):
@@ -54,11 +55,11 @@ def test_what_is_known_of_files_is_bounded_and_forgotten_when_they_no_longer_cou
         (root / name).write_bytes((root / path).read_bytes())
     found = CustomerRows(root, COLUMNS, kept_bytes=1 << 20)
     for name in ("one.parquet", "two.parquet"):
-        assert len(found.read(name, ["a"])) == 20
+        assert len(found.read([name], ["a"])) == 20
     for name in ("one.parquet", "two.parquet"):
         (root / name).unlink()
-    assert len(found.read("one.parquet", ["a"])) == 20
+    assert len(found.read(["one.parquet"], ["a"])) == 20
     found.keep_only(["two.parquet"])
-    assert len(found.read("two.parquet", ["a"])) == 20
+    assert len(found.read(["two.parquet"], ["a"])) == 20
     with pytest.raises(HistoryError, match="is damaged"):
-        found.read("one.parquet", ["a"])
+        found.read(["one.parquet"], ["a"])
