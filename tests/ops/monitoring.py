@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -72,6 +73,7 @@ class Prometheus(EmbeddedPart):
             f"--config.file={config}",
             f"--storage.tsdb.path={self.directory / 'data'}",
             f"--web.listen-address={self.address}",
+            "--enable-feature=exemplar-storage",
         ]
 
     def _dialogue(self, pid: int) -> tuple[bytes, tuple[bytes, ...]]:
@@ -88,6 +90,14 @@ class Prometheus(EmbeddedPart):
             "/api/v1/query", query=promql.replace("$__rate_interval", "10s")
         )["result"]
         return found
+
+    def traces(self, histogram: str) -> set[str]:
+        """Ids of the traces that exemplars of a histogram name, of the last minutes."""
+        now = time.time()
+        series = self.get(
+            "/api/v1/query_exemplars", query=f"{histogram}_bucket", start=str(now - 600), end=str(now + 10)
+        )
+        return {e["labels"]["trace_id"] for one in series for e in one["exemplars"]}
 
     def firing(self) -> set[str]:
         return {

@@ -1,6 +1,7 @@
 """What metrics cost a real worker: their share of its processor time as it drains a backlog, in one run.
 
-3.2 % were measured on 2026-11-26, while tests ran beside it; 2 % are the aim.
+3.4 to 3.9 % were measured on 2026-11-26, the metrics of its clients included, on a machine with many times as
+much to do as it has processors; 2 % are the aim.
 """
 
 import json
@@ -42,7 +43,8 @@ async def test_metrics_cost_little(tmp_path, registry, record_property):
     share = found["metrics_s"] / found["worker_s"]
     record_property("share", share)
     print(f"metrics: {share:.2%} of {found['worker_s']:.1f} s CPU for {len(deployment.log.ids)} events")
-    for call, seconds in found["by_call"].items():
-        print(f"  {call}: {seconds / found['worker_s']:.2%}")
+    print(f"  left out: {found['timing_s']:.2f} s of timing itself")
+    for call, (times, seconds) in found["by_call"].items():
+        print(f"  {call}: {seconds / found['worker_s']:.2%}, {times} times")
     assert len(deployment.log.ids) > 10_000
     assert 0 < share < 0.05
