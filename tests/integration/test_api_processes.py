@@ -92,7 +92,8 @@ async def test_two_processes_share_one_limit_within_one_percent(apis, folder):
     sent_s, answered_s = [], []
 
     async def ask(number: int) -> None:
-        while (now := time.monotonic()) - started < 8:
+        # Until both have refused often: how long that takes is the machine's affair.
+        while min(mine[429] for mine in seen) < 20 and (now := time.monotonic()) - started < 90:
             sent_s.append(now)
             seen[number % 2][(await apis[number % 2].get(PATH, headers=headers)).status_code] += 1
             answered_s.append(time.monotonic())
