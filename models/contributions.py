@@ -9,7 +9,7 @@ where it is not. The Shapley value of column j is then
 since the weight of a subset, |S|! (d - 1 - |S|)! / d!, is the integral of t^|S| (1 - t)^(d - 1 - |S|). The
 integrand is a polynomial of degree d - 1, so Gauss and Legendre's rule with d / 2 points gives it exactly. At
 each point a tree needs one pass down (products) and one up (sums of leaves), as all that differs between rows
-is which of two tables an edge reads.
+is which of three rows of its tables an edge reads.
 
 Source:
     Lundberg et al. (2020), Nature Machine Intelligence 2, 56-67 (path-dependent TreeSHAP); the integral is
@@ -126,13 +126,8 @@ def _edges(forest: Forest, cover: Table) -> tuple[Nodes, Nodes, Table, int]:
 
 def _expected(forest: Forest, cover: Table) -> float:
     """Sum over trees of the mean of their leaves, by how much of training came to each."""
-    mean = forest.value.astype(np.float64)
-    # A child stands behind its node.
-    for node in range(len(mean) - 1, -1, -1):
-        if forest.column[node] >= 0:
-            left, right = forest.left[node], forest.right[node]
-            mean[node] = (mean[left] * cover[left] + mean[right] * cover[right]) / cover[node]
-    return float(mean[forest.roots].sum())
+    of_leaves = np.where(forest.column < 0, forest.value * cover, 0.0)
+    return float((np.add.reduceat(of_leaves, forest.roots) / cover[forest.roots]).sum())
 
 
 @cache

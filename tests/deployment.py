@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from redis import Redis
 
-from features.codec import decode
+from features.codec import History, decode
 from generator.bank import Bank
 from generator.settings import BankSettings
 from harness.processes import WorkerProcess
@@ -115,19 +115,26 @@ class Deployment:
 
     def outcomes(self) -> dict[str, int]:
         """Lifetime counts and sums of every customer in Redis: `(count, debit, credit)` in minor units."""
-        with Redis.from_url(self.stack.redis_url) as client:
-            found = {}
-            for key in client.scan_iter(match="{tg:*}:h:*"):
-                newest, packed = client.mget(key, key.replace(b":h:", b":b:", 1))
-                totals = decode(newest + (packed or b"")).totals
-                if totals.count:
-                    customer = key.decode().split(":h:", 1)[1]
-                    found[customer] = [totals.count, totals.debit_minor, totals.credit_minor]
-            return found
+        return {
+            customer: [h.totals.count, h.totals.debit_minor, h.totals.credit_minor]
+            for customer, h in histories(self.stack.redis_url, "tg").items()
+            if h.totals.count
+        }
 
     def logs(self, worker: WorkerProcess) -> list[dict[str, Any]]:
         lines = worker.log_path.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def histories(url: str, namespace: str) -> dict[str, History]:
+    """Every history of a namespace, by customer."""
+    found = {}
+    with Redis.from_url(url) as client:
+        for key in client.scan_iter(match=f"{{{namespace}:*}}:h:*"):
+            # Both parts at one instant: a worker may pack the history between two reads.
+            newest, packed = client.mget(key, key.replace(b":h:", b":b:", 1))
+            found[key.decode().split(":h:", 1)[1]] = decode(newest + (packed or b""))
+    return found
 
 
 class Outputs:

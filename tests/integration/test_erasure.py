@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from features.codec import Totals, decode
+from features.codec import Totals
 from harness.processes import ApiProcess, SinkProcess
 from infra.audit_log import read_anchors, records, verify
 from infra.client_store import ClientStore
@@ -21,7 +21,7 @@ from infra.key_ring import KeyRing, add_key
 from infra.signing_keys import SigningKeys
 from infra.sink_store import SinkStore
 from schemas.errors import DependencyError
-from tests.deployment import Deployment, Outputs, eventually
+from tests.deployment import Deployment, Outputs, eventually, histories
 
 pytestmark = pytest.mark.integration
 CONTACT = {
@@ -63,14 +63,7 @@ def messages() -> list[tuple[str, bytes, bytes]]:
 
 def stored(url: str, namespace: str) -> dict[str, tuple[Totals, bytes]]:
     """Every history of a namespace: what it holds, since when it was packed depends on the chunks."""
-    found = {}
-    with Redis.from_url(url) as client:
-        for key in client.scan_iter(match=f"{{{namespace}:*}}:h:*"):
-            # Both parts at one instant: a worker may pack the history between two reads.
-            newest, packed = client.mget(key, key.replace(b":h:", b":b:", 1))
-            history = decode(newest + (packed or b""))
-            found[key.decode().split(":h:", 1)[1]] = (history.totals, history.records.tobytes())
-    return found
+    return {c: (h.totals, h.records.tobytes()) for c, h in histories(url, namespace).items()}
 
 
 def everything(url: str) -> bytes:
