@@ -7,12 +7,22 @@ asks for the newest or the oldest matching event is a search that ends where it 
 of integers, so neither the order nor where a part ends changes a bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from features.definitions import CLOCK_FIELDS
-from features.plan import OF_AMOUNTS, Group, Plan, column_of, condition, event_columns, indent, ordered
+from features.definitions import CLOCK_FIELDS, Where
+from features.plan import (
+    OF_AMOUNTS,
+    Group,
+    Plan,
+    column_of,
+    condition,
+    event_columns,
+    indent,
+    ordered,
+    value_of,
+)
 from features.record import RECORD
 
 Choice = Callable[[str, str], str]
@@ -20,28 +30,28 @@ Choice = Callable[[str, str], str]
 TILE = 256
 """Transactions at a time: their records and columns fit into a processor's first cache."""
 
+PACKED = {
+    "currency": (0, 0xFFFF),
+    "category": (16, 0xFF),
+    "transaction_type": (24, 0xFF),
+    "channel": (32, 0xFF),
+    "credit": (40, 0xFF),
+    "card_present": (48, 0xFF),
+}
+"""Where these fields stand in the column `codes` (`kernels.packed_codes`): lowest bit, and a mask.
+
+A group's conditions on them are one comparison then, and copying them one store: stores are what filling
+columns costs.
+"""
+
 COLUMNS = np.dtype(
-    [
-        (name, RECORD[name], TILE)
-        for name in (
-            "amount_minor",
-            "merchant",
-            "device",
-            "counterparty",
-            "country",
-            "currency",
-            "category",
-            "transaction_type",
-            "channel",
-            "credit",
-            "card_present",
-        )
-    ]
+    [(name, RECORD[name], TILE) for name in ("time_ms", "amount_minor", "merchant", "device", "counterparty")]
+    + [("country", RECORD["country"], TILE), ("codes", np.uint64, TILE)]
     + [(name, np.uint8, TILE) for name in CLOCK_FIELDS]
 )
 """Scratch memory of a kernel, one element: a column of each field that something may be counted by."""
 _NAMES = COLUMNS.names or ()
-_PASSED = "pool begin i none low currency event values stamp vectors columns".split()
+_PASSED = "pool begin i away none low currency event values stamp vectors columns".split()
 
 
 def columns_function(plan: Plan, number: int) -> list[str]:
@@ -63,6 +73,7 @@ def columns_function(plan: Plan, number: int) -> list[str]:
         *(f"values{which} = values[{which}]" for which in sorted(sets)),
         *(f"vector{group.number} = vectors[{group.number}]" for group in vectors),
         *(f"column_{name} = columns[0].{name}" for name in _columns_of(plan, edge_ms)),
+        *_set_wanted([*(group for group, _ in groups), *vectors]),
     ]
     state = _state(plan, edge_ms)
     return [
@@ -102,15 +113,21 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
         "    while i > begin and pool[i - ONE].time_ms >= low and n < TILE:",
         "        i -= ONE",
         "        r = pool[i]",
+        "        prefetch(pool, np.int64(i) + away)",
     ]
-    for name in _columns_of(plan, edge_ms):
-        value = f"{name}_utc(r.time_ms)" if name in CLOCK_FIELDS else f"r.{name}"
-        lines.append(f"        column_{name}[n] = {value}")
+    names = _columns_of(plan, edge_ms)
+    clocks = [name for name in names if name in CLOCK_FIELDS]
+    for name in names:
+        if name not in clocks:
+            value = "packed_codes(r)" if name == "codes" else f"r.{name}"
+            lines.append(f"        column_{name}[n] = {value}")
     lines += [
         # Not a branch: what is no transaction is overwritten by the next record.
         "        n += np.uint64(r.kind == 0)",
         "    full = n == TILE",
     ]
+    for name in clocks:
+        lines += ["    for k in range(n):", f"        column_{name}[k] = {name}_utc(column_time_ms[k])"]
     for group, live in groups:
         lines += indent(1, _searches(group, live))
     for group, live in groups:
@@ -119,7 +136,7 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
         mask = _mask(group)
         amount = "np.float64(column_amount_minor[k])"
         added = f"{amount} if {mask} else 0.0" if mask else amount
-        lines += ["    for k in range(n):", f"        vector{group.number}[column_category[k]] += {added}"]
+        lines += ["    for k in range(n):", f"        vector{group.number}[{_of('category')}] += {added}"]
     return lines
 
 
@@ -135,6 +152,10 @@ def _columns_of(plan: Plan, edge_ms: int) -> list[str]:
             used |= _compared(group)
     for group in vectors:
         used |= {"amount_minor", "category"} | _compared(group)
+    if used & set(CLOCK_FIELDS):
+        used.add("time_ms")
+    if used & set(PACKED):
+        used.add("codes")
     return [name for name in _NAMES if name in used]
 
 
@@ -143,10 +164,45 @@ def _compared(group: Group) -> set[str]:
     return {column_of(where.field) for where in group.where} | of_amount
 
 
+def _of(column: str) -> str:
+    """A transaction's value of a field."""
+    if column not in PACKED:
+        return f"column_{column}[k]"
+    lowest, bits = PACKED[column]
+    return f"(column_codes[k] >> np.uint64({lowest}) & np.uint64({bits}))"
+
+
+def _packed(group: Group) -> dict[str, Where]:
+    """Conditions that are compared together, by their field."""
+    equal = [where for where in ordered(group.where) if where.op == "=="]
+    return {column_of(where.field): where for where in equal if column_of(where.field) in PACKED}
+
+
+def _wanted(packed: dict[str, Where]) -> str:
+    """Name of the variable with the codes that meet these conditions."""
+    return "_".join(["codes", *(f"{column}_{value_of(where)}" for column, where in packed.items())])
+
+
+def _set_wanted(groups: Sequence[Group]) -> list[str]:
+    """Statements that set these variables, each once."""
+    lines: dict[str, None] = {}
+    for packed in filter(None, map(_packed, groups)):
+        values = (
+            f"np.uint64({value_of(where)}) << np.uint64({PACKED[column][0]})"
+            for column, where in packed.items()
+        )
+        lines[f"{_wanted(packed)} = {' | '.join(values)}"] = None
+    return list(lines)
+
+
 def _mask(group: Group) -> str:
-    return " & ".join(
-        f"({condition(where, lambda column: f'column_{column}[k]')})" for where in ordered(group.where)
-    )
+    packed = _packed(group)
+    rest = [where for where in ordered(group.where) if where not in packed.values()]
+    tests = [f"({condition(where, _of)})" for where in rest]
+    if packed:
+        bits = sum(PACKED[column][1] << PACKED[column][0] for column in packed)
+        tests.insert(0, f"(column_codes[k] & np.uint64({bits:#x}) == {_wanted(packed)})")
+    return " & ".join(tests)
 
 
 def _searches(group: Group, live: set[str]) -> list[str]:
@@ -209,7 +265,7 @@ def _sums(group: Group, live: set[str]) -> list[str]:
     body += amount_updates(group, live, where)
     for need in sorted(live):
         if need.startswith("bits_"):
-            bit = f"ONE << np.uint64(column_{need.removeprefix('bits_')}[k])"
+            bit = f"ONE << np.uint64({_of(need.removeprefix('bits_'))})"
             body.append(f"{v(need)} |= {where(bit, 'ZERO')}")
     start = ["for k in range(n):", *([f"    m = {mask}"] if mask else [])]
     if "squares" in live:
@@ -220,11 +276,15 @@ def _sums(group: Group, live: set[str]) -> list[str]:
         lines += [*start, *indent(1, body)]
     for name, number in group.distinct.items():
         if f"distinct_{name}" in live:
-            value = f"column_{name}[k]"
             lines += [
+                # Many a customer has the same device and country again and again.
+                "last = np.uint32(0)",
                 "for k in range(n):",
-                f"    if {value} != 0{f' and ({mask})' if mask else ''}:",
-                f"        {v('d_' + name)} += add_distinct(values{number}, stamp, {value})",
+                f"    value = np.uint32({_of(name)})",
+                f"    if value != last{f' and ({mask})' if mask else ''}:",
+                "        last = value",
+                # Not a branch: whether there is one cannot be predicted.
+                f"        {v('d_' + name)} += add_distinct(values{number}, stamp, value) & (value != 0)",
             ]
     return lines
 

@@ -30,7 +30,7 @@ def generate(features: Sequence[Feature]) -> str:
         "from features.codes import MINOR_UNITS",
         "from features.kernels import (",
         "    SQUARE_BITS, add_distinct, count_bits, deviation_sum, haversine_km, hour_utc, ",
-        "    newest_transaction, sample_std, weekday_utc,",
+        "    newest_transaction, packed_codes, prefetch, sample_std, weekday_utc,",
         ")",
         f"N_FEATURES = {len(features)}",
         f"N_SETS = {max(1, plan.sets)}",
@@ -47,17 +47,24 @@ def generate(features: Sequence[Feature]) -> str:
             lines += columns_function(plan, number)
     lines += [
         "@numba.njit(cache=True)",
-        "def compute_row(pool, start, end, t, event, has_event, out, values, stamp, vectors, columns):",
+        "def compute_row(pool, start, end, away, t, event, has_event, out, values, stamp, vectors, columns):",
         *indent(1, _prologue(plan)),
     ]
     for loop in plan.loops():
         edge_ms = plan.edges[loop[0]]
+        ahead = plan.ahead(edge_ms)
         by_record = [
             "while i > begin and pool[i - ONE].time_ms >= low:",
             *indent(1, ["i -= ONE", "r = pool[i]", "if r.kind != 0:", "    continue"]),
-            *indent(1, _updates(plan, edge_ms)),
+            *indent(1, _updates(ahead, []) if ahead else _updates(*plan.live(edge_ms))),
         ]
-        if edge_ms > SHORT_MS:
+        if ahead:
+            kept = ["i", *(group.var(need) for group, needs in ahead for need in sorted(needs))]
+            before = [f"before_{name}" for name in kept]
+            lines += indent(1, [f"low = t - WINDOWS[{loop[0]}]", f"{', '.join(before)} = {', '.join(kept)}"])
+            lines += indent(1, [*by_record, *_snapshot_of_edge(plan, loop[0])])
+            lines += indent(1, [f"{', '.join(kept)} = {', '.join(before)}"])
+        elif edge_ms > SHORT_MS:
             few = "if i - begin < FEW or pool[i - FEW].time_ms < low:"
             lines += indent(1, [f"low = t - WINDOWS[{loop[0]}]", few])
             lines += [*indent(2, by_record), "    else:", *indent(2, [columns_call(plan, loop[0])])]
@@ -105,9 +112,8 @@ def _prologue(plan: Plan) -> list[str]:
     return lines
 
 
-def _updates(plan: Plan, edge_ms: int) -> list[str]:
-    """What one event adds, on the way to this edge."""
-    groups, vectors = plan.live(edge_ms)
+def _updates(groups: Sequence[tuple[Group, set[str]]], vectors: Sequence[Group]) -> list[str]:
+    """What one event adds to what is live of each group, and to sums per category."""
     conditions = ordered(frozenset(w for group in [*(g for g, _ in groups), *vectors] for w in group.where))
     names = {where: f"c{number}" for number, where in enumerate(conditions)}
     clocks = {w.field for w in conditions}

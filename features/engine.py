@@ -68,7 +68,10 @@ def compute_chunk(pool, start, length, events, slots, has_event, retention, max_
         if cut or holds_transactions(pool, kept, end, max_events):
             flags[e] |= FLAG_HISTORY_CUT
         stamp += np.uint64(1 << 32)
-        compute_row(pool, kept, before, event.time_ms, event, has_event, X[e],
+        # From a record to the one that stands there in the next event's history: read by then.
+        following = slots[min(e + 1, events.shape[0] - 1)]
+        away = start[following] + length[following] - before
+        compute_row(pool, kept, before, away, event.time_ms, event, has_event, X[e],
                     values, stamp, vectors, columns)
         if event.time_ms >= newest - retention:
             insert_record(pool, first, length[slot], events, e)
@@ -84,7 +87,7 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
         newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
-    compute_row(pool, kept, before, t, event, has_event, out, values, stamp, vectors, columns)
+    compute_row(pool, kept, before, 0, t, event, has_event, out, values, stamp, vectors, columns)
 
 @numba.njit(cache=True)
 def compute_many(pool, start, length, slots, times, event, has_event, retention, max_events, X,

@@ -5,8 +5,12 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 HOUR_MS = 3_600_000
+_HOUR, _DAY = float(HOUR_MS), float(24 * HOUR_MS)
 SQUARE_BITS = 25
 """Differences of amounts are squared in two halves of so many bits: sums of 16,384 squares fit into 64."""
 _EARTH_RADIUS_KM = 6371.0088
@@ -40,15 +44,50 @@ def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longi
 
 @numba.njit(cache=True)
 def hour_utc(time_ms: Any) -> Any:
-    """Hour of the day, 0 to 23."""
-    # Unsigned: no time before 1980 is accepted, and a signed division rounds the other way first.
-    return np.int64(np.uint64(time_ms) // np.uint64(HOUR_MS) % np.uint64(24))
+    """Hour of the day, 0 to 23.
+
+    In floating point, since processors divide several of these at once. At any time before the year 9999 a
+    quotient is far enough from the next whole number that rounding never reaches it.
+    """
+    hours = np.floor(np.float64(time_ms) / _HOUR)
+    return np.int32(hours - 24.0 * np.floor(hours / 24.0))
 
 
 @numba.njit(cache=True)
 def weekday_utc(time_ms: Any) -> Any:
     """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
-    return np.int64((np.uint64(time_ms) // np.uint64(24 * HOUR_MS) + np.uint64(3)) % np.uint64(7))
+    days = np.floor(np.float64(time_ms) / _DAY) + 3.0
+    return np.int32(days - 7.0 * np.floor(days / 7.0))
+
+
+@intrinsic
+def prefetch(typing_context: Any, pool: Any, index: Any) -> Any:
+    """Ask the processor for `pool[index]`, which is read soon; any index will do, also one outside."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        offset = builder.mul(arguments[1], array.itemsize)
+        address = cgutils.pointer_add(builder, array.data, offset, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        wanted = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, wanted, "llvm.prefetch.p0")
+        # For reading, kept in all caches, data.
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(pool, types.int64), generate
+
+
+@numba.njit(cache=True)
+def packed_codes(record: Any) -> Any:
+    """The codes that conditions compare, side by side as `features.columns.PACKED` says, and the kind on top.
+
+    All of them stand so in memory too: this is one load.
+    """
+    low = np.uint64(record.currency) | np.uint64(record.category) << np.uint64(16)
+    middle = np.uint64(record.transaction_type) << np.uint64(24) | np.uint64(record.channel) << np.uint64(32)
+    high = np.uint64(record.credit) << np.uint64(40) | np.uint64(record.card_present) << np.uint64(48)
+    return low | middle | high | np.uint64(record.kind) << np.uint64(56)
 
 
 @numba.njit(cache=True)

