@@ -8,8 +8,8 @@ import pytest
 from tests.faults.world import POINTS, SESSION_S
 
 pytestmark = pytest.mark.faults
-# What a rebalance may cost a partition on Apache Kafka. The embedded broker's groups take longer by themselves:
-# three plain consumers, started 3 s apart, had partitions after 3 to 19 s. There only exactness is asked for.
+# What a rebalance may cost a partition on Apache Kafka. The embedded broker's groups take longer (three plain
+# consumers, started 3 s apart, had partitions after 3 to 19 s there): of it only exactness is asked for.
 STILL_S = 10
 
 
