@@ -46,7 +46,7 @@ columns costs.
 
 COLUMNS = np.dtype(
     [(name, RECORD[name], TILE) for name in ("time_ms", "amount_minor", "merchant", "device", "counterparty")]
-    + [("country", RECORD["country"], TILE), ("codes", np.uint64, TILE)]
+    + [("country", RECORD["country"], TILE), ("codes", np.uint64, TILE), ("hours", np.uint32, TILE)]
     + [(name, np.uint8, TILE) for name in CLOCK_FIELDS]
 )
 """Scratch memory of a kernel, one element: a column of each field that something may be counted by."""
@@ -118,7 +118,7 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
     names = _columns_of(plan, edge_ms)
     clocks = [name for name in names if name in CLOCK_FIELDS]
     for name in names:
-        if name not in clocks:
+        if name not in {*clocks, "hours"}:
             value = "packed_codes(r)" if name == "codes" else f"r.{name}"
             lines.append(f"        column_{name}[n] = {value}")
     lines += [
@@ -126,8 +126,10 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
         "        n += np.uint64(r.kind == 0)",
         "    full = n == TILE",
     ]
+    if clocks:
+        lines += ["    for k in range(n):", "        column_hours[k] = hours_utc(column_time_ms[k])"]
     for name in clocks:
-        lines += ["    for k in range(n):", f"        column_{name}[k] = {name}_utc(column_time_ms[k])"]
+        lines += ["    for k in range(n):", f"        column_{name}[k] = {name}_of(column_hours[k])"]
     for group, live in groups:
         lines += indent(1, _searches(group, live))
     for group, live in groups:
@@ -153,7 +155,7 @@ def _columns_of(plan: Plan, edge_ms: int) -> list[str]:
     for group in vectors:
         used |= {"amount_minor", "category"} | _compared(group)
     if used & set(CLOCK_FIELDS):
-        used.add("time_ms")
+        used |= {"time_ms", "hours"}
     if used & set(PACKED):
         used.add("codes")
     return [name for name in _NAMES if name in used]

@@ -10,7 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 HOUR_MS = 3_600_000
-_HOUR, _DAY = float(HOUR_MS), float(24 * HOUR_MS)
+_HOUR = float(HOUR_MS)
 SQUARE_BITS = 25
 """Differences of amounts are squared in two halves of so many bits: sums of 16,384 squares fit into 64."""
 _EARTH_RADIUS_KM = 6371.0088
@@ -43,21 +43,37 @@ def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longi
 
 
 @numba.njit(cache=True)
-def hour_utc(time_ms: Any) -> Any:
-    """Hour of the day, 0 to 23.
+def hours_utc(time_ms: Any) -> Any:
+    """Whole hours since 1970, of a time not before that.
 
-    In floating point, since processors divide several of these at once. At any time before the year 9999 a
-    quotient is far enough from the next whole number that rounding never reaches it.
+    Divided in floating point, since processors divide several of these at once. At any time before the year
+    9999 the quotient is far enough from the next whole number that rounding never reaches it.
     """
-    hours = np.floor(np.float64(time_ms) / _HOUR)
-    return np.int32(hours - 24.0 * np.floor(hours / 24.0))
+    return np.uint32(np.float64(time_ms) / _HOUR)
+
+
+@numba.njit(cache=True)
+def hour_of(hours: Any) -> Any:
+    """Hour of the day, 0 to 23."""
+    return hours % np.uint32(24)
+
+
+@numba.njit(cache=True)
+def weekday_of(hours: Any) -> Any:
+    """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
+    return (hours // np.uint32(24) + np.uint32(3)) % np.uint32(7)
+
+
+@numba.njit(cache=True)
+def hour_utc(time_ms: Any) -> Any:
+    """Hour of the day of a time."""
+    return hour_of(hours_utc(time_ms))
 
 
 @numba.njit(cache=True)
 def weekday_utc(time_ms: Any) -> Any:
-    """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
-    days = np.floor(np.float64(time_ms) / _DAY) + 3.0
-    return np.int32(days - 7.0 * np.floor(days / 7.0))
+    """Day of the week of a time."""
+    return weekday_of(hours_utc(time_ms))
 
 
 @intrinsic

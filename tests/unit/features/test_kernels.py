@@ -69,6 +69,13 @@ def test_hour_and_weekday_are_those_of_utc(plain, time_ms):
 
 
 @BOTH
+@given(hours=st.integers(87_648, 70_389_527))
+def test_an_hour_begins_with_its_first_millisecond_up_to_the_year_9999(plain, hours):
+    assert kernel("hours_utc", plain)(hours * kernels.HOUR_MS) == hours
+    assert kernel("hours_utc", plain)(hours * kernels.HOUR_MS - 1) == hours - 1
+
+
+@BOTH
 @given(
     times=st.lists(st.integers(0, 20), max_size=30).map(sorted), start=st.integers(0, 5), t=st.integers(0, 21)
 )
