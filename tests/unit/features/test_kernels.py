@@ -3,12 +3,14 @@
 import math
 from datetime import UTC, datetime
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features import kernels
+from features.columns import PACKED
 from features.definitions import MAX_EVENTS
 from features.record import RECORD
 from schemas.money import MAX_AMOUNT_MINOR
@@ -31,6 +33,38 @@ def pool_of(*times, kinds=None, plain=False):
     if kinds is not None:
         pool["kind"][: len(times)] = kinds
     return pool.view(np.recarray) if plain else pool
+
+
+@BOTH
+def test_packed_codes_stand_where_columns_look_for_them(plain):
+    codes = {
+        "currency": 978,
+        "category": 7,
+        "transaction_type": 3,
+        "channel": 2,
+        "credit": 1,
+        "card_present": 2,
+    }
+    pool = pool_of(1, plain=plain)
+    for name, code in codes.items():
+        pool[name][0] = code
+    pool["kind"][0] = REPLACED
+
+    packed = int(kernel("packed_codes", plain)(pool[0]))
+
+    assert {name: packed >> lowest & mask for name, (lowest, mask) in PACKED.items()} == codes
+    assert packed >> 56 == REPLACED
+
+
+@numba.njit
+def fetched(pool, index):
+    kernels.prefetch(pool, index)
+    return pool[0].time_ms
+
+
+@pytest.mark.parametrize("index", [0, 1, -5, 10**9])
+def test_asking_for_any_record_changes_nothing(index):
+    assert fetched(pool_of(17), index) == 17
 
 
 @BOTH
