@@ -34,6 +34,8 @@ from schemas.parse import dump
 
 PARTITIONS: Final = 4
 _LIMIT_S: Final = 1800.0
+_WARM_S: Final = 3.0
+_OTHERS: Final = 2500
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,8 @@ async def _measured(api: ApiProcess, case: _Case, plan: ApiPlan, bearer: str) ->
         asked = case.make(number)
         return replace(asked, headers=asked.headers + bearer)
 
-    # Kernels, caches and connections as in a process that has run for a while.
-    await load(api.address, make, rate=min(rate, 20), seconds=1)
+    # Kernels, caches and connections as in a process that has run for a while; of other customers.
+    await load(api.address, lambda number: make(number + _OTHERS), rate=rate, seconds=_WARM_S)
     before_s = api.cpu_s()
     answers = await load(api.address, make, rate=rate, seconds=plan.seconds)
     cpu_ms = 1000 * (api.cpu_s() - before_s) / len(answers.latency_ms)
