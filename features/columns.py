@@ -170,8 +170,8 @@ def _of(column: str) -> str:
     """A transaction's value of a field."""
     if column not in PACKED:
         return f"column_{column}[k]"
-    lowest, bits = PACKED[column]
-    return f"(column_codes[k] >> np.uint64({lowest}) & np.uint64({bits}))"
+    lowest, mask = PACKED[column]
+    return f"(column_codes[k] >> np.uint64({lowest}) & np.uint64({mask}))"
 
 
 def _packed(group: Group) -> dict[str, Where]:

@@ -87,7 +87,8 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
         newest = pool[last].time_ms
     kept = retained_from(pool, first, end, newest, retention, max_events)
     before = position_before(pool, kept, end, t)
-    compute_row(pool, kept, before, 0, t, event, has_event, out, values, stamp, vectors, columns)
+    # With a type: for a plain 0 numba would compile all of it once more.
+    compute_row(pool, kept, before, np.int64(0), t, event, has_event, out, values, stamp, vectors, columns)
 
 @numba.njit(cache=True)
 def compute_many(pool, start, length, slots, times, event, has_event, retention, max_events, X,

@@ -130,20 +130,17 @@ class Plan:
         that longer windows need of them, record by record, costs more than going over them twice.
         Empty where that is not so.
         """
-        read: dict[int, tuple[Group, set[str]]] = {}
-        for feature in self.features:
-            if feature.ends_ms == edge_ms:
-                return []
-            if feature.edge_ms == edge_ms and feature.window_ms:
-                keys = [self.key_of(feature)] + [self.everything(feature)] * (feature.op is Op.SHARE)
-                if self.vector_of(feature) is not None or not _NEEDS[feature.op] <= _CHEAP:
-                    return []
-                for key in keys:
-                    group = self.groups[key]
-                    read.setdefault(group.number, (group, set()))[1].update(
-                        {"n"} if key != keys[0] else _NEEDS[feature.op]
-                    )
-        return list(read.values()) if _AHEAD_MS < edge_ms <= SHORT_MS else []
+        own = [feature for feature in self.features if feature.window_ms and feature.edge_ms == edge_ms]
+        cheap = all(self.vector_of(f) is None and _NEEDS[f.op] <= _CHEAP for f in own)
+        begins = any(feature.ends_ms == edge_ms for feature in self.features)
+        if begins or not cheap or not _AHEAD_MS < edge_ms <= SHORT_MS:
+            return []
+        read: dict[Key, set[str]] = {}
+        for feature in own:
+            read.setdefault(self.key_of(feature), set()).update(_NEEDS[feature.op])
+            if feature.op is Op.SHARE:
+                read.setdefault(self.everything(feature), set()).add("n")
+        return [(self.groups[key], needs) for key, needs in read.items()]
 
     def live(self, edge_ms: int) -> tuple[list[tuple[Group, set[str]]], list[Group]]:
         """Groups with what is live of them on the way to an edge, and groups of sums per category."""

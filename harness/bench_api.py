@@ -35,6 +35,7 @@ from schemas.parse import dump
 PARTITIONS: Final = 4
 _LIMIT_S: Final = 1800.0
 _WARM_S: Final = 3.0
+# From this number on requests are of other customers, up to 25 s at 100 a second.
 _OTHERS: Final = 2500
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from schemas.errors import DependencyError
 
 _TIMEOUT_S = 10.0
+# Longer than an event loop may oversleep.
 _SPUN_S = 0.002
 NO_ANSWER = 0
 """In the place of a status: the connection broke, or nothing came in time."""

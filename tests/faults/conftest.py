@@ -57,7 +57,7 @@ def world(
     if KAFKA:
         require_kafka()
     else:
-        # That broker keeps workers that were killed as members: once all others have left, nobody can join.
+        # That broker lists killed members for ever: twice nobody could join after all others had left.
         pool.drop()
     yield pool.take(tmp_path_factory.mktemp("world"), registry._root, kafka=KAFKA, containers=CONTAINERS)
     if request.node.stash.get(_FAILED, True):
