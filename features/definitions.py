@@ -1,5 +1,6 @@
 """What a feature declaration says, and what it may not say."""
 
+import functools
 import hashlib
 import json
 import math
@@ -153,6 +154,7 @@ def is_of_amounts(feature: Feature) -> bool:
     return feature.op in AMOUNT_OPS or of_amount
 
 
+@functools.cache
 def parse_duration_ms(text: str) -> int:
     """Milliseconds of `90d`, `6h`, `5m` or `30s`.
 

@@ -7,6 +7,7 @@ no kernel, no records, no running sums. Whole numbers and fractions where the en
 import bisect
 import functools
 import math
+import operator
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ Value = float | None
 
 _EARTH_RADIUS_KM = 6371.0088
 _SHORTEST_TRIP_MS = 60_000
+_COMPARISONS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, ">=": operator.ge}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Fact:
     revision: int
     time_ms: int
     amount_minor: int
+    amount: Fraction
     currency: str
     direction: str
     category: str | None
@@ -69,6 +72,7 @@ def fact(t: Transaction) -> Fact:
         revision=t.revision,
         time_ms=t.event_time_ms,
         amount_minor=t.amount_minor,
+        amount=t.amount_minor / Fraction(minor_unit_scale(t.currency)),
         currency=t.currency,
         direction="credit" if t.is_credit else "debit",
         category=CATEGORIES[category - 1] if category else None,
@@ -174,46 +178,40 @@ class _Scored:
             self.currency: str | None = event.currency
         else:
             self.currency = past[-1].currency if past else None
-        self._windows: dict[tuple[int, int], list[Fact]] = {}
-        self._matching: dict[tuple[int, int, tuple[Where, ...]], list[Fact]] = {}
+        self._found: dict[tuple[int, int, tuple[Where, ...]], list[Fact]] = {}
 
     def window(self, feature: Feature) -> list[Fact]:
         """Events of `[t - ends - size, t - ends)`, oldest first."""
-        key = (feature.ends_ms, feature.window_ms)
-        if key not in self._windows:
-            end = self.as_of_ms - feature.ends_ms
-            start = end - feature.window_ms
-            self._windows[key] = [f for f in self.past if start <= f.time_ms < end]
-        return self._windows[key]
+        return self._find(feature.ends_ms, feature.window_ms, ())
 
     def matching(self, feature: Feature) -> list[Fact]:
         """Events of the window that meet all conditions."""
-        key = (feature.ends_ms, feature.window_ms, feature.where)
-        if key not in self._matching:
-            self._matching[key] = [
-                f for f in self.window(feature) if all(self.meets(f, w) for w in feature.where)
-            ]
-        return self._matching[key]
+        return self._find(feature.ends_ms, feature.window_ms, feature.where)
 
-    def meets(self, f: Fact, where: Where) -> bool:
-        """Whether a past event meets a condition."""
+    def _find(self, ends_ms: int, size_ms: int, where: tuple[Where, ...]) -> list[Fact]:
+        key = (ends_ms, size_ms, where)
+        if key not in self._found:
+            if where:
+                found = self._meeting(self._find(ends_ms, size_ms, where[:-1]), where[-1])
+            else:
+                end = self.as_of_ms - ends_ms
+                found = [f for f in self.past if end - size_ms <= f.time_ms < end]
+            self._found[key] = found
+        return self._found[key]
+
+    def _meeting(self, past: list[Fact], where: Where) -> list[Fact]:
+        """Past events that meet a condition."""
+        holds = _COMPARISONS[where.op]
         if where.value == EVENT:
             right = self.currency if where.field == "currency" else getattr(self.event, where.field)
         else:
             right = where.value
         if where.field == "amount":
-            left = f.amount_minor / Fraction(minor_unit_scale(f.currency))
             right = Fraction(str(right))
-        elif where.field == "card_present":
-            left = {None: None, True: "yes", False: "no"}[f.card_present]
-            right = {None: None, True: "yes", False: "no"}.get(right, right)
-        else:
-            left = getattr(f, where.field)
-        if where.op == "==":
-            return left == right
-        if where.op == "!=":
-            return left != right
-        return left < right if where.op == "<" else left >= right
+            return [f for f in past if holds(f.amount, right)]
+        if where.field == "card_present":
+            right = {"yes": True, "no": False}.get(right, right)
+        return [f for f in past if holds(getattr(f, where.field), right)]
 
     def value(self, feature: Feature, earlier: dict[str, Value]) -> Value:
         """Value of a feature; `None` is unknown."""
