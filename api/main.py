@@ -32,7 +32,7 @@ from api.middleware import BodyLimit, Measured, RequestMetrics
 from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
 from api.production import check
-from api.quick import QuickLane, QuickLookup
+from api.quick import QuickLane, QuickLookup, QuickScore
 from api.reloading import ModelReload
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
 from api.routes import models as model_routes
@@ -188,10 +188,11 @@ def create_app(
         app.include_router(module.router)
     app.include_router(customers.whole)
     lookups = [QuickLookup(path, answer) for path, answer in customers.LOOKUPS.items()]
-    app.router.routes[:0] = lookups
+    quick = [*lookups, QuickScore("/inference/fraud-detection", inference.fraud_score_of)]
+    app.router.routes[:0] = quick
     app.lane = QuickLane(
         app.whole,
-        lookups,
+        quick,
         admission,
         metrics,
         browser_headers(https=https) + ([(b"vary", b"Origin")] if settings.cors_origins else []),

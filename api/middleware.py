@@ -117,7 +117,9 @@ class Measured:
             # The route's pattern, never the path: paths name customers. Methods are the sender's words too.
             route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            trace_id = next(
-                (sampled_trace_id(v) for name, v in scope["headers"] if name == _TRACEPARENT), None
-            )
-            self._metrics.note(method, route, status, time.perf_counter() - started, trace_id)
+            self._metrics.note(method, route, status, time.perf_counter() - started, trace_of(scope))
+
+
+def trace_of(scope: Scope) -> str | None:
+    """The sampled trace that a request is part of."""
+    return next((sampled_trace_id(v) for name, v in scope["headers"] if name == _TRACEPARENT), None)

@@ -6,7 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from api.deps import CustomerId, Given, entities_of, history_of, known_state
+from api.deps import CustomerId, Given, Services, entities_of, history_of, known_state
 from api.errors import problems
 from api.shapes import json_answer
 from features.arena import HistoryArena
@@ -78,8 +78,13 @@ async def fraud_detection(request: Request, given: Given) -> Response:
     While Redis is away the transaction is scored without a history and never allowed, with the flag
     `degraded`, unless `TIDEGATE_ON_REDIS_AWAY` is `hold`.
     """
+    return json_answer(await fraud_score_of(given, await request.body()))
+
+
+async def fraud_score_of(given: Services, body: bytes) -> dict[str, Any]:
+    """`FraudScore` of a transaction as it is sent."""
     # The body goes through the stream's own validation, so both refuse the same with the same words.
-    transaction = parse_message(Transaction, await request.body())
+    transaction = parse_message(Transaction, body)
     amount_minor = transaction.amount_minor
     check_not_future(transaction.event_time_ms, to_epoch_ms(given.now()))
     events = Events([transaction], to_records([transaction], [amount_minor]))
@@ -95,11 +100,11 @@ async def fraud_detection(request: Request, given: Given) -> Response:
     scored_at = to_rfc3339(given.now())
     score = score_one(history, events, given.models, scored_at, entities)
     if not degraded:
-        return json_answer(score)
+        return score
     # Better a score of the transaction alone, which says that it is one, than none before a payment. It
     # knows too little to allow anything.
     decision = "review" if score["decision"] == "allow" else score["decision"]
-    return json_answer(score | {"flags": [*score["flags"], "degraded"], "decision": decision})
+    return score | {"flags": [*score["flags"], "degraded"], "decision": decision}
 
 
 def score_one(

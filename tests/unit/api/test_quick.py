@@ -8,16 +8,19 @@ import pytest
 from api.access import ACCESS
 from api.audit import Auditor
 from api.limits import Limits, LocalLimiter, Quota
-from api.quick import QuickLookup
+from api.quick import QuickLookup, QuickScore
 from api.routes.customers import LOOKUPS
+from api.routes.inference import EXAMPLE_TRANSACTION
 from api.settings import ApiSettings
 from schemas.errors import DependencyError
-from schemas.fields import to_epoch_ms
+from schemas.fields import to_epoch_ms, to_rfc3339
 from tests.closing import Login
 from tests.serving import NOW, Broken, assert_problem, serving, sunk
 from tests.unit.api.test_audit import Trail
 
 FORMAT = "/customers/{customer_id}/features"
+SCORE = "/inference/fraud-detection"
+PAYMENT = EXAMPLE_TRANSACTION | {"event_time": to_rfc3339(NOW)}
 
 
 def scope(path, method="GET", query=b"", kind="http"):
@@ -61,6 +64,24 @@ CARD = "4" + "1" * 15
 )
 def test_every_other_form_is_left_to_the_documented_route(request_):
     assert taken(**request_) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "is_taken"),
+    [
+        ("POST", SCORE, [(b"content-length", b"300")], True),
+        ("GET", SCORE, [(b"content-length", b"300")], False),
+        ("POST", "/inference/churn-score", [(b"content-length", b"300")], False),
+        ("POST", SCORE, [(b"transfer-encoding", b"chunked")], False),
+        ("POST", SCORE, [(b"content-length", b"300"), (b"content-length", b"301")], False),
+        ("POST", SCORE, [(b"content-length", b"-1")], False),
+        ("POST", SCORE, [(b"content-length", str((1 << 20) + 1).encode())], False),
+    ],
+)
+def test_a_score_is_taken_where_its_body_has_a_length_that_it_may_have(method, path, headers, is_taken):
+    route = QuickScore(SCORE, lambda given, body: None)
+    match, _ = route.matches(scope(path, method) | {"headers": headers})
+    assert bool(match.value) is is_taken
 
 
 async def test_both_ways_give_the_same_answer(world, eager, customer):
@@ -172,3 +193,60 @@ async def test_what_nobody_foresaw_is_answered_without_its_words(eager):
     broken = Broken(RuntimeError("c-1 and a password"))
     async with serving(broken, eager, raise_app_exceptions=False) as client:
         assert_problem(await client.get("/customers/c-1/features"), 500, "unforeseen", "password")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (PAYMENT, 200),
+        (PAYMENT | {"amount": "-1"}, 422),
+        (PAYMENT | {"event_time": "2999-01-01T00:00:00Z"}, 422),
+        ("no transaction", 422),
+    ],
+)
+async def test_both_ways_score_alike(world, eager, body, status):
+    async with serving(world.store, eager) as client:
+        quick = await client.post(SCORE, json=body)
+        documented = await client.post(f"{SCORE}?nothing=known", json=body)
+    assert quick.status_code == documented.status_code == status, quick.text
+    assert set(quick.headers) == set(documented.headers)
+    if status == 200:
+        assert quick.content == documented.content
+        return
+    one, other = quick.json(), documented.json()
+    assert {k: v for k, v in one.items() if k != "request_id"} == {
+        k: v for k, v in other.items() if k != "request_id"
+    }
+
+
+async def test_a_score_asks_for_its_scope_and_is_counted_and_written_down_once(world, eager, customer):
+    login, trail = Login(), Trail()
+    security = replace(login.security(), auditor=Auditor(trail, lambda event: None))
+    body = PAYMENT | {"customer_id": customer}
+    async with serving(world.store, eager, security=security) as client:
+        assert_problem(await client.post(SCORE, json=body), 401, "unauthorised")
+        wrong = await client.post(SCORE, json=body, headers=login.bearer(["customers:read"]))
+        assert_problem(wrong, 403, "forbidden")
+        assert (await client.post(SCORE, json=body, headers=login.bearer())).status_code == 200
+        refused = await client.post(SCORE, json=body | {"amount": "x"}, headers=login.bearer())
+        assert refused.status_code == 422
+        text = (await client.get("/metrics", headers=login.bearer())).text
+    asked = [(r["route"], r["subjects"], r["status"]) for r in trail.records if r["event"] == "answered"]
+    route = f"POST {SCORE}"
+    assert asked == [
+        (route, [], 403),
+        (route, [f"<default {customer}>"], 200),
+        (route, [], 422),
+    ]
+    for status in (200, 401, 403, 422):
+        line = f'tidegate_http_requests_total{{method="POST",route="{SCORE}",status="{status}"}} 1.0'
+        assert line in text.splitlines()
+
+
+async def test_a_body_longer_than_any_is_refused_and_a_long_one_is_read_whole(world, eager):
+    async with serving(world.store, eager) as client:
+        long = b'{"transaction_id": "' + b"x" * (1 << 19) + b'"}'
+        assert (await client.post(SCORE, content=long)).status_code == 422
+        assert_problem(
+            await client.post(SCORE, content=b"x" * ((1 << 20) + 1)), 413, "http-request-entity-too-large"
+        )
