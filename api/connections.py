@@ -6,7 +6,7 @@ have no end, would hold memory and a task for as long as it likes.
 
 import asyncio
 import socket
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +20,7 @@ _MOMENT_S: Final = 0.5
 _HEADER_BYTES: Final = 64 * 1024
 # What a closed socket's client has to take the last frames, and to say that it has.
 _CLOSING_S: Final = 3.0
+_AT_ONCE: Final = 64 * 1024
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
@@ -76,6 +77,52 @@ class _Taken(asyncio.Protocol):
         self._unread.leave()
 
 
+class Joined:
+    """A transport that sends what is written within one turn of the event loop in one piece.
+
+    Headers and body of an answer are written one after the other; sent alone, each wakes its reader up.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        self._call_soon = asyncio.get_running_loop().call_soon
+        for name in ("is_closing", "get_extra_info", "pause_reading", "resume_reading"):
+            setattr(self, name, getattr(transport, name))
+
+    def write(self, data: bytes) -> None:
+        """Send this with what else is written now."""
+        if not self._waiting:
+            self._call_soon(self._send)
+        self._waiting.append(data)
+        self._bytes += len(data)
+        # Not all of a long answer: whether its reader takes it is seen only once it is sent.
+        if self._bytes > _AT_ONCE:
+            self._send()
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._waiting, self._bytes = [], 0
+        self._transport.abort()
+
+    def _send(self) -> None:
+        if self._waiting:
+            data = b"".join(self._waiting)
+            self._waiting, self._bytes = [], 0
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever asks for more of it goes on in order.
+        self._send()
+        return getattr(self._transport, name)
+
+
 class Http(_Taken, HttpToolsProtocol):
     """HTTP/1.1 with limits on time and size of headers, and on how long a client takes nothing."""
 
@@ -87,7 +134,7 @@ class Http(_Taken, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Joined(transport)))
         found = transport.get_extra_info("socket")
         if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # Also where the connection is closed here and its last bytes are not taken.

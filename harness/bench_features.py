@@ -16,7 +16,7 @@ from features.engine import Engine
 from features.record import RECORD, Records
 
 LENGTHS = (10, 30, 100, 300, 1000, 3000, 10_000)
-NUMBERS = (10, 25, 50, 75)
+NUMBERS = (10, 25, 50, 75, 90)
 _USUAL_LENGTH = 300
 _NOW_MS = 1_780_000_000_000
 _SPAN_MS = 90 * DAY_MS

@@ -11,6 +11,9 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from infra.consumers import connected
 from schemas.errors import DependencyError
 
+_BUSY_WAIT_MS = 50
+_IDLE_WAIT_MS = 250
+
 
 class KafkaScores:
     """Follows all partitions of a topic from its end, and reads older parts of it.
@@ -76,6 +79,9 @@ class KafkaScores:
         for tp, records in fetched.items():
             found += [(tp.partition, r.offset, r.value or b"") for r in records]
             self._next[tp.partition] = records[-1].offset + 1
+        # How long the broker may wait with the next. Some look again only after a part of that, so less while
+        # scores come; each empty answer takes the event loop a millisecond, in which no request is answered.
+        self._consumer._fetcher._fetch_max_wait_ms = _BUSY_WAIT_MS if found else _IDLE_WAIT_MS
         return found
 
     async def read(self, partition: int, start: int, end: int) -> Sequence[tuple[int, bytes]]:
@@ -117,7 +123,7 @@ class KafkaScores:
             timeout_s=self._timeout_s,
             options=self._options,
             auto_offset_reset="none",
-            fetch_max_wait_ms=50,
+            fetch_max_wait_ms=_BUSY_WAIT_MS,
         )
 
     def _away(self, error: BaseException) -> DependencyError:
