@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cli.console import fail
-from schemas.errors import TidegateError
+from schemas.errors import ConfigError, TidegateError
 
 # A command's module is imported when it is run: models and Kafka clients take seconds to load, and
 # `tidegate topics list` needs neither. A test compares these words with the commands' own.
@@ -41,9 +41,30 @@ COMMANDS = {
 }
 
 
+EXTRAS = {
+    "api": ("api", "clients", "keys", "audit"),
+    "sink": ("sink",),
+    "train": ("train", "backtest", "retrain", "drift", "models", "features", "generate"),
+    "publish": ("publish",),
+    "stream": ("worker", "topics", "state", "rebuild", "verify", "doctor"),
+}
+"""Which extra of pyproject.toml has what a command imports; a test looks. Others need all of them."""
+
+
 def load(name: str) -> Any:
-    """The command of this name, imported."""
-    module = import_module(f"cli.{name}")
+    """The command of this name, imported.
+
+    Raises:
+        ConfigError: What it imports is not installed.
+    """
+    try:
+        module = import_module(f"cli.{name}")
+    except ModuleNotFoundError as missing:
+        extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+        how = f"pip install 'tidegate[{extra}]'" if extra else "install all extras, as 'make setup' does"
+        raise ConfigError(
+            f"'tidegate {name}' needs the package {missing.name!r}, which is not installed: {how}"
+        ) from missing
     group = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
