@@ -33,7 +33,7 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/lint-imports
 
 properties: $(READY) ## Features against their oracles, 2,000 examples each, with their coverage; minutes.
-	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci tests/parity tests/unit/features \
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=ci tests/parity tests/unit/features \
 	  --cov=features --cov-branch --cov-report=term --cov-fail-under=95 $(ARGS)
 
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.

@@ -21,7 +21,7 @@ _SCORES: Final = 20_000
 class DriftMetrics:
     """Shows indices of the newest tens of thousands of events.
 
-    Of vectors every eighth is looked at. Indices are worked out when they are asked for, not per batch.
+    Of vectors every eighth is looked at. Values are counted and indices worked out when they are asked for.
 
     Args:
         registry: Where the metrics are kept.
@@ -58,7 +58,7 @@ class DriftMetrics:
         for name in CALIBRATION_NAMES:
             self._expected.labels(name)
             self._observed.labels(name)
-        self._columns: dict[str, int] = {}
+        self._columns: list[int] = []
         self._features = DriftWindow({}, _ROWS)
         self._scores: dict[str, DriftWindow] = {}
         self._skipped = 0
@@ -70,7 +70,7 @@ class DriftMetrics:
         with self._lock:
             self._feature_psi.clear()
             self._score_psi.clear()
-            self._columns = {name: position[name] for name in reference.features}
+            self._columns = [position[name] for name in reference.features]
             self._features = DriftWindow(reference.features, _ROWS)
             self._scores = {
                 card.name: DriftWindow({"score": bins}, _SCORES)
@@ -89,7 +89,8 @@ class DriftMetrics:
         with self._lock:
             rows = X[-self._skipped % _EVERY :: _EVERY]
             self._skipped += len(X)
-            self._features.add({name: rows[:, column] for name, column in self._columns.items()}, len(X))
+            # A copy: a view would keep all vectors in memory.
+            self._features.add(rows[:, self._columns], len(X))
 
     def churn(self, proba: npt.NDArray[np.float64]) -> None:
         """Customers were rescored."""
@@ -102,16 +103,24 @@ class DriftMetrics:
     def _add_scores(self, name: str, proba: npt.NDArray[np.float64]) -> None:
         with self._lock:
             if (window := self._scores.get(name)) is not None:
-                window.add({"score": proba}, len(proba))
+                window.add(proba[:, np.newaxis], len(proba))
 
     def _show(self) -> None:
         with self._lock:
-            if self._features.rows >= _FEWEST:
-                for feature, value in self._features.psi().items():
-                    self._feature_psi.labels(feature).set(value)
-            for name, window in self._scores.items():
-                if window.rows:
-                    self._score_psi.labels(name).set(window.psi()["score"])
+            features = self._features
+            vectors = features.newest() if features.rows >= _FEWEST else []
+            scores = {name: (window, window.newest()) for name, window in self._scores.items() if window.rows}
+        # Not under the lock: whoever scores would wait for it.
+        feature_psi = features.psi(vectors) if vectors else {}
+        score_psi = {name: window.psi(newest)["score"] for name, (window, newest) in scores.items()}
+        with self._lock:
+            if self._features is not features:
+                # Other models were put into use meanwhile: it is not about them.
+                return
+            for feature, value in feature_psi.items():
+                self._feature_psi.labels(feature).set(value)
+            for name, value in score_psi.items():
+                self._score_psi.labels(name).set(value)
 
 
 def _sums(proba: npt.NDArray[np.float64]) -> list[float]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from models.tree import ModelCard, TreeModel, Vector
 
 Counts = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
 BINS: Final = 10
 STABLE, MOVED = 0.1, 0.25
 """Below the first nothing happened, above the second something did (Siddiqi 2006, Credit Risk Scorecards)."""
@@ -117,30 +118,28 @@ def _bins(said: Mapping[str, Any]) -> Bins:
 
 
 class DriftWindow:
-    """Counts of the newest rows by bin: at least `rows` of them, at most twice as many, once there were.
+    """The newest rows: at least `rows` of them, at most twice as many, once there were.
+
+    They are kept as they are and sorted into bins when somebody asks: rarely, next to how often rows come.
 
     Args:
-        bins: By name.
+        bins: By name, in the order of the rows' columns.
         rows: Half of the most rows that count.
     """
 
     def __init__(self, bins: Mapping[str, Bins], rows: int) -> None:
         self._bins = dict(bins)
         self._rows = rows
-        self._now = self._nothing()
-        self._before = self._nothing()
+        self._now: list[Matrix] = []
+        self._before: list[Matrix] = []
         self._counted = self._counted_before = 0
 
-    def _nothing(self) -> dict[str, Counts]:
-        return {name: np.zeros(len(bins.shares)) for name, bins in self._bins.items()}
-
-    def add(self, columns: Mapping[str, Vector], rows: int) -> None:
-        """Count rows: their values by name."""
-        for name, values in columns.items():
-            self._now[name] += self._bins[name].count(values)
+    def add(self, values: Matrix, rows: int) -> None:
+        """Add `(n, n_bins)` values that stand for so many rows; they are not to change any more."""
+        self._now.append(values)
         self._counted += rows
         if self._counted >= self._rows:
-            self._before, self._now = self._now, self._nothing()
+            self._before, self._now = self._now, []
             self._counted_before, self._counted = self._counted, 0
 
     @property
@@ -148,10 +147,18 @@ class DriftWindow:
         """As many count."""
         return self._counted_before + self._counted
 
-    def psi(self) -> dict[str, float]:
-        """Index of each."""
+    def newest(self) -> list[Matrix]:
+        """What is in it now, for `psi`."""
+        return [*self._before, *self._now]
+
+    def psi(self, newest: Sequence[Matrix]) -> dict[str, float]:
+        """Index of each, of what was in it."""
+        if not newest:
+            return dict.fromkeys(self._bins, 0.0)
+        columns = np.concatenate(newest).T
         return {
-            name: psi(bins.shares, self._now[name] + self._before[name]) for name, bins in self._bins.items()
+            name: psi(bins.shares, bins.count(values))
+            for (name, bins), values in zip(self._bins.items(), columns, strict=True)
         }
 
 

@@ -54,11 +54,13 @@ def test_a_field_that_does_not_come_any_more_shows():
 def test_a_window_forgets_what_is_long_ago():
     bins = Bins.of(np.arange(1000.0))
     window = DriftWindow({"x": bins}, rows=1000)
-    window.add({"x": np.full(1000, np.nan)}, 1000)
-    assert window.psi()["x"] > 1
+    assert window.psi(window.newest()) == {"x": 0.0}
+    window.add(np.full((1000, 1), np.nan), 1000)
+    assert window.psi(window.newest())["x"] > 1
     for _ in range(2):
-        window.add({"x": np.arange(1000.0)}, 1000)
-    assert window.psi()["x"] == pytest.approx(0, abs=1e-12)
+        window.add(np.arange(1000.0)[:, np.newaxis], 1000)
+    assert window.psi(window.newest())["x"] == pytest.approx(0, abs=1e-12)
+    assert window.rows == 1000
 
 
 def test_a_card_knows_its_columns_and_scores(models, training_data, engine):
