@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import codec
 from features.codec import HEADER, History, Totals, decode, encode, encode_header, pack, packed_length, unpack
 from features.record import RECORD, REPLACED_KIND, TRANSACTION_KIND, Records
 from schemas.errors import HistoryError
@@ -180,3 +181,14 @@ def test_absurd_sums_stop_at_the_largest_number_that_can_be_stored():
 
     assert (totals.debit_minor, totals.credit_minor) == (2**63 - 1, 2**63 - 1)
     assert decode(encode_header(totals)).totals == totals
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**62), st.integers(0, 1)), max_size=20))
+def test_compiled_unpacking_does_what_its_text_says(rows):
+    rows = sorted(rows)
+    records = records_of([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+    packed = pack(records)
+    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
+        patch.setattr(codec, "_fill", codec._fill.py_func)
+        plain = unpack(packed)
+    assert plain.tobytes() == unpack(packed).tobytes() == records.tobytes()

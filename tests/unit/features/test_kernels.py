@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import kernels
+from features.codec import empty_headers
 from features.columns import PACKED
 from features.definitions import MAX_EVENTS
 from features.record import RECORD
@@ -282,3 +283,50 @@ def test_sums_of_the_largest_amounts_that_are_kept_fit_into_64_bits():
     assert MAX_EVENTS * MAX_AMOUNT_MINOR < 2**64
     assert MAX_EVENTS * low_bits**2 < 2**64
     assert low_bits >= MAX_AMOUNT_MINOR >> kernels.SQUARE_BITS
+
+
+DAY = 1000
+ARRIVALS = st.lists(st.tuples(st.integers(0, 5 * DAY), st.integers(0, 2)), min_size=1, max_size=30)
+
+
+@BOTH
+@given(ARRIVALS, st.lists(st.integers(-1, 5), min_size=3, max_size=3))
+def test_first_of_a_day_is_later_than_all_days_before(plain, arrivals, last_day):
+    times, slots = (np.array(column) for column in zip(*arrivals, strict=True))
+    first, mixed = kernel("first_of_day", plain)(times, slots, np.array(last_day), DAY)
+    days = list(last_day)
+    for i, (time, slot) in enumerate(arrivals):
+        assert first[i] == (time // DAY > days[slot])
+        days[slot] = max(days[slot], time // DAY)
+        assert mixed[i] == any(who == slot and other <= time for other, who in arrivals[i + 1 :])
+
+
+@BOTH
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10**12), st.sampled_from([1, 250, 2**63 - 1]), st.booleans(), st.integers(0, 1)
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_totals_are_those_of_all_and_stop_at_the_largest_number(plain, accepted):
+    records, slots = pool_of(*(a[0] for a in accepted))[: len(accepted)], np.array([a[3] for a in accepted])
+    records["amount_minor"] = [a[1] for a in accepted]
+    records["credit"] = [a[2] for a in accepted]
+    headers, behind = empty_headers(2), empty_headers(len(accepted))
+    seen = [a.view(np.recarray) if plain else a for a in (headers, records, behind)]
+    kernel("add_totals", plain)(seen[0], seen[1], slots, seen[2])
+    for slot in set(slots.tolist()):
+        mine = [a for a in accepted if a[3] == slot]
+        assert headers["count"][slot] == len(mine)
+        assert headers["first_ms"][slot] == min(a[0] for a in mine)
+        for name, credit in (("credit_minor", True), ("debit_minor", False)):
+            assert headers[name][slot] == min(2**63 - 1, sum(a[1] for a in mine if a[2] is credit))
+        latest, days = 0, 0
+        for time_ms in (a[0] for a in mine):
+            days += time_ms // 86_400_000 > latest
+            latest = max(latest, time_ms // 86_400_000)
+        assert (headers["last_day"][slot], headers["active_days"][slot]) == (latest, days)
+    assert behind[-1] == headers[slots[-1]]

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import lifetime
 from features.codec import History, Totals, decode, encode
 from features.engine import Engine
 from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector, lifetime_vector, totals_before
@@ -85,3 +86,10 @@ def test_vector_is_the_engines_and_lifetime_behind_it(engine: Engine):
     named = dict(zip(customer_names(engine), vector.tolist(), strict=True))
     np.testing.assert_array_equal(vector[: len(engine.names)], engine.compute(of, None, as_of))
     assert named["silence_s"] == named["time_since_last_s"] == 3.5 * 86_400
+
+
+@given(st.lists(st.floats(0, 200), max_size=20), st.floats(0, 200))
+def test_compiled_look_back_does_what_its_text_says(days, as_of_day):
+    past, as_of = records(*sorted(days)), START_MS + int(as_of_day * DAY_MS)
+    plain = lifetime._look_back.py_func(past.view(np.recarray), as_of)
+    assert tuple(map(int, plain)) == tuple(map(int, lifetime._look_back(past, as_of)))
