@@ -32,8 +32,9 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-properties: $(READY) ## Features against their oracles, 2,000 examples each; a quarter of an hour.
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=ci tests/parity tests/unit/features $(ARGS)
+properties: $(READY) ## Features against their oracles, 2,000 examples each, with their coverage; half an hour at most.
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=ci tests/parity tests/unit/features \
+	  --cov=features --cov-branch --cov-report=term --cov-fail-under=95 $(ARGS)
 
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-branch --cov-report=term --cov-fail-under=90 $(ARGS)
