@@ -88,8 +88,6 @@ class Joined:
         self._waiting: list[bytes] = []
         self._bytes = 0
         self._call_soon = asyncio.get_running_loop().call_soon
-        for name in ("is_closing", "get_extra_info", "pause_reading", "resume_reading"):
-            setattr(self, name, getattr(transport, name))
 
     def write(self, data: bytes) -> None:
         """Send this with what else is written now."""
@@ -100,11 +98,6 @@ class Joined:
         # Not all of a long answer: whether its reader takes it is seen only once it is sent.
         if self._bytes > _AT_ONCE:
             self._send()
-
-    def close(self) -> None:
-        """Send what was written, and close."""
-        self._send()
-        self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
@@ -118,7 +111,7 @@ class Joined:
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever asks for more of it goes on in order.
+        # Whatever else is done with it, closing it too, comes behind what was written.
         self._send()
         return getattr(self._transport, name)
 

@@ -188,7 +188,7 @@ def create_app(
         app.include_router(module.router)
     app.include_router(customers.whole)
     lookups = [QuickLookup(path, answer) for path, answer in customers.LOOKUPS.items()]
-    quick = [*lookups, QuickScore("/inference/fraud-detection", inference.fraud_score_of)]
+    quick = [*lookups, *(QuickScore(path, answer) for path, answer in inference.SCORES.items())]
     app.router.routes[:0] = quick
     app.lane = QuickLane(
         app.whole,

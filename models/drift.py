@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from features.engine import Matrix
 from models.tree import ModelCard, TreeModel, Vector
 
 Counts = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
 BINS: Final = 10
 STABLE, MOVED = 0.1, 0.25
 """Below the first nothing happened, above the second something did (Siddiqi 2006, Credit Risk Scorecards)."""

@@ -133,3 +133,7 @@ async def churn_score(asked: ChurnRequest, given: Given) -> Response:
     (result,) = churn_results(X, [(asked.customer_id, 0, as_of_ms)], [band], given.models)
     scored_at = to_rfc3339(given.now())
     return json_answer(messages.churn_score(result, given.models, scored_at=scored_at, trigger="request"))
+
+
+SCORES: Final = {"/inference/fraud-detection": fraud_score_of}
+"""What is asked for most, by the routes' formats: each from services and a body."""

@@ -27,12 +27,6 @@ class Transport(asyncio.Transport):
     def set_protocol(self, protocol):
         self.done.append(protocol)
 
-    def pause_reading(self):
-        self.done.append("paused")
-
-    def resume_reading(self):
-        self.done.append("resumed")
-
 
 @pytest.fixture
 async def transport():

@@ -10,7 +10,7 @@ from api.audit import Auditor
 from api.limits import Limits, LocalLimiter, Quota
 from api.quick import QuickLookup, QuickScore
 from api.routes.customers import LOOKUPS
-from api.routes.inference import EXAMPLE_TRANSACTION
+from api.routes.inference import EXAMPLE_TRANSACTION, SCORES
 from api.settings import ApiSettings
 from schemas.errors import DependencyError
 from schemas.fields import to_epoch_ms, to_rfc3339
@@ -35,6 +35,11 @@ def taken(**request):
 @pytest.mark.parametrize("path", LOOKUPS)
 def test_it_has_the_name_that_scopes_limits_and_metrics_go_by(path):
     assert ("GET", QuickLookup(path, lambda given, customer_id: None).path_format) in ACCESS
+
+
+@pytest.mark.parametrize("path", SCORES)
+def test_a_score_has_that_name_too(path):
+    assert ("POST", QuickScore(path, lambda given, body: None).path_format) in ACCESS
 
 
 @pytest.mark.parametrize("customer_id", ["c0000042", "a.b_c:d-e", "x" * 64])

@@ -51,27 +51,26 @@ def installed_with(extra: str) -> set[str]:
     return {name for name, _ in found}
 
 
-@pytest.mark.parametrize(("extra", "command"), [(e, c) for e, commands in EXTRAS.items() for c in commands])
-def test_a_command_starts_with_what_its_extra_installs(extra, command):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, command, ",".join(installed_with(extra))],
+def run_with(distributions: set[str], command: str) -> subprocess.CompletedProcess[str]:
+    """A command's help where only these distributions are installed."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, command, ",".join(distributions)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize(("extra", "command"), [(e, c) for e, commands in EXTRAS.items() for c in commands])
+def test_a_command_starts_with_what_its_extra_installs(extra, command):
+    done = run_with(installed_with(extra), command)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Usage: tidegate" in done.stdout
 
 
 def test_a_package_that_is_missing_is_named_with_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "sink", ",".join(installed_with("sink") - {"sqlalchemy"})],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_with(installed_with("sink") - {"sqlalchemy"}, "sink")
     assert done.returncode == 2
     assert "sqlalchemy" in done.stderr
     assert "tidegate[sink]" in done.stderr
