@@ -1,7 +1,7 @@
 """Publishing in bulk: one record batch per partition instead of one call per message."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -71,8 +71,8 @@ class BatchProducer:
     async def take(self, partition: int) -> None:
         """Become the producer of a source partition: nothing to do without transactions."""
 
-    async def publish(self, messages: Sequence[Message], source: int) -> None:
-        """Publish; returns when the broker has acknowledged all.
+    async def publish(self, messages: Sequence[Message], source: int) -> Counter[str]:
+        """Publish; returns how many of each topic when the broker has acknowledged all.
 
         Args:
             messages: In order within each partition.
@@ -85,7 +85,7 @@ class BatchProducer:
             raise DependencyError("the producer is not started")
         try:
             async with asyncio.timeout(self._timeout_s):
-                await send_all(await self._producer_of(source), messages, self._last_topic)
+                return await send_all(await self._producer_of(source), messages, self._last_topic)
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(
                 f"Kafka at {self._bootstrap} does not take messages: {error or type(error).__name__}"
@@ -118,14 +118,22 @@ class BatchProducer:
             return producer
 
 
-async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last_topic: str) -> None:
-    """Send messages in batches, those for `last_topic` when all others are acknowledged."""
+async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last_topic: str) -> Counter[str]:
+    """Send messages in batches, those for `last_topic` when all others are acknowledged.
+
+    Returns:
+        How many of each topic.
+    """
     by_partition: dict[tuple[str, int], list[Message]] = defaultdict(list)
     for message in messages:
         by_partition[message.topic, message.partition].append(message)
     for last in (False, True):
         mine = {tp: those for tp, those in by_partition.items() if (tp[0] == last_topic) is last}
         await asyncio.gather(*(_send_partition(producer, *tp, those) for tp, those in mine.items()))
+    counts = Counter[str]()
+    for (topic, _), those in by_partition.items():
+        counts[topic] += len(those)
+    return counts
 
 
 async def _send_partition(

@@ -1,7 +1,6 @@
 """Metrics of what the programs depend on: calls, errors, the state of Redis, the models in use."""
 
-from collections import Counter as Count
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -64,9 +63,9 @@ class DependencyMetrics:
                 self._errors.labels(dependency, name).inc()
                 raise
 
-    def published(self, topics: Iterable[str]) -> None:
-        """A message of each of these topics was acknowledged by the broker."""
-        for topic, count in Count(topics).items():
+    def published(self, messages: Mapping[str, int]) -> None:
+        """So many messages of each topic were acknowledged by the broker."""
+        for topic, count in messages.items():
             self._published_of(topic).inc(count)
 
     def certificate(self, use: str, expires: datetime) -> None:

@@ -11,7 +11,8 @@ from infra.deferred import OnScrape
 from models.drift import CALIBRATION_NAMES, DriftWindow, Reference, calibration_bin
 from models.pipeline import Models
 
-_EVERY: Final = 8
+LOOKED_AT_EVERY: Final = 8
+"""Of so many vectors that are scored one is looked at."""
 _ROWS: Final = 5_000
 _FEWEST: Final = 2_048
 """Rows before an index of features is shown: of less it is noise."""
@@ -21,7 +22,7 @@ _SCORES: Final = 20_000
 class DriftMetrics:
     """Shows indices of the newest tens of thousands of events.
 
-    Of vectors every eighth is looked at. Values are counted and indices worked out when they are asked for.
+    Values are counted and indices worked out when they are asked for.
 
     Args:
         registry: Where the metrics are kept.
@@ -61,7 +62,6 @@ class DriftMetrics:
         self._columns: list[int] = []
         self._features = DriftWindow({}, _ROWS)
         self._scores: dict[str, DriftWindow] = {}
-        self._skipped = 0
 
     def use(self, models: Models) -> None:
         """Compare with what these models were trained on, from nothing."""
@@ -77,20 +77,19 @@ class DriftMetrics:
                 for card in (models.fraud.card, models.churn.card)
                 if (bins := Reference(card).score) is not None
             }
-            self._skipped = 0
 
-    def scored(self, X: npt.NDArray[np.float64], proba: npt.NDArray[np.float64]) -> None:
-        """Transactions were scored: their vectors and probabilities."""
+    def vectors(self, sample: npt.NDArray[np.float64]) -> None:
+        """Transactions were scored: one in `LOOKED_AT_EVERY` of their vectors."""
+        with self._lock:
+            self._features.add(sample[:, self._columns], len(sample) * LOOKED_AT_EVERY)
+
+    def scored(self, proba: npt.NDArray[np.float64]) -> None:
+        """Transactions were scored: their probabilities."""
         if not len(proba):
             return
         for name, value in zip(CALIBRATION_NAMES, _sums(proba), strict=True):
             self._expected.labels(name).inc(value)
         self._add_scores("fraud", proba)
-        with self._lock:
-            rows = X[-self._skipped % _EVERY :: _EVERY]
-            self._skipped += len(X)
-            # A copy: a view would keep all vectors in memory.
-            self._features.add(rows[:, self._columns], len(X))
 
     def churn(self, proba: npt.NDArray[np.float64]) -> None:
         """Customers were rescored."""

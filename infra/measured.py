@@ -1,15 +1,12 @@
 """Redis and Kafka clients that note how long each call took and whether it failed."""
 
 from collections.abc import Sequence
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.batch_producer import BatchProducer, Message
 from infra.dependency_metrics import DependencyMetrics
 from infra.history_store import RedisHistoryStore
-
-_TOPIC: Final = attrgetter("topic")
 
 
 class MeasuredHistoryStore(RedisHistoryStore):
@@ -75,5 +72,5 @@ class MeasuredProducer:
     async def publish(self, messages: Sequence[Message], source: int) -> None:
         """Publish; returns when the broker has acknowledged all."""
         with self._metrics.call("kafka", "publish"):
-            await self._producer.publish(messages, source)
-        self._metrics.published(map(_TOPIC, messages))
+            counts = await self._producer.publish(messages, source)
+        self._metrics.published(counts)

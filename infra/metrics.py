@@ -5,6 +5,7 @@ from collections import Counter as Count
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain, permutations, product
+from operator import attrgetter
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -21,11 +22,12 @@ from prometheus_client import (
 )
 from prometheus_client.samples import Exemplar
 
+from features.engine import ChunkFeatures
 from features.kernels import ACCEPTED, DUPLICATE, FLAG_LATE
 from infra.bulk_histogram import BulkCounter, BulkHistogram
 from infra.deferred import Deferred
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
-from infra.drift_metrics import DriftMetrics
+from infra.drift_metrics import LOOKED_AT_EVERY, DriftMetrics
 from infra.timings import Timing, Timings
 from models.pipeline import BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk
 from schemas.dead_letter import ReasonCode
@@ -38,8 +40,10 @@ _CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
 _KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
+_OF_CHURN = attrgetter("proba", "value_at_risk", "band", "band_before")
+"""What is counted of a `ChurnResult`."""
 _COUNTED_AT_ONCE = 4_000
-"""Scored events; their vectors wait in memory, 1 KB each."""
+"""Scored events."""
 
 
 class _Scored(NamedTuple):
@@ -47,7 +51,6 @@ class _Scored(NamedTuple):
 
     status: npt.NDArray[np.int8]
     flags: npt.NDArray[np.int8]
-    X: npt.NDArray[np.float64]
     fraud: npt.NDArray[np.float64]
     decisions: npt.NDArray[np.int8]
 
@@ -56,14 +59,18 @@ class _Waiting(NamedTuple):
     """Scored events that wait to be counted.
 
     Attributes:
-        published_ms: When the broker had each; 0 where nobody said.
+        sample: `(m, n_features)` vectors of some of those accepted.
+        published_ms: `(n,)` when the broker had each; 0 where nobody said.
         traced: Row of one and the trace it is part of.
+        alerted: Of each with reasons the decision, currency, amount and first feature.
     """
 
     scored: _Scored
-    published_ms: Sequence[int]
+    sample: npt.NDArray[np.float64]
+    published_ms: npt.NDArray[np.float64]
     scored_ms: float
     traced: tuple[int, str] | None
+    alerted: list[tuple[int, str, float, str]]
 
 
 class WorkerMetrics:
@@ -163,10 +170,18 @@ class WorkerMetrics:
             ["band"],
             registry=r,
         )
-        self._vectors = Counter("tidegate_feature_vectors_total", "Feature vectors scored.", registry=r)
-        self._unknown = BulkCounter(
-            "tidegate_feature_unknown", "Vectors in which a feature is unknown.", "feature", r
+        self._vectors = Counter(
+            "tidegate_feature_vectors_total",
+            "Feature vectors looked at for what is unknown and for drift: every eighth that is scored.",
+            registry=r,
         )
+        self._unknown = BulkCounter(
+            "tidegate_feature_unknown",
+            "Vectors, of those looked at, in which a feature is unknown.",
+            "feature",
+            r,
+        )
+        self._vectors_seen = 0
         self._next = Gauge(
             "tidegate_next_offset", "Next offset to process.", ["topic", "partition"], registry=r
         )
@@ -295,19 +310,31 @@ class WorkerMetrics:
         traced: tuple[int, str] | None = None,
     ) -> None:
         """Transactions were scored and are part of the state; of one, its row and the trace it is part of."""
-        features, now_ms = chunk.features, time.time() * 1000
-        one = _Scored(features.status, features.flags, features.X, chunk.fraud, chunk.decisions)
-        self._scored.add(_Waiting(one, published_ms, now_ms, traced), len(published_ms))
-        if not chunk.reasons:
-            return
-        amounts: defaultdict[tuple[int, str], float] = defaultdict(float)
-        for row in chunk.reasons:
-            transaction = events.transactions[row]
-            amounts[int(chunk.decisions[row]), transaction.currency] += float(transaction.amount)
-        for (decision, currency), amount in amounts.items():
-            self._amount.labels(DECISIONS[decision], currency).inc(amount)
-        for feature, times in Count(r[0]["feature"] for r in chunk.reasons.values() if r).items():
-            self._reasons.labels(feature).inc(times)
+        features, decisions, transactions = chunk.features, chunk.decisions, events.transactions
+        waiting = _Waiting(
+            _Scored(features.status, features.flags, chunk.fraud, decisions),
+            self._sample(features),
+            np.array(published_ms, dtype=np.float64),
+            time.time() * 1000,
+            traced,
+            [
+                (
+                    int(decisions[row]),
+                    transactions[row].currency,
+                    float(transactions[row].amount),
+                    reasons[0]["feature"] if reasons else "",
+                )
+                for row, reasons in chunk.reasons.items()
+            ],
+        )
+        self._scored.add(waiting, len(published_ms))
+
+    def _sample(self, features: ChunkFeatures) -> npt.NDArray[np.float64]:
+        """Every eighth vector; a copy, since a view would keep all in memory."""
+        rows = slice(-self._vectors_seen % LOOKED_AT_EVERY, None, LOOKED_AT_EVERY)
+        self._vectors_seen += len(features.X)
+        sample: npt.NDArray[np.float64] = features.X[rows][features.status[rows] == ACCEPTED]
+        return sample
 
     def _count_scored(self, chunks: list[_Waiting]) -> None:
         all_of = _Scored(*map(np.concatenate, zip(*(chunk.scored for chunk in chunks), strict=True)))
@@ -320,10 +347,12 @@ class WorkerMetrics:
         count = len(all_of.fraud)
         self.outcome("scored", count)
         self._fraud.observe(all_of.fraud)
-        self._vectors.inc(count)
-        self._drift.scored(all_of.X, all_of.fraud)
+        self._drift.scored(all_of.fraud)
+        sample = np.concatenate([chunk.sample for chunk in chunks])
+        self._drift.vectors(sample)
+        self._vectors.inc(len(sample))
         # A product of matrices: summing booleans along an axis takes ten times as long.
-        unknown = np.ones(count, dtype=np.float32) @ np.isnan(all_of.X)
+        unknown = np.ones(len(sample), dtype=np.float32) @ np.isnan(sample)
         self._unknown.inc(unknown.astype(np.int64))
         for decision, times in enumerate(np.bincount(all_of.decisions, minlength=len(DECISIONS))):
             if times:
@@ -331,9 +360,20 @@ class WorkerMetrics:
             if times and decision:
                 self._alerts.labels("fraud", DECISIONS[decision]).inc(int(times))
 
+        self._count_alerted([alerted for chunk in chunks for alerted in chunk.alerted])
+
+    def _count_alerted(self, alerted: list[tuple[int, str, float, str]]) -> None:
+        amounts: defaultdict[tuple[int, str], float] = defaultdict(float)
+        for decision, currency, amount, _ in alerted:
+            amounts[decision, currency] += amount
+        for (decision, currency), total in amounts.items():
+            self._amount.labels(DECISIONS[decision], currency).inc(total)
+        for feature, times in Count(feature for *_, feature in alerted if feature).items():
+            self._reasons.labels(feature).inc(times)
+
     def _count_latency(self, chunks: list[_Waiting], accepted: npt.NDArray[np.bool_]) -> None:
         sizes = [len(chunk.published_ms) for chunk in chunks]
-        published_ms = np.array([*chain.from_iterable(c.published_ms for c in chunks)], dtype=np.float64)
+        published_ms = np.concatenate([chunk.published_ms for chunk in chunks])
         latency_s = (np.repeat([chunk.scored_ms for chunk in chunks], sizes) - published_ms) / 1000
         # Where the broker's clock is ahead the difference is below zero, and a sum must not fall.
         self._latency.observe(np.maximum(latency_s[accepted & (published_ms > 0)], 0.0))
@@ -348,17 +388,18 @@ class WorkerMetrics:
     def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
         """Customers were rescored for churn."""
         if results:
-            self._rescored.add((results, trigger), len(results))
+            # At once: later the results would have to be brought back into the processor's cache.
+            values = np.fromiter(chain.from_iterable(map(_OF_CHURN, results)), dtype=np.float64)
+            self._rescored.add((values.reshape(len(results), -1), trigger), len(results))
 
-    def _count_churn(self, batches: list[tuple[Sequence[ChurnResult], str]]) -> None:
+    def _count_churn(self, batches: list[tuple[npt.NDArray[np.float64], str]]) -> None:
         for trigger in {trigger for _, trigger in batches}:
-            self._count_rescored([r for results, why in batches if why == trigger for r in results], trigger)
+            values = np.concatenate([rows for rows, why in batches if why == trigger])
+            self._count_rescored(values, trigger)
 
-    def _count_rescored(self, results: Sequence[ChurnResult], trigger: str) -> None:
-        # Turned over by C: naming four attributes of each takes three times as long.
-        columns = dict(zip(ChurnResult._fields, zip(*results, strict=True), strict=True))
-        probas, at_risk = np.array(columns["proba"]), np.array(columns["value_at_risk"])
-        bands, before_all = np.array(columns["band"]), np.array(columns["band_before"])
+    def _count_rescored(self, values: npt.NDArray[np.float64], trigger: str) -> None:
+        probas, at_risk = values[:, 0], values[:, 1]
+        bands, before_all = values[:, 2:].T.astype(np.int64)
         self._churn.observe(probas)
         self._drift.churn(probas)
         risks = np.bincount(bands, weights=np.maximum(at_risk, 0.0), minlength=len(BANDS))

@@ -6,6 +6,7 @@ fences that owner off in Kafka, as its lease is fenced off in the store. Needs A
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,8 +77,8 @@ class TransactionalProducer(BatchProducer):
             ) from error
         self._producers[partition] = producer
 
-    async def publish(self, messages: Sequence[Message], source: int) -> None:
-        """Publish all in one transaction, or nothing.
+    async def publish(self, messages: Sequence[Message], source: int) -> Counter[str]:
+        """Publish all in one transaction, or nothing; returns how many of each topic.
 
         Raises:
             LeaseLost: Somebody else took the partition.
@@ -89,8 +90,9 @@ class TransactionalProducer(BatchProducer):
         try:
             async with asyncio.timeout(self._timeout_s):
                 await producer.begin_transaction()
-                await send_all(producer, messages, self._last_topic)
+                counts = await send_all(producer, messages, self._last_topic)
                 await producer.commit_transaction()
+                return counts
         except (ProducerFenced, InvalidProducerEpoch) as error:
             await self._drop(source)
             raise LeaseLost(f"partition {source}: its transactions are somebody else's") from error
