@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from infra.mapping import Mapping
 from infra.row_mapper import MappedRow, RowLabel
-from infra.tabular import open_table
+from infra.tabular import Batch, open_table
 from schemas.errors import ConfigError, EventError
 from schemas.parse import check_not_future
 from schemas.transaction import Transaction
@@ -86,6 +86,20 @@ class Account:
         """Rows read."""
         return self.accepted + self.skipped + self.outside + self.refused
 
+    @classmethod
+    def together(cls, accounts: Iterable["Account"]) -> "Account":
+        """One account of what several have read of a file."""
+        total = cls()
+        for one in accounts:
+            total.accepted += one.accepted
+            total.skipped += one.skipped
+            total.outside += one.outside
+            total.refused += one.refused
+            total.first_refused += one.first_refused
+            total.reasons += one.reasons
+        total.first_refused = sorted(total.first_refused)[:_SHOWN]
+        return total
+
 
 class Intake:
     """The events of a file, in its order. A context manager; iterate once.
@@ -101,6 +115,8 @@ class Intake:
         now_ms: Refuse events more than a day after it, as the worker would.
         stop_when_refused: Stop at the first bad row.
         on_refused: Called with every bad row.
+        every: Number of the first batch that is wanted, from 0, and distance of the others: for several that
+            share a file.
 
     Raises:
         ConfigError: The file is no table, or lacks columns of the mapping.
@@ -117,8 +133,11 @@ class Intake:
         now_ms: int | None = None,
         stop_when_refused: bool = False,
         on_refused: Callable[[RefusedRow], None] = lambda row: None,
+        every: tuple[int, int] = (0, 1),
     ) -> None:
         self._mapping = mapping
+        self._every = every
+        self._ended = limit is not None and limit <= 0
         self._from_ms, self._to_ms, self._limit, self._now_ms = from_ms, to_ms, limit, now_ms
         self._stop_when_refused = stop_when_refused
         self._on_refused = on_refused
@@ -153,40 +172,49 @@ class Intake:
         Raises:
             ConfigError: The file is damaged from some row on.
         """
-        for row in self._good(plain=False):
-            if isinstance(row.transaction, Transaction):
-                yield Event(row.row_number, row.transaction, row.event_time_ms, row.raw, row.label)
+        for batch in self._batches():
+            for row in self._good(batch, plain=False):
+                if isinstance(row.transaction, Transaction):
+                    yield Event(row.row_number, row.transaction, row.event_time_ms, row.raw, row.label)
 
-    def plain(self) -> Iterator[PlainEvent]:
-        """The same rows, read in less time.
+    def plain(self) -> Iterator[list[PlainEvent]]:
+        """The same rows, read in less time; of each batch those that are good.
 
         Raises:
             ConfigError: The file is damaged from some row on.
         """
-        for row in self._good(plain=True):
-            if row.transaction is not None:
-                yield PlainEvent(row.transaction, row.amount_minor, row.label)
+        for batch in self._batches():
+            yield [
+                PlainEvent(row.transaction, row.amount_minor, row.label)
+                for row in self._good(batch, plain=True)
+                if row.transaction is not None
+            ]
 
-    def _good(self, *, plain: bool) -> Iterator[MappedRow]:
+    def _batches(self) -> Iterator[Batch]:
+        first, step = self._every
+        batches = self._table.batches(list(self._mapping.uses()), first=first, step=step)
+        while not self._ended and (batch := next(batches, None)) is not None:
+            yield batch
+
+    def _good(self, batch: Batch, *, plain: bool) -> Iterator[MappedRow]:
         account = self.account
-        if self._limit is not None and self._limit <= 0:
-            return
-        for batch in self._table.batches(list(self._mapping.uses())):
-            for row in self._mapping.rows(batch.columns, batch.first_row, batch.broken, plain=plain):
-                if row.skipped:
-                    account.skipped += 1
-                elif row.transaction is None or (problem := self._not_yet(row.event_time_ms)) is not None:
-                    reason = row.problem or problem or ""
-                    self._refuse(RefusedRow(row.row_number, batch.line_of(row.row_number), reason))
-                    if self._stop_when_refused:
-                        return
-                elif not self._within(row.event_time_ms):
-                    account.outside += 1
-                else:
-                    account.accepted += 1
-                    yield row
-                    if account.accepted == self._limit:
-                        return
+        for row in self._mapping.rows(batch.columns, batch.first_row, batch.broken, plain=plain):
+            if row.skipped:
+                account.skipped += 1
+            elif row.transaction is None or (problem := self._not_yet(row.event_time_ms)) is not None:
+                reason = row.problem or problem or ""
+                self._refuse(RefusedRow(row.row_number, batch.line_of(row.row_number), reason))
+                if self._stop_when_refused:
+                    self._ended = True
+                    return
+            elif not self._within(row.event_time_ms):
+                account.outside += 1
+            else:
+                account.accepted += 1
+                self._ended = account.accepted == self._limit
+                yield row
+                if self._ended:
+                    return
 
     def _not_yet(self, time_ms: int) -> str | None:
         try:

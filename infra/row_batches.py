@@ -1,13 +1,16 @@
-"""A file's rows as arrays, read and validated in a process of their own.
+"""A file's rows as arrays, read and validated in processes of their own.
 
-Validating costs more than computing, so the two share the work of two cores. The rows take the same way as
-those of `publish`: mapping, message, validation, record.
+Validating costs more than computing. Of a large file each process takes every so many-th batch; here they
+are put in order again. The rows take the same way as those of `publish`: mapping, message, validation,
+record.
 """
 
+import gc
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,7 +26,9 @@ from models.vectors import Rows, label_code
 from schemas.errors import ConfigError, TidegateError
 from schemas.fields import LATEST, to_epoch_ms
 
-_BATCH = 2000
+_MOST_READERS = 4
+_SMALL_BYTES = 4_000_000
+"""Of a smaller file: one process. Starting another takes as long as reading that."""
 _LATEST_MS = to_epoch_ms(LATEST)
 
 
@@ -52,7 +57,7 @@ class Job:
 
 @dataclass(slots=True)
 class _Part:
-    """What one message between the processes holds."""
+    """What one message between the processes holds: a batch, or no rows at the end."""
 
     rows: Rows | None = None
     refused: list[RefusedRow] = field(default_factory=list)
@@ -79,26 +84,25 @@ def to_rows(events: list[PlainEvent], *, labels: bool) -> Rows:
     )
 
 
-def _parts(job: Job) -> Iterator[_Part]:
+def _parts(job: Job, every: tuple[int, int]) -> Iterator[_Part]:
     refused: list[RefusedRow] = []
     keep = refused.append if job.every_refused else lambda row: None
-    with Intake(job.path, job.mapping, now_ms=job.now_ms, limit=job.limit, on_refused=keep) as intake:
-        stream = intake.plain()
-        while events := list(islice(stream, _BATCH)):
-            yield _Part(to_rows(events, labels=job.labels), [*refused], intake.account, _share(intake))
+    intake = Intake(job.path, job.mapping, now_ms=job.now_ms, limit=job.limit, on_refused=keep, every=every)
+    with intake:
+        for events in intake.plain():
+            rows = to_rows(events, labels=job.labels)
+            yield _Part(rows, [*refused], intake.account, intake.progress())
             refused.clear()
         yield _Part(None, [*refused], intake.account, 1.0)
 
 
-def _share(intake: Intake) -> float:
-    total = intake.total_rows
-    return intake.account.rows / total if total else intake.progress()
-
-
-def _read(job: Job, pipe: Connection) -> None:
-    """The reading process."""
+def _read(job: Job, every: tuple[int, int], pipe: Connection) -> None:
+    """A reading process."""
+    # A batch makes tens of thousands of objects and drops them: a quarter of the time went there.
+    gc.freeze()
+    gc.set_threshold(50_000)
     try:
-        for part in _parts(job):
+        for part in _parts(job, every):
             pipe.send(part)
     except BrokenPipeError:
         # Whoever asked is gone.
@@ -110,22 +114,30 @@ def _read(job: Job, pipe: Connection) -> None:
 
 
 class RowBatches:
-    """Batches of a file's rows, read ahead by another process. A context manager; iterate once.
+    """Batches of a file's rows, read ahead by other processes. A context manager; iterate once.
 
     Args:
         job: What is to be read.
         on_refused: Called with every refused row, where the job asks for every one.
+        readers: Processes; by default as many as there are cores, where the file is large enough.
 
     Attributes:
         account: What became of the rows read so far.
         progress: Share of the file that has been read, 0 to 1.
     """
 
-    def __init__(self, job: Job, on_refused: Callable[[RefusedRow], None] = lambda row: None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        on_refused: Callable[[RefusedRow], None] = lambda row: None,
+        *,
+        readers: int | None = None,
+    ) -> None:
         self._job = job
         self._on_refused = on_refused
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._readers = readers
+        self._processes: list[BaseProcess] = []
+        self._pipes: list[Connection] = []
         self.account = Account()
         self.progress = 0.0
 
@@ -135,36 +147,47 @@ class RowBatches:
             pass
         # Not a fork: this process may have threads of Arrow.
         context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe(duplex=False)
         # A mapping that was used keeps functions, which cannot be sent.
         rules = self._job.mapping.model_copy()
         rules.__dict__.pop("_mapper", None)
         job = replace(self._job, mapping=rules)
-        self._process = context.Process(target=_read, args=(job, far), daemon=True, name="tidegate-rows")
-        self._process.start()
-        far.close()
+        readers = self._readers or _readers(job)
+        for number in range(readers):
+            pipe, far = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_read, args=(job, (number, readers), far), daemon=True, name=f"tidegate-rows-{number}"
+            )
+            process.start()
+            far.close()
+            self._pipes.append(pipe)
+            self._processes.append(process)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+            process.join()
 
     def __iter__(self) -> Iterator[Rows]:
-        """The batches.
+        """The batches, in the file's order.
 
         Raises:
             ConfigError: The file is damaged from some row on.
-            ReaderLost: The reading process was killed.
+            ReaderLost: A reading process was killed.
         """
-        pipe = self._pipe
-        if pipe is None:
+        if not self._pipes:
             raise ValueError("enter the context first")
-        while True:
+        accounts = [Account() for _ in self._pipes]
+        ended: set[int] = set()
+        for number, pipe in cycle(enumerate(self._pipes)):
+            if number in ended:
+                if len(ended) == len(self._pipes):
+                    return
+                continue
             try:
                 part: _Part = pipe.recv()
             except EOFError:
@@ -176,8 +199,16 @@ class RowBatches:
                 raise ConfigError(part.error)
             for row in part.refused:
                 self._on_refused(row)
-            self.account = part.account or self.account
-            self.progress = part.progress
+            accounts[number] = part.account or accounts[number]
+            self.account, self.progress = Account.together(accounts), part.progress
             if part.rows is None:
-                return
-            yield part.rows
+                ended.add(number)
+            elif len(part.rows):
+                yield part.rows
+
+
+def _readers(job: Job) -> int:
+    # The first so many rows are not known before those ahead of them are.
+    if job.limit is not None or job.path.stat().st_size < _SMALL_BYTES:
+        return 1
+    return min(_MOST_READERS, os.cpu_count() or 1)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import TextIOWrapper
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Annotated, Any, Literal, Self, cast
@@ -88,8 +88,16 @@ class Table(ABC):
     total_rows: int | None = None
 
     @abstractmethod
-    def batches(self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(
+        self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS, *, first: int = 0, step: int = 1
+    ) -> Iterator[Batch]:
         """The rows, with the cells of the wanted columns.
+
+        Args:
+            wanted: Columns.
+            batch_rows: Rows of a batch.
+            first: Number of the first batch that is wanted, from 0.
+            step: From there on each so many-th is.
 
         Raises:
             ConfigError: The file is damaged from some row on.
@@ -177,10 +185,12 @@ class _CsvTable(Table):
         )
         self.columns = tuple(name.strip() for name in csv_format.header or next(self._reader))
 
-    def batches(self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(
+        self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS, *, first: int = 0, step: int = 1
+    ) -> Iterator[Batch]:
         positions = {name: self.columns.index(name) for name in wanted}
         first_row = 1
-        while True:
+        for number in count():
             rows: list[Sequence[str | None]] = []
             lines: list[int] = []
             broken: dict[int, str] = {}
@@ -191,8 +201,9 @@ class _CsvTable(Table):
                 raise ConfigError(f"{self._name}: is damaged after line {line}: {damage}") from None
             if not rows:
                 return
-            columns = {name: [row[at] for row in rows] for name, at in positions.items()}
-            yield Batch(first_row, len(rows), columns, broken, lines)
+            if number % step == first:
+                columns = {name: [row[at] for row in rows] for name, at in positions.items()}
+                yield Batch(first_row, len(rows), columns, broken, lines)
             first_row += len(rows)
 
     def _fill(
@@ -245,19 +256,23 @@ class _ParquetTable(Table):
         self.total_rows = int(self._file.metadata.num_rows)
         self._read = 0
 
-    def batches(self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(
+        self, wanted: Sequence[str], batch_rows: int = BATCH_ROWS, *, first: int = 0, step: int = 1
+    ) -> Iterator[Batch]:
         batches = self._file.iter_batches(batch_rows, columns=list(wanted))
-        while True:
+        for number in count():
             try:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                columns = {name: _cells(batch.column(name)) for name in wanted}
+                mine = number % step == first
+                columns = {name: _cells(batch.column(name)) for name in wanted} if mine else {}
             except self._damage as damage:
                 raise ConfigError(
                     f"{self._name}: is damaged after row {self._read}: {_first_line(damage)}"
                 ) from None
-            yield Batch(self._read + 1, batch.num_rows, columns)
+            if mine:
+                yield Batch(self._read + 1, batch.num_rows, columns)
             self._read += int(batch.num_rows)
 
     def progress(self) -> float:

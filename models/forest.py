@@ -17,6 +17,28 @@ Inputs = npt.NDArray[np.float32]
 Margins = npt.NDArray[np.float32]
 
 _PROBES: Final = 64
+_BLOCK: Final = 64
+"""Rows that take a step together: their values and places fit into a processor's first cache."""
+_NODE: Final = np.dtype([("value", "<f4"), ("code", "<i4")])
+"""The code is twice the column, and one more where unknown goes the way of what is not below the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Nodes for a walk without branches: in each tree as many steps as it is deep, whichever way a row goes.
+
+    Which way that is cannot be predicted, so branches cost four times as much as steps in vain.
+
+    Attributes:
+        depths: `(n_trees,)` steps from a root to its farthest leaf.
+        nodes: `(n_nodes,)` of `_NODE`; a leaf's value is its weight.
+        children: `(2 * n_nodes,)` where a row goes on below a node's value, and where else; of a leaf that
+            is itself.
+    """
+
+    depths: npt.NDArray[np.int32]
+    nodes: npt.NDArray[np.void]
+    children: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,7 @@ class Forest:
         left, right, unknown: `(n_nodes,)` where a row goes on; `unknown` where its value is NaN.
         cover: `(n_nodes,)` how much of training came to a node (sum of second derivatives).
         base: Margin before the first tree.
+        steps: The same nodes as a walk takes them.
     """
 
     roots: npt.NDArray[np.int32]
@@ -40,13 +63,12 @@ class Forest:
     unknown: npt.NDArray[np.int32]
     cover: npt.NDArray[np.float32]
     base: np.float32
+    steps: "Steps"
 
     def margins(self, inputs: Inputs) -> Margins:
         """Margins, shape `(n,)`, of rows `(n, n_columns)` in the model's own order; NaN is unknown."""
-        out = np.empty(len(inputs), dtype=np.float32)
-        _walk(
-            inputs, self.roots, self.column, self.value, self.left, self.right, self.unknown, self.base, out
-        )
+        out = np.full(len(inputs), self.base, dtype=np.float32)
+        _walk(inputs, self.roots, self.steps.depths, self.steps.nodes, self.steps.children, out)
         return out
 
 
@@ -93,18 +115,33 @@ def _columns(trees: list[dict[str, Any]], base: np.float32) -> Forest:
     left, right = joined("left_children", np.int32), joined("right_children", np.int32)
     is_leaf = left < 0
     left, right = left + first, right + first
-    unknown = np.where(joined("default_left", np.int32) == 1, left, right)
-    column = np.where(is_leaf, -1, joined("split_indices", np.int32))
+    goes_left = joined("default_left", np.int32) == 1
+    column, value = joined("split_indices", np.int32), joined("split_conditions", np.float32)
+    nodes, itself = np.zeros(len(column), dtype=_NODE), np.arange(len(column))
+    nodes["value"], nodes["code"] = value, np.where(is_leaf, 0, 2 * column + ~goes_left)
+    children = np.stack([np.where(is_leaf, itself, left), np.where(is_leaf, itself, right)], axis=1)
     return Forest(
         roots,
-        column.astype(np.int32),
-        joined("split_conditions", np.float32),
+        np.where(is_leaf, -1, column).astype(np.int32),
+        value,
         left,
         right,
-        unknown.astype(np.int32),
+        np.where(goes_left, left, right).astype(np.int32),
         joined("sum_hessian", np.float32),
         base,
+        Steps(_depths(roots, children), nodes, children.astype(np.int32).ravel()),
     )
+
+
+def _depths(roots: npt.NDArray[np.int32], children: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
+    """How many steps from each root lead to leaves only."""
+    depths = np.zeros(len(roots), dtype=np.int32)
+    level, tree = roots.astype(np.intp), np.arange(len(roots))
+    while len(level):
+        inner = children[level, 0] != level
+        level, tree = children[level[inner]].ravel(), np.repeat(tree[inner], 2)
+        depths[np.unique(tree)] += 1
+    return depths
 
 
 def probes_of(forest: Forest, columns: int) -> Inputs:
@@ -121,21 +158,20 @@ def probes_of(forest: Forest, columns: int) -> Inputs:
 
 
 @numba.njit(cache=True)
-def _walk(inputs, roots, column, value, left, right, unknown, base, out):  # type: ignore[no-untyped-def]
-    for row in range(len(inputs)):
-        # In single precision and in the order of the trees, as XGBoost adds them up.
-        margin = base
-        for root in roots:
-            node = root
-            at = column[node]
-            while at >= 0:
-                seen = inputs[row, at]
-                if seen < value[node]:
-                    node = left[node]
-                elif seen >= value[node]:
-                    node = right[node]
-                else:
-                    node = unknown[node]
-                at = column[node]
-            margin = np.float32(margin + value[node])
-        out[row] = margin
+def _walk(inputs, roots, depths, nodes, children, out):  # type: ignore[no-untyped-def]
+    places = np.empty(_BLOCK, dtype=np.uint64)
+    for first in range(0, len(inputs), _BLOCK):
+        size = min(_BLOCK, len(inputs) - first)
+        rows = inputs[first : first + size]
+        for tree in range(len(roots)):
+            places[:size] = roots[tree]
+            for _ in range(depths[tree]):
+                for k in range(size):
+                    node = nodes[places[k]]
+                    seen = rows[k, np.uint64(node.code >> np.int32(1))]
+                    above = (seen >= node.value) | ((not seen < node.value) & (node.code & np.int32(1) != 0))
+                    # Unsigned: numba looks for indices that count from the end.
+                    places[k] = np.uint64(children[np.uint64(2) * places[k] + np.uint64(above)])
+            for k in range(size):
+                # In single precision and in the order of the trees, as XGBoost adds them up.
+                out[first + k] = np.float32(out[first + k] + nodes[places[k]].value)

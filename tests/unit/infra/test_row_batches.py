@@ -22,7 +22,7 @@ LABELS = {"label": "{column: bad, fraud: [1], genuine: [0], delay: 2d}"}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """4,500 rows, every hundredth of them bad: more than two batches."""
+    """4,500 rows, every hundredth of them bad: three batches."""
     path = tmp_path / "data.csv"
     rows = [
         f"t{i},c{i % 7},2026-03-{1 + i % 28:02}T10:00:00Z,{'x' if i % 100 == 99 else 1 + i % 50},{i % 3}"
@@ -32,19 +32,20 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_rows_of_another_process_are_those_of_publish(path: Path) -> None:
+@pytest.mark.parametrize("readers", [1, 2, 4])
+def test_rows_of_other_processes_are_those_of_publish_in_the_files_order(path: Path, readers: int) -> None:
     rules = mapping(**LABELS)
     expected_refused: list[RefusedRow] = []
     with Intake(path, rules, now_ms=NOW_MS, on_refused=expected_refused.append) as intake:
         events = list(intake)
     refused: list[RefusedRow] = []
-    with RowBatches(Job(path, rules, NOW_MS, every_refused=True), refused.append) as batches:
+    with RowBatches(Job(path, rules, NOW_MS, every_refused=True), refused.append, readers=readers) as batches:
         found = list(batches)
     assert refused == expected_refused
     assert len(refused) == 45
     assert batches.account == intake.account
     assert batches.progress == 1.0
-    assert [len(rows.records) for rows in found] == [2000, 2000, 455]
+    assert [len(rows.records) for rows in found] == [2028, 2028, 399]
     transactions = [event.transaction for event in events]
     assert [t for rows in found for t in rows.transaction_ids] == [t.transaction_id for t in transactions]
     assert [c for rows in found for c in rows.customer_ids] == [t.customer_id for t in transactions]
@@ -99,23 +100,32 @@ def test_wrong_and_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
         RowBatches(Job(lacking, mapping(), NOW_MS)),
     ):
         pass
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_damaged_file_gives_the_rows_before_the_damage_and_says_where_it_is(
+    tmp_path: Path, readers: int
+) -> None:
     damaged = tmp_path / "data.csv.gz"
     whole = gzip.compress(
         b"id,customer,ts,amount\n" + b"".join(b"t%d,c,2026-03-01T10:00:00Z,5\n" % i for i in range(9999))
     )
     damaged.write_bytes(whole[: len(whole) // 2])
-    with (
-        pytest.raises(ConfigError, match="is damaged"),
-        RowBatches(Job(damaged, mapping(), NOW_MS)) as batches,
-    ):
-        list(batches)
+    found = []
+    with RowBatches(Job(damaged, mapping(), NOW_MS), readers=readers) as batches:
+        stream = iter(batches)
+        with pytest.raises(ConfigError, match="is damaged after line"):  # noqa: PT012
+            while True:
+                found += next(stream).transaction_ids
+    assert len(found) >= 4096
+    assert found == [f"t{i}" for i in range(len(found))]
 
 
-def test_a_reader_that_dies_is_an_error_and_not_the_end_of_the_file(path: Path) -> None:
-    with RowBatches(Job(path, mapping(), NOW_MS)) as batches:
-        process = batches._process
-        assert process is not None
-        os.kill(process.pid or 0, signal.SIGKILL)
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_reader_that_dies_is_an_error_and_not_the_end_of_the_file(path: Path, lost: int) -> None:
+    with RowBatches(Job(path, mapping(), NOW_MS), readers=2) as batches:
+        processes = batches._processes
+        os.kill(processes[lost].pid or 0, signal.SIGKILL)
         with pytest.raises(ReaderLost, match="ended early"):
             list(batches)
-    assert not process.is_alive()
+    assert not any(process.is_alive() for process in processes)
