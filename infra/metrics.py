@@ -5,7 +5,7 @@ from collections import Counter as Count
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain, permutations, product
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -40,8 +40,8 @@ _CHUNK = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _KNOWN_LEASE_CHANGES = ("acquired", "fenced", "rolled_back", "already_applied")
 _KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
-_OF_CHURN = attrgetter("proba", "value_at_risk", "band", "band_before")
-"""What is counted of a `ChurnResult`."""
+_OF_CHURN = itemgetter(*map(ChurnResult._fields.index, ("proba", "value_at_risk", "band", "band_before")))
+"""What is counted of a `ChurnResult`: by position, which takes half as long as by name."""
 _COUNTED_AT_ONCE = 4_000
 """Scored events."""
 
