@@ -26,6 +26,9 @@ demo: $(READY) ## Run a bank, broker, Redis, worker and API here; ARGS=... passe
 test: $(READY) ## Run the tests; ARGS=... passes options to pytest.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+slow: $(READY) ## The tests that would make the default run longer than ten minutes.
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests $(ARGS)
+
 lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -33,7 +36,7 @@ lint: $(READY) ## Format, lint, types, imports, generated files.
 	@$(BIN)/lint-imports
 
 properties: $(READY) ## Features against their oracles, 2,000 examples each, with their coverage; half an hour at most.
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=ci tests/parity tests/unit/features \
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=ci -m "not bench and not long" tests/parity tests/unit/features \
 	  --cov=features --cov-branch --cov-report=term --cov-fail-under=95 $(ARGS)
 
 check: lint ## What CI runs: lint, tests with the coverage floor of the core.
@@ -98,4 +101,4 @@ clean: ## Remove everything that was made here.
 	@rm -rf $(VENV) .tidegate .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint properties check kafka faults faults-short mutations soak secrets peers tools ops audit generated lock clean
+.PHONY: help setup demo test slow lint properties check kafka faults faults-short mutations soak secrets peers tools ops audit generated lock clean

@@ -96,7 +96,8 @@ def _prologue(plan: Plan) -> list[str]:
     for number in range(plan.sets):
         lines.append(f"values{number} = values[{number}]")
     lines += [f"vector{group.number} = vectors[{group.number}]" for group in plan.vectors.values()]
-    initial = {"n": "0", "sum": "ZERO", "min": "FAR", "max": "NONE"}
+    # Numbers with a type: for a plain 0 numba compiles what it is passed to once more.
+    initial = {"n": "np.int64(0)", "sum": "ZERO", "min": "FAR", "max": "NONE"}
     for group in plan.groups.values():
         for need in sorted(group.needs):
             if need in {"newest", "oldest", "position"}:
@@ -108,7 +109,7 @@ def _prologue(plan: Plan) -> list[str]:
                 lines.append(f"{group.var(need)} = ZERO")
             elif need in initial:
                 lines.append(f"{group.var(need)} = {initial[need]}")
-        lines += [f"{group.var('d_' + name)} = 0" for name in group.distinct]
+        lines += [f"{group.var('d_' + name)} = np.int64(0)" for name in group.distinct]
     return lines
 
 

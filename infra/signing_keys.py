@@ -150,15 +150,20 @@ class SigningKeys:
 
 
 def _generate(algorithm: str) -> ECKey | OKPKey:
-    made: ECKey | OKPKey
-    if algorithm == "ES256":
-        made = ECKey.generate_key("P-256")
-    elif algorithm == "Ed25519":
-        made = OKPKey.generate_key("Ed25519")
-    else:
-        raise ConfigError(f"signing keys are {' or '.join(ALGORITHMS)}, not {algorithm}")
+    made = _made(algorithm)
+    while made.thumbprint().startswith("-"):
+        # `tidegate keys revoke` would take its id for an option.
+        made = _made(algorithm)
     said = {"alg": algorithm, "use": "sig", "kid": made.thumbprint()}
     return _named(made.as_dict(private=True) | said)
+
+
+def _made(algorithm: str) -> ECKey | OKPKey:
+    if algorithm == "ES256":
+        return ECKey.generate_key("P-256")
+    if algorithm == "Ed25519":
+        return OKPKey.generate_key("Ed25519")
+    raise ConfigError(f"signing keys are {' or '.join(ALGORITHMS)}, not {algorithm}")
 
 
 def _named(jwk: dict[str, Any]) -> ECKey | OKPKey:

@@ -41,6 +41,7 @@ def offline():
     }
 
 
+@pytest.mark.slow
 async def test_vectors_of_killed_workers_are_those_of_one_replay_in_time_order(deployment):
     await deployment.create_topics()
     sent = [e for e in Bank(BANK).events() if e.topic == "transactions"]

@@ -157,6 +157,7 @@ async def test_server_sent_events_have_ids_to_go_on_from(stack, api):
         assert (await client.head(url)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_is_dropped_and_the_others_go_on(stack, api):
     topic = Topic(stack)
     quick, _ = await connected(api)

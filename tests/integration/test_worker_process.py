@@ -131,6 +131,7 @@ async def test_messages_without_key_are_passed_on_and_scored_once(deployment):
     assert deployment.outcomes() == dict(deployment.log.totals)
 
 
+@pytest.mark.slow
 async def test_worker_killed_again_and_again_loses_and_repeats_nothing(deployment):
     await deployment.create_topics()
     await deployment.publish_bank(BANK)

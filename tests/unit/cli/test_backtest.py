@@ -186,6 +186,7 @@ def test_training_for_fraud_without_a_label_is_refused(folder: Path) -> None:
     assert parquet.read_table(folder / "bare.parquet")["label"].null_count == 1500
 
 
+@pytest.mark.slow
 def test_a_banks_own_features_are_trained_and_scored_with(folder: Path) -> None:
     train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", OWN)
     found = backtest(folder, folder / "own", "--from", "2026-02-25", "--features", OWN)
@@ -196,6 +197,7 @@ def test_a_banks_own_features_are_trained_and_scored_with(folder: Path) -> None:
         backtest(folder, folder / "model", "--from", "2026-02-25", "--features", OWN)
 
 
+@pytest.mark.slow
 def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> None:
     rows = [r for r in lines() if int(r.split(",")[1]) < 10 or "2026-01" in r]
     (folder / "quiet.csv").write_text("\n".join([HEADER, *rows]) + "\n")

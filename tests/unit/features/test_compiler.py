@@ -120,6 +120,7 @@ def test_custom_declarations_have_two_features_of_every_operation():
         assert sum(f.op is op for f in CUSTOM) >= 2, op
 
 
+@pytest.mark.slow
 @examples(60)
 @given(stream=streams())
 def test_any_declaration_compiles_to_what_it_says(custom, stream):

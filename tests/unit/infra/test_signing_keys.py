@@ -2,6 +2,7 @@ import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from joserfc.jwk import OKPKey
 
 from api.tokens import InvalidToken, Principal, TokenIssuer, TokenVerifier
 from infra.signing_keys import SigningKeys
@@ -43,6 +44,16 @@ async def test_a_new_key_signs_what_it_verifies(keys, clock, algorithm):
     keys.rotate(algorithm=algorithm, wait_s=300, keep_s=TTL_S + 60)
     token = issuer(keys, clock).issue(TELLER)
     assert await TokenVerifier(keys, **SAID, now=clock).verify(token) == TELLER
+
+
+def test_no_key_has_an_id_that_a_command_would_take_for_an_option(keys, monkeypatch):
+    made = (OKPKey.generate_key("Ed25519") for _ in range(100_000))
+    dashed = next(key for key in made if key.thumbprint().startswith("-"))
+    good = next(key for key in made if not key.thumbprint().startswith("-"))
+    following = iter([dashed, good])
+    monkeypatch.setattr(OKPKey, "generate_key", lambda curve: next(following))
+    keys.rotate(algorithm="Ed25519", wait_s=300, keep_s=TTL_S + 60)
+    assert keys.current().kid == good.thumbprint()
 
 
 #  k1 signs    |----------------)
