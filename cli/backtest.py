@@ -130,9 +130,10 @@ def backtest(
     )
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
-    if card.name == "churn" and (html is not None or online):
-        what = "--html" if html is not None else "--online"
-        raise ConfigError(f"{what} is for fraud; a churn backtest has its report as text and as --json")
+    if card.name == "churn" and online:
+        raise ConfigError(
+            "--online is for fraud: what a churn model learns needs a whole horizon to be known"
+        )
     if plan.from_ms is not None and plan.to_ms is not None and plan.from_ms > plan.to_ms:
         raise ConfigError("--from must be before --to")
     _RUNS[card.name](plan)
@@ -230,6 +231,11 @@ def _run_churn(plan: BacktestPlan) -> None:
         resamples=plan.resamples,
     )
     print_churn_report(document, report, json=plan.json)
+    if plan.html is not None:
+        from harness.backtest_html import write_churn_html
+
+        write_churn_html(plan.html, document, report)
+        err.print(f"report written to {plan.html}", highlight=False)
 
 
 _RUNS: Final[dict[str, Callable[[BacktestPlan], None]]] = {"fraud": _run_fraud, "churn": _run_churn}

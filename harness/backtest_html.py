@@ -1,51 +1,16 @@
-"""The report of a backtest as one HTML file that needs nothing else."""
+"""The reports of backtests as HTML files."""
 
 from pathlib import Path
 from typing import Any
 
-from harness.backtest_plots import plots
+from harness.backtest_plots import churn_plots, plots
+from harness.html_page import write_page
 from models.backtest_report import FraudReport
-from schemas.errors import ConfigError
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Backtest of {{ document.file }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; text-align: left }
-th, td { border-bottom: 1px solid #ddd } td.n { text-align: right; font-variant-numeric: tabular-nums }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 }
-svg { max-width: 100%; height: auto }
-</style></head><body>
-<h1>Backtest of {{ document.file }}</h1>
-<p>Model {{ document.model.name }} {{ document.model.version }};
-{{ "{:,}".format(document.scored) }} transactions from {{ document["from"] }} to {{ document.to }};
-{{ "{:,}".format(document.labelled) }} with a label,
-{{ "{:,}".format(document.frauds) }} of them fraud.</p>
-{% for note in document.notes %}<p><strong>Note:</strong> {{ note }}.</p>{% endfor %}
-<h2>Figures</h2>
-<table><tr><th>figure</th><th>value</th><th>95 % interval</th></tr>
-{% for name, figure in figures %}<tr><td>{{ name }}</td><td class="n">{{ number(figure.value) }}</td>
-<td class="n">{{ number(figure.low) }} to {{ number(figure.high) }}</td></tr>
-{% endfor %}<tr><td>Brier score</td><td class="n">{{ number(document.brier) }}</td><td></td></tr>
-<tr><td>calibration error</td><td class="n">{{ number(document.calibration_error) }}</td>
-<td></td></tr></table>
-<div class="plots">{% for title, svg in plots.items() %}
-<figure><figcaption>{{ title }}</figcaption>{{ svg | safe }}</figure>{% endfor %}</div>
-<h2>Decisions</h2>
-<table><tr>{% for name in document.decisions %}<th>{{ name }}</th>{% endfor %}<th>alerts a day</th></tr>
-<tr>{% for count in document.decisions.values() %}<td class="n">{{ "{:,}".format(count) }}</td>{% endfor %}
-<td class="n">{{ document.alerts_a_day }}</td></tr></table>
-{% for title, rows in tables.items() %}{% if rows %}<h2>{{ title }}</h2>
-<table><tr>{% for name in rows[0] %}<th>{{ name.replace("_", " ") }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for value in row.values() %}<td{% if value is number_like %} class="n"{% endif %}>
-{{- number(value) }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}{% endfor %}
-</body></html>
-"""
+from models.churn_backtest import FIGURES, ChurnReport
 
 
 def write_html(path: Path, document: dict[str, Any], report: FraudReport) -> None:
-    """Write the report.
+    """Write the report of a fraud backtest.
 
     Args:
         path: Replaced if it exists.
@@ -55,35 +20,62 @@ def write_html(path: Path, document: dict[str, Any], report: FraudReport) -> Non
     Raises:
         ConfigError: The file cannot be written.
     """
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.tests["number_like"] = lambda value: isinstance(value, int | float)
-    page = environment.from_string(_PAGE).render(
-        document=document,
-        figures=list(report.figures()),
+    model = document["model"]
+    write_page(
+        path,
+        f"Backtest of {document['file']}",
+        paragraphs=[
+            f"Model {model['name']} {model['version']}; {document['scored']:,} transactions from "
+            f"{document['from']} to {document['to']}; {document['labelled']:,} with a label, "
+            f"{document['frauds']:,} of them fraud.",
+            *(f"Note: {note}." for note in document["notes"]),
+        ],
+        figures=[
+            *((name, figure.value, figure.low, figure.high) for name, figure in report.figures()),
+            ("Brier score", document["brier"], None, None),
+            ("calibration error", document["calibration_error"], None, None),
+        ],
         plots=plots(report),
         tables={
+            "Decisions": [document["decisions"] | {"alerts_a_day": document["alerts_a_day"]}],
             "Thresholds and their effect": document["thresholds"],
             "Features that raise alerts": document["top_features"],
             "Segments": document["segments"],
         },
-        number=_number,
     )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as unwritable:
-        raise ConfigError(f"{path}: cannot be written: {unwritable.strerror or unwritable}") from unwritable
 
 
-def _number(value: Any) -> str:
-    """A cell as a person reads it.
+def write_churn_html(path: Path, document: dict[str, Any], report: ChurnReport) -> None:
+    """Write the report of a churn backtest.
 
-    >>> _number(0.123456), _number(1234), _number(None), _number(float("nan"))
-    ('0.1235', '1,234', 'not defined', 'not defined')
+    Args:
+        path: Replaced if it exists.
+        document: The report as JSON has it.
+        report: What it was made from.
+
+    Raises:
+        ConfigError: The file cannot be written.
     """
-    if value is None or value != value:
-        return "not defined"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    model, cut_offs = document["model"], document["cut_offs"]
+    when = (
+        cut_offs[0] if len(cut_offs) == 1 else f"{len(cut_offs)} moments from {cut_offs[0]} to {cut_offs[-1]}"
+    )
+    paragraphs = [
+        f"Model {model['name']} {model['version']}: who does nothing for {document['horizon_days']} days has "
+        f"left. {document['scored']:,} scored as of {when}; of {document['customers']:,} the outcome is "
+        f"known, {document['left']:,} of them left."
+    ]
+    if report.untold:
+        paragraphs.append(f"Note: {report.untold:,} whose horizon is not over are in no figure.")
+    write_page(
+        path,
+        f"Churn backtest of {document['file']}",
+        paragraphs=paragraphs,
+        figures=[(label, *report.figures[name]) for name, label in FIGURES if name in report.figures],
+        plots=churn_plots(report),
+        tables={
+            "Bands": document["bands"],
+            "Drivers": document["top_drivers"],
+            "Calibration": document["calibration"],
+        },
+    )

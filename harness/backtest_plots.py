@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features.definitions import DAY_MS
 from models.backtest_report import FraudReport
+from models.churn_backtest import ChurnReport
 from models.evaluation import Ranking
 
 _MOST_POINTS = 400
@@ -20,19 +22,66 @@ def plots(report: FraudReport) -> dict[str, str]:
         report: Of a fraud backtest.
     """
     drawn = {"Alerts a day": _svg(lambda axes: _alerts(axes, report))}
-    curves = Ranking(report.judged.y, report.judged.score).curves()
-    if curves is not None:
-        drawn |= {
-            "ROC": _svg(
-                lambda axes: _curve(axes, curves.fpr, curves.recall, "false positives", "recall", (0.0, 1.0))
-            ),
-            "Precision and recall": _svg(
-                lambda axes: _curve(axes, curves.recall, curves.precision, "recall", "precision", None)
-            ),
+    ranked = _ranked(report.judged.y, report.judged.score)
+    if ranked:
+        drawn |= ranked | {
             "Calibration": _svg(lambda axes: _calibration(axes, report)),
             "Value found by threshold": _svg(lambda axes: _value(axes, report)),
         }
     return drawn
+
+
+def churn_plots(report: ChurnReport) -> dict[str, str]:
+    """SVG by title; without what the figures do not allow.
+
+    Args:
+        report: Of a churn backtest.
+    """
+    drawn = _ranked(report.y, report.proba)
+    if drawn:
+        drawn |= {
+            "Found by share of customers called": _svg(lambda axes: _gains(axes, report)),
+            "Calibration": _svg(lambda axes: _churn_calibration(axes, report)),
+        }
+    if len(report.proba):
+        drawn["Probabilities"] = _svg(lambda axes: _spread(axes, report))
+    return drawn
+
+
+def _ranked(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> dict[str, str]:
+    curves = Ranking(y, score).curves()
+    if curves is None:
+        return {}
+    return {
+        "ROC": _svg(
+            lambda axes: _curve(axes, curves.fpr, curves.recall, "false positives", "recall", (0.0, 1.0))
+        ),
+        "Precision and recall": _svg(
+            lambda axes: _curve(axes, curves.recall, curves.precision, "recall", "precision", None)
+        ),
+    }
+
+
+def _gains(axes: Any, report: ChurnReport) -> None:
+    found = np.cumsum(report.y[np.argsort(-report.proba, kind="stable")])
+    called = np.arange(1, len(found) + 1) / len(found)
+    _curve(axes, called, found / found[-1], "share of customers called", "share of leavers found", (0.0, 1.0))
+
+
+def _churn_calibration(axes: Any, report: ChurnReport) -> None:
+    predicted, found, _ = zip(*report.bins, strict=True)
+    axes.plot(predicted, found, marker="o")
+    axes.plot((0, 1), (0, 1), linestyle=":", color="grey")
+    axes.set(xlabel="predicted share of leavers", ylabel="found share", xlim=(0, 1), ylim=(0, 1.02))
+
+
+def _spread(axes: Any, report: ChurnReport) -> None:
+    edges = np.linspace(0, 1, 21)
+    axes.hist(
+        [report.proba[report.y], report.proba[~report.y]], edges, stacked=True, label=("left", "stayed")
+    )
+    axes.legend()
+    axes.set(xlabel="churn probability", ylabel="customers", xlim=(0, 1))
 
 
 def _svg(draw: Callable[[Any], None]) -> str:

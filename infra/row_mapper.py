@@ -17,6 +17,8 @@ from schemas.wire import WireTransaction, read_transaction
 
 FIELDS = tuple(name for name in Transaction.model_fields if name != "schema_version")
 REQUIRED = tuple(name for name in FIELDS if Transaction.model_fields[name].is_required())
+_SEEN = 10_000
+"""Cells after which a cache is judged."""
 LabelWord = Literal["fraud", "genuine"]
 
 
@@ -173,7 +175,7 @@ class _Step(NamedTuple):
         """The field's values of a batch; adds to `refused` the rows whose cell it refuses."""
         cells = self.rule.cells(columns, first_row, size)
         try:
-            values = list(map(self.convert, cells))
+            values = list(map(_quickest(self.convert), cells))
             if not self.required or None not in values:
                 return values
         except Refusal:
@@ -196,3 +198,12 @@ class _Step(NamedTuple):
     def _where(self) -> str:
         columns = ", ".join(dict.fromkeys(self.rule.used_columns()))
         return f"{self.name}: column {columns}" if columns else f"{self.name}:"
+
+
+def _quickest(convert: Convert) -> Convert:
+    """The function behind a cache that hardly helps: remembering cells that do not come again costs more."""
+    if not hasattr(convert, "cache_info") or not hasattr(convert, "__wrapped__"):
+        return convert
+    seen = convert.cache_info()
+    wrapped: Convert = convert.__wrapped__
+    return wrapped if seen.misses > max(seen.hits, _SEEN) else convert

@@ -1,5 +1,6 @@
 """A churn model over a past log: who it would have called, and who left."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,12 +13,13 @@ from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import declared
 from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of
-from models.pipeline import band, yearly_spend
+from models.pipeline import BANDS, band, yearly_spend
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import Rows
 
 _TENTH: Final = 0.1
+_SHOWN: Final = 15
 FIGURES: Final = (
     ("roc_auc", "ROC AUC"),
     ("average_precision", "average precision"),
@@ -109,6 +111,10 @@ class ChurnReport:
         top_customers, top_left: The tenth with the highest probability, and those of them that left.
         bins: Predicted and found share, and rows, of each bin of calibration.
         value_at_risk: Of all rows of the newest cut-off.
+        bands: Of the newest cut-off by band: customers, value at risk, and how many of those with a known
+            outcome left.
+        top_drivers: Features that most often drive a probability above the lowest band, with how often.
+        proba, y: `(customers,)` of each row whose outcome is known, and whether it left.
     """
 
     figures: dict[str, tuple[float, float, float]]
@@ -119,6 +125,10 @@ class ChurnReport:
     top_left: int
     bins: list[tuple[float, float, int]]
     value_at_risk: float
+    bands: list[dict[str, Any]]
+    top_drivers: list[tuple[str, int]]
+    proba: npt.NDArray[np.float64]
+    y: npt.NDArray[np.bool_]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -135,6 +145,8 @@ class ChurnReport:
                 {"predicted": round(p, 4), "found": round(f, 4), "customers": n} for p, f, n in self.bins
             ],
             "value_at_risk": round(self.value_at_risk, 2),
+            "bands": self.bands,
+            "top_drivers": [{"feature": name, "customers": times} for name, times in self.top_drivers],
         }
 
 
@@ -174,7 +186,30 @@ def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, see
         int(y[top].sum()),
         bins,
         float(blocks[-1].value_at_risk.sum()) if blocks else 0.0,
+        _bands(blocks[-1]) if blocks else [],
+        Counter(d["feature"] for b in blocks for drivers in b.drivers.values() for d in drivers).most_common(
+            _SHOWN
+        ),
+        p,
+        y,
     )
+
+
+def _bands(newest: ScoredCustomers) -> list[dict[str, Any]]:
+    rows = []
+    for code, name in enumerate(BANDS):
+        mine = newest.band == code
+        known = mine & (newest.label != UNTOLD)
+        rows.append(
+            {
+                "band": name,
+                "customers": int(mine.sum()),
+                "value_at_risk": round(float(newest.value_at_risk[mine].sum()), 2),
+                "outcome_known": int(known.sum()),
+                "left": int((newest.label[known] == 1).sum()),
+            }
+        )
+    return rows
 
 
 def _resampled(
