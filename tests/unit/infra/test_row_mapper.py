@@ -54,6 +54,24 @@ def test_row_numbers_as_ids_go_on_in_the_next_batch() -> None:
     assert row.message["transaction_id"] == "2049"
 
 
+def test_cells_that_do_not_come_again_stop_being_remembered_and_mean_the_same() -> None:
+    rules, n = mapping(), 3000
+    for batch in range(8):
+        cells = columns([f"{i}.{batch}" for i in range(1, n + 1)])
+        cells["id"] = [f"t{batch}-{i}" for i in range(n)]
+        rows = list(rules.rows(cells, first_row=1 + batch * n))
+        assert [row.transaction.transaction_id for row in rows if row.transaction] == cells["id"]
+        assert [row.amount_minor for row in rows] == [100 * i + 10 * batch for i in range(1, n + 1)]
+    remembered = {
+        step.name: step.convert.cache_info()
+        for step in rules._mapper._plan
+        if hasattr(step.convert, "cache_info")
+    }
+    # A batch of them is asked for once more than it takes to see that.
+    assert remembered["transaction_id"].misses == 4 * n
+    assert remembered["customer_id"].hits == 8 * n - 1
+
+
 def test_rows_broken_in_the_file_are_refused_and_never_skipped() -> None:
     rules = mapping(skip_if="{column: amount, empty: true}")
     rows = list(rules.rows(columns([None, None, "1"]), broken={0: "the row has 2 cells"}))

@@ -256,3 +256,22 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="pip install"):
         tabular.open_table(path)
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
+def test_batches_shared_out_are_those_of_one_reader(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".csv":
+        path.write_text("a\n" + "".join(f"{i}\n" for i in range(10)))
+    else:
+        pq.write_table(pa.table({"a": list(range(10))}), path)
+
+    def read_by(first: int, step: int) -> list[tuple[int, list[object]]]:
+        with open_table(path) as table:
+            return [
+                (b.first_row, list(b.columns["a"])) for b in table.batches(["a"], 3, first=first, step=step)
+            ]
+
+    alone = read_by(0, 1)
+    assert [row for row, _ in alone] == [1, 4, 7, 10]
+    assert [read_by(first, 3) for first in range(3)] == [[alone[0], alone[3]], [alone[1]], [alone[2]]]
