@@ -34,6 +34,7 @@ def test_the_example_has_every_operation_that_is_promised() -> None:
     assert {Op(name) for name in promised.split()} <= ops
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(stream=streams())
 def test_the_example_is_what_its_declarations_say(example: Engine, stream: Stream) -> None:
