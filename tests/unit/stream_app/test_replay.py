@@ -62,8 +62,9 @@ async def calm(log: list[Any], models: Models) -> Stream:
 
 
 def in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # Within one publish, letters of what cannot be read come before those of duplicates.
-    return sorted(messages, key=lambda m: m.get("source", {}).get("offset", 0))
+    # Within one publish, letters of what cannot be read come before those of duplicates, and alerts of frauds
+    # before those of churn: where a publish ends, chunks decide.
+    return sorted(messages, key=lambda m: (m.get("source", {}).get("offset", 0), m.get("kind", "")))
 
 
 def distinct(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
