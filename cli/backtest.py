@@ -20,7 +20,7 @@ from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, window
 from models.backtest_report import FraudReport, fraud_report
-from models.churn_backtest import every
+from models.churn_backtest import ChurnReport, every
 from models.online import OnlineScorer
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
@@ -190,11 +190,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
                 f"{learning.learner.share:.0%} at the end",
                 highlight=False,
             )
-    if plan.html is not None:
-        from harness.backtest_html import write_html
-
-        write_html(plan.html, document, report)
-        err.print(f"report written to {plan.html}", highlight=False)
+    _write_html(plan.html, document, report)
 
 
 def _print(document: dict[str, Any], report: FraudReport) -> None:
@@ -231,11 +227,16 @@ def _run_churn(plan: BacktestPlan) -> None:
         resamples=plan.resamples,
     )
     print_churn_report(document, report, json=plan.json)
-    if plan.html is not None:
-        from harness.backtest_html import write_churn_html
+    _write_html(plan.html, document, report)
 
-        write_churn_html(plan.html, document, report)
-        err.print(f"report written to {plan.html}", highlight=False)
+
+def _write_html(path: Path | None, document: dict[str, Any], report: FraudReport | ChurnReport) -> None:
+    if path is None:
+        return
+    from harness.backtest_html import write_html
+
+    write_html(path, document, report)
+    err.print(f"report written to {path}", highlight=False)
 
 
 _RUNS: Final[dict[str, Callable[[BacktestPlan], None]]] = {"fraud": _run_fraud, "churn": _run_churn}

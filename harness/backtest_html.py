@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.backtest_plots import churn_plots, plots
-from harness.html_page import write_page
+from harness.html_page import Page, write_page
 from models.backtest_report import FraudReport
 from models.churn_backtest import FIGURES, ChurnReport
 
 
-def write_html(path: Path, document: dict[str, Any], report: FraudReport) -> None:
-    """Write the report of a fraud backtest.
+def write_html(path: Path, document: dict[str, Any], report: FraudReport | ChurnReport) -> None:
+    """Write the report of a backtest.
 
     Args:
         path: Replaced if it exists.
@@ -20,9 +20,15 @@ def write_html(path: Path, document: dict[str, Any], report: FraudReport) -> Non
     Raises:
         ConfigError: The file cannot be written.
     """
+    if isinstance(report, ChurnReport):
+        write_page(path, _churn_page(document, report))
+    else:
+        write_page(path, _fraud_page(document, report))
+
+
+def _fraud_page(document: dict[str, Any], report: FraudReport) -> Page:
     model = document["model"]
-    write_page(
-        path,
+    return Page(
         f"Backtest of {document['file']}",
         paragraphs=[
             f"Model {model['name']} {model['version']}; {document['scored']:,} transactions from "
@@ -45,17 +51,7 @@ def write_html(path: Path, document: dict[str, Any], report: FraudReport) -> Non
     )
 
 
-def write_churn_html(path: Path, document: dict[str, Any], report: ChurnReport) -> None:
-    """Write the report of a churn backtest.
-
-    Args:
-        path: Replaced if it exists.
-        document: The report as JSON has it.
-        report: What it was made from.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
+def _churn_page(document: dict[str, Any], report: ChurnReport) -> Page:
     model, cut_offs = document["model"], document["cut_offs"]
     when = (
         cut_offs[0] if len(cut_offs) == 1 else f"{len(cut_offs)} moments from {cut_offs[0]} to {cut_offs[-1]}"
@@ -67,8 +63,7 @@ def write_churn_html(path: Path, document: dict[str, Any], report: ChurnReport) 
     ]
     if report.untold:
         paragraphs.append(f"Note: {report.untold:,} whose horizon is not over are in no figure.")
-    write_page(
-        path,
+    return Page(
         f"Churn backtest of {document['file']}",
         paragraphs=paragraphs,
         figures=[(label, *report.figures[name]) for name, label in FIGURES if name in report.figures],

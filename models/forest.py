@@ -63,7 +63,7 @@ class Forest:
     unknown: npt.NDArray[np.int32]
     cover: npt.NDArray[np.float32]
     base: np.float32
-    steps: "Steps"
+    steps: Steps
 
     def margins(self, inputs: Inputs) -> Margins:
         """Margins, shape `(n,)`, of rows `(n, n_columns)` in the model's own order; NaN is unknown."""
@@ -119,7 +119,7 @@ def _columns(trees: list[dict[str, Any]], base: np.float32) -> Forest:
     column, value = joined("split_indices", np.int32), joined("split_conditions", np.float32)
     nodes, itself = np.zeros(len(column), dtype=_NODE), np.arange(len(column))
     nodes["value"], nodes["code"] = value, np.where(is_leaf, 0, 2 * column + ~goes_left)
-    children = np.stack([np.where(is_leaf, itself, left), np.where(is_leaf, itself, right)], axis=1)
+    children = np.where(is_leaf, itself, [left, right]).T
     return Forest(
         roots,
         np.where(is_leaf, -1, column).astype(np.int32),

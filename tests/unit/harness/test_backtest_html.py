@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from harness.backtest_html import write_churn_html
+from harness.backtest_html import write_html
 from models.churn import UNTOLD
 from models.churn_backtest import ScoredCustomers, churn_report
 from schemas.errors import ConfigError
@@ -31,7 +31,7 @@ def block(label: np.ndarray) -> ScoredCustomers:
 def page_of(tmp_path, label) -> str:
     report = churn_report([block(label)], resamples=10)
     path = tmp_path / "churn.html"
-    write_churn_html(path, DOCUMENT | report.document(), report)
+    write_html(path, DOCUMENT | report.document(), report)
     return path.read_text()
 
 
@@ -62,4 +62,4 @@ def test_without_outcomes_the_page_says_so_and_shows_what_is_known(tmp_path):
 def test_a_page_that_cannot_be_written_is_an_error_for_people(tmp_path):
     report = churn_report([block(np.zeros(N))], resamples=1)
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_churn_html(tmp_path / "no" / "page.html", DOCUMENT | report.document(), report)
+        write_html(tmp_path / "no" / "page.html", DOCUMENT | report.document(), report)

@@ -111,12 +111,15 @@ def test_a_damaged_file_gives_the_rows_before_the_damage_and_says_where_it_is(
         b"id,customer,ts,amount\n" + b"".join(b"t%d,c,2026-03-01T10:00:00Z,5\n" % i for i in range(9999))
     )
     damaged.write_bytes(whole[: len(whole) // 2])
-    found = []
+    found: list[str] = []
     with RowBatches(Job(damaged, mapping(), NOW_MS), readers=readers) as batches:
-        stream = iter(batches)
-        with pytest.raises(ConfigError, match="is damaged after line"):  # noqa: PT012
-            while True:
-                found += next(stream).transaction_ids
+
+        def read() -> None:
+            for rows in batches:
+                found.extend(rows.transaction_ids)
+
+        with pytest.raises(ConfigError, match="is damaged after line"):
+            read()
     assert len(found) >= 4096
     assert found == [f"t{i}" for i in range(len(found))]
 

@@ -67,7 +67,7 @@ def test_cells_that_do_not_come_again_stop_being_remembered_and_mean_the_same() 
         for step in rules._mapper._plan
         if hasattr(step.convert, "cache_info")
     }
-    # A batch of them is asked for once more than it takes to see that.
+    # From the fifth batch on they are not put in any more.
     assert remembered["transaction_id"].misses == 4 * n
     assert remembered["customer_id"].hits == 8 * n - 1
 

@@ -73,7 +73,7 @@ def test_a_transaction_that_the_broker_deleted_is_an_error_that_says_where():
         list(merge.take())
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), scored=st.lists(st.booleans(), max_size=40))
 def test_whatever_the_fetches_and_restarts_each_scored_transaction_is_taken_once_in_order(data, scored):
     """Both logs are read in pieces; at any moment the reader starts again from what it has stored."""
