@@ -77,7 +77,7 @@ def columns_function(plan: Plan, number: int) -> list[str]:
     ]
     state = _state(plan, edge_ms)
     return [
-        "@numba.njit(cache=True)",
+        "@numba.njit(**INNER)",
         f"def add_columns_{number}({', '.join([*_PASSED, *state])}):",
         *indent(1, prologue),
         *indent(1, _loop(plan, edge_ms)),

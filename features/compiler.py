@@ -29,7 +29,7 @@ def generate(features: Sequence[Feature]) -> str:
         "import numpy as np",
         "from features.codes import MINOR_UNITS",
         "from features.kernels import (",
-        "    SQUARE_BITS, add_distinct, count_bits, deviation_sum, haversine_km, hour_of, hour_utc,",
+        "    INNER, SQUARE_BITS, add_distinct, count_bits, deviation_sum, haversine_km, hour_of, hour_utc,",
         "    hours_utc, newest_transaction, packed_codes, prefetch, sample_std, weekday_of, weekday_utc,",
         ")",
         f"N_FEATURES = {len(features)}",
@@ -46,7 +46,7 @@ def generate(features: Sequence[Feature]) -> str:
         if edge_ms > SHORT_MS:
             lines += columns_function(plan, number)
     lines += [
-        "@numba.njit(cache=True)",
+        "@numba.njit(**INNER)",
         "def compute_row(pool, start, end, away, t, event, has_event, out, values, stamp, vectors, columns):",
         *indent(1, _prologue(plan)),
     ]

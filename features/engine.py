@@ -36,7 +36,7 @@ from features.kernels import (
     replace_transaction, retained_from,
 )
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def compute_chunk(pool, start, length, events, slots, has_event, retention, max_events, X, status, flags,
                   replaced, values, stamp, vectors, columns):
     """Score events in order; each sees those before it, also of the same chunk."""
@@ -77,7 +77,7 @@ def compute_chunk(pool, start, length, events, slots, has_event, retention, max_
             insert_record(pool, first, length[slot], events, e)
             length[slot] += 1
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, out,
                   values, stamp, vectors, columns):
     """One vector as of a moment; nothing is inserted."""
@@ -90,7 +90,7 @@ def compute_as_of(pool, first, end, t, event, has_event, retention, max_events, 
     # With a type: for a plain 0 numba would compile all of it once more.
     compute_row(pool, kept, before, np.int64(0), t, event, has_event, out, values, stamp, vectors, columns)
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def compute_many(pool, start, length, slots, times, event, has_event, retention, max_events, X,
                  values, stamp, vectors, columns):
     """Vectors of customers, each as of its moment, without an event to compare with."""

@@ -9,6 +9,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+INNER: Any = {"cache": True, "_nrt": False}
+"""How what runs for each event is compiled: without counting references to arrays, which its callers hold.
+
+Numba counts a reference, with all processors in step, wherever an array or a record is passed or named. Such
+code cannot make arrays; numba refuses to compile what does.
+"""
 HOUR_MS = 3_600_000
 _HOUR = float(HOUR_MS)
 SQUARE_BITS = 25
@@ -25,7 +31,7 @@ FLAG_HISTORY_CUT = 4
 FLAG_CORRECTED = 8
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
     """Great-circle distance on a sphere of the Earth's mean radius.
 
@@ -42,7 +48,7 @@ def haversine_km(latitude_a: float, longitude_a: float, latitude_b: float, longi
     return 2.0 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, inner)))
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def hours_utc(time_ms: Any) -> Any:
     """Whole hours since 1970, of a time not before that.
 
@@ -52,25 +58,25 @@ def hours_utc(time_ms: Any) -> Any:
     return np.uint32(np.float64(time_ms) / _HOUR)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def hour_of(hours: Any) -> Any:
     """Hour of the day, 0 to 23."""
     return hours % np.uint32(24)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def weekday_of(hours: Any) -> Any:
     """Day of the week; Monday is 0. The first of January 1970 was a Thursday."""
     return (hours // np.uint32(24) + np.uint32(3)) % np.uint32(7)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def hour_utc(time_ms: Any) -> Any:
     """Hour of the day of a time."""
     return hour_of(hours_utc(time_ms))
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def weekday_utc(time_ms: Any) -> Any:
     """Day of the week of a time."""
     return weekday_of(hours_utc(time_ms))
@@ -94,7 +100,7 @@ def prefetch(typing_context: Any, pool: Any, index: Any) -> Any:
     return types.void(pool, types.int64), generate
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def packed_codes(record: Any) -> Any:
     """The codes that conditions compare, side by side as `features.columns.PACKED` says, and the kind on top.
 
@@ -106,7 +112,7 @@ def packed_codes(record: Any) -> Any:
     return low | middle | high | np.uint64(record.kind) << np.uint64(56)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def position_before(pool: Any, start: int, end: int, time_ms: int) -> int:
     """First index in `[start, end)` whose record is not before `time_ms`, else `end`."""
     # Nearly always the end: events come nearly in order.
@@ -122,7 +128,7 @@ def position_before(pool: Any, start: int, end: int, time_ms: int) -> int:
     return low
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def find_transaction(pool: Any, start: int, end: int, transaction: int) -> Any:
     """Index of a record of this transaction, `start - 1` where there is none.
 
@@ -137,7 +143,7 @@ def find_transaction(pool: Any, start: int, end: int, transaction: int) -> Any:
     return start - 1
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def replace_transaction(pool: Any, start: int, end: int, records: Any, which: int, replaced: Any) -> None:
     """Hide all earlier versions of a transaction from features, and note its newest in them.
 
@@ -155,7 +161,7 @@ def replace_transaction(pool: Any, start: int, end: int, records: Any, which: in
             pool[index].credit = records[which].credit
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def insert_record(pool: Any, start: int, length: int, records: Any, which: int) -> None:
     """Put one record where its time belongs, behind others of the same time.
 
@@ -168,7 +174,7 @@ def insert_record(pool: Any, start: int, length: int, records: Any, which: int) 
     pool[index] = records[which]
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def newest_transaction(pool: Any, start: int, end: int) -> int:
     """Index of the newest transaction in `[start, end)`, `start - 1` where there is none.
 
@@ -180,7 +186,7 @@ def newest_transaction(pool: Any, start: int, end: int) -> int:
     return index
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def newest_arrival(pool: Any, start: int, end: int) -> int:
     """Index of the newest transaction in `[start, end)`, replaced or not; `start - 1` where there is none.
 
@@ -204,7 +210,7 @@ def newest_times(pool: Any, start: Any, length: Any, slots: Any) -> Any:
     return times
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def newest_from(pool: Any, start: int, end: int, count: int) -> int:
     """First index of the newest `count` transactions in `[start, end)`; labels do not count."""
     if end - start <= count:
@@ -217,7 +223,7 @@ def newest_from(pool: Any, start: int, end: int, count: int) -> int:
     return index
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def holds_transactions(pool: Any, start: int, end: int, count: int) -> bool:
     """Whether at least `count` transactions are in `[start, end)`."""
     if end - start < count:
@@ -229,7 +235,7 @@ def holds_transactions(pool: Any, start: int, end: int, count: int) -> bool:
     return bool(found >= count)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms: int, max_events: int) -> int:
     """First index that still counts: not older than the retention, not beyond the newest `max_events`.
 
@@ -242,7 +248,7 @@ def retained_from(pool: Any, start: int, end: int, newest_ms: int, retention_ms:
     return first
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def add_totals(headers: Any, records: Any, slots: Any, behind: Any) -> None:
     """Add accepted transactions to the lifetime totals in their customers' headers.
 
@@ -300,7 +306,7 @@ def first_of_day(times: Any, slots: Any, last_day: Any, day_ms: int) -> tuple[An
     return first, mixed
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def deviation_sum(n: int, total: Any, shift: int) -> float:
     """Sum of the differences of `n` amounts from `shift`, exact until it is rounded once.
 
@@ -310,7 +316,7 @@ def deviation_sum(n: int, total: Any, shift: int) -> float:
     return np.float64(total - shifted) if total >= shifted else -np.float64(shifted - total)
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def sample_std(n: int, deviations: float, low: Any, mid: Any, high: Any) -> float:
     """Standard deviation of a sample of at least two, from sums of differences and of their squares.
 
@@ -326,7 +332,7 @@ def sample_std(n: int, deviations: float, low: Any, mid: Any, high: Any) -> floa
     return math.sqrt(max(0.0, (squares - deviations * deviations / n) / (n - 1)))
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def count_bits(bits: Any) -> int:
     """How many bits of an unsigned number are set.
 
@@ -340,7 +346,7 @@ def count_bits(bits: Any) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(**INNER)
 def add_distinct(values: Any, stamp: Any, value: Any) -> int:
     """Put a 32-bit value into an open-addressing set; 1 where it was not there.
 
