@@ -15,6 +15,7 @@ from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
 from cli.file_log import engine_of, print_refused, read_log
 from cli.train import days_too, delay_ms
+from infra.ahead import one_ahead
 from infra.cells import moment
 from infra.mapping import Mapping
 from infra.scored_file import ScoredFile
@@ -157,7 +158,13 @@ def _run_fraud(plan: BacktestPlan) -> None:
         blocks: list[ScoredRows] = []
         with ScoredFile(plan.out_file, f"{plan.card.name} {plan.card.version}") as written:
             scored = backtest_fraud(
-                rows, model, engine, from_ms=plan.from_ms, to_ms=plan.to_ms, online=learning
+                rows,
+                model,
+                engine,
+                from_ms=plan.from_ms,
+                to_ms=plan.to_ms,
+                online=learning,
+                ahead=one_ahead,
             )
             for block in scored:
                 written.write(block)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numba
@@ -36,7 +37,7 @@ from features.kernels import (
     replace_transaction, retained_from,
 )
 
-@numba.njit(**INNER)
+@numba.njit(nogil=True, **INNER)
 def compute_chunk(pool, start, length, events, slots, has_event, retention, max_events, X, status, flags,
                   replaced, values, stamp, vectors, columns):
     """Score events in order; each sees those before it, also of the same chunk."""
@@ -159,6 +160,8 @@ class ChunkFeatures:
 class Engine:
     """Computes one list of declarations. Holds scratch memory only: no state of any customer.
 
+    Threads that share it wait for each other.
+
     Args:
         features: What is computed from a customer's history.
         entities: What is computed elsewhere (`features.tiles`) and stands behind it in every vector; here
@@ -176,6 +179,7 @@ class Engine:
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
         self._columns = np.zeros(1, dtype=COLUMNS)
         self._calls = 0
+        self._lock = Lock()
         self._grow_sets(1024)
 
     def _grow_sets(self, capacity: int) -> None:
@@ -205,29 +209,30 @@ class Engine:
         """
         n = len(events)
         arena.reserve(slots)
-        stamp = self._stamp(int(arena.length[slots].max(initial=0)) + n, n)
-        X = np.full((n, len(self.names)), np.nan)
-        status = np.zeros(n, dtype=np.int8)
-        flags = np.zeros(n, dtype=np.int8)
-        replaced = np.zeros(n if events["revision"].any() else 0, dtype=RECORD)
-        self._kernel.compute_chunk(
-            arena.pool,
-            arena.start,
-            arena.length,
-            events,
-            slots,
-            True,
-            RETENTION_MS,
-            MAX_EVENTS,
-            X,
-            status,
-            flags,
-            replaced,
-            self._values,
-            stamp,
-            self._vectors,
-            self._columns,
-        )
+        with self._lock:
+            stamp = self._stamp(int(arena.length[slots].max(initial=0)) + n, n)
+            X = np.full((n, len(self.names)), np.nan)
+            status = np.zeros(n, dtype=np.int8)
+            flags = np.zeros(n, dtype=np.int8)
+            replaced = np.zeros(n if events["revision"].any() else 0, dtype=RECORD)
+            self._kernel.compute_chunk(
+                arena.pool,
+                arena.start,
+                arena.length,
+                events,
+                slots,
+                True,
+                RETENTION_MS,
+                MAX_EVENTS,
+                X,
+                status,
+                flags,
+                replaced,
+                self._values,
+                stamp,
+                self._vectors,
+                self._columns,
+            )
         return ChunkFeatures(X, status, flags, replaced)
 
     def compute(self, history: Records, event: Records | None, as_of_ms: int) -> npt.NDArray[np.float64]:
@@ -242,25 +247,26 @@ class Engine:
         Returns:
             `(n_features,)` in declaration order; NaN is unknown.
         """
-        # The kernel's first stamp is the one behind the one it is given, here it is given its own.
-        stamp = self._stamp(len(history), 1) + np.uint64(1 << 32)
-        out = np.full(len(self.names), np.nan)
-        scored = event if event is not None else _NO_EVENT
-        self._kernel.compute_as_of(
-            history,
-            0,
-            len(history),
-            as_of_ms,
-            scored[0],
-            event is not None,
-            RETENTION_MS,
-            MAX_EVENTS,
-            out,
-            self._values,
-            stamp,
-            self._vectors,
-            self._columns,
-        )
+        with self._lock:
+            # The kernel's first stamp is the one behind the one it is given, here it is given its own.
+            stamp = self._stamp(len(history), 1) + np.uint64(1 << 32)
+            out = np.full(len(self.names), np.nan)
+            scored = event if event is not None else _NO_EVENT
+            self._kernel.compute_as_of(
+                history,
+                0,
+                len(history),
+                as_of_ms,
+                scored[0],
+                event is not None,
+                RETENTION_MS,
+                MAX_EVENTS,
+                out,
+                self._values,
+                stamp,
+                self._vectors,
+                self._columns,
+            )
         return out
 
     def compute_many(
@@ -276,24 +282,25 @@ class Engine:
         Returns:
             `(n, n_features)` in declaration order; NaN is unknown.
         """
-        stamp = self._stamp(int(arena.length[slots].max(initial=0)), len(slots))
-        X = np.full((len(slots), len(self.names)), np.nan)
-        self._kernel.compute_many(
-            arena.pool,
-            arena.start,
-            arena.length,
-            slots,
-            as_of_ms,
-            _NO_EVENT[0],
-            False,
-            RETENTION_MS,
-            MAX_EVENTS,
-            X,
-            self._values,
-            stamp,
-            self._vectors,
-            self._columns,
-        )
+        with self._lock:
+            stamp = self._stamp(int(arena.length[slots].max(initial=0)), len(slots))
+            X = np.full((len(slots), len(self.names)), np.nan)
+            self._kernel.compute_many(
+                arena.pool,
+                arena.start,
+                arena.length,
+                slots,
+                as_of_ms,
+                _NO_EVENT[0],
+                False,
+                RETENTION_MS,
+                MAX_EVENTS,
+                X,
+                self._values,
+                stamp,
+                self._vectors,
+                self._columns,
+            )
         return X
 
     def warm_up(self) -> None:

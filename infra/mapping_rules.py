@@ -132,6 +132,11 @@ class _FromColumns(Options):
         names = tuple(self.used_columns())
         return columns[names[0]] if len(names) == 1 else list(zip(*(columns[n] for n in names), strict=True))
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every row has the same value, so that one call of `convert`'s function tells it."""
+        return False
+
     def _read(self, context: Context) -> Convert:
         cell = context.cell()
         if self.columns is None or len(self.columns) == 1:
@@ -255,9 +260,13 @@ class FieldRule(_FromColumns):
         """What `convert`'s function is called with, row by row."""
         if self.row_number:
             return range(first_row, first_row + size)
-        if "constant" in self.model_fields_set:
+        if self.is_constant:
             return list(repeat(None, size))
         return super().cells(columns, first_row, size)
+
+    @property
+    def is_constant(self) -> bool:  # noqa: D102
+        return "constant" in self.model_fields_set
 
     def convert(self, field: str, context: Context) -> Convert:
         """A function from a cell to what the message says, or `None`; it raises `Refusal`."""

@@ -108,6 +108,12 @@ class RowMapper:
         refused: dict[int, str] = {}
         values = [step.run(columns, first_row, size, refused) for step in self._plan]
         names = [step.name for step in self._plan]
+        # Most columns are filled or empty as a whole; then no row has to be looked through for what it lacks.
+        empty = [i for i, column in enumerate(values) if None in column and column.count(None) == size]
+        if len(empty) < len(values):
+            names = [name for i, name in enumerate(names) if i not in empty]
+            values = [column for i, column in enumerate(values) if i not in empty]
+        whole = not any(None in column for column in values)
         labels: Sequence[LabelWord | None] = [None] * size
         if self._label is not None:
             column, convert = self._label
@@ -126,7 +132,8 @@ class RowMapper:
             elif i in refused:
                 yield MappedRow(number, problem=refused[i])
             else:
-                message = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+                cells = zip(names, row, strict=True)
+                message = dict(cells if whole else [cell for cell in cells if cell[1] is not None])
                 yield self._validated(number, message, labels[i], known[i], plain)
 
     def _skipped(self, columns: Columns) -> set[int]:
@@ -175,6 +182,8 @@ class _Step(NamedTuple):
         """The field's values of a batch; adds to `refused` the rows whose cell it refuses."""
         cells = self.rule.cells(columns, first_row, size)
         try:
+            if self.rule.is_constant:
+                return [self.convert(None)] * size
             values = list(map(_quickest(self.convert), cells))
             if not self.required or None not in values:
                 return values

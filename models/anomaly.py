@@ -6,6 +6,7 @@ IEEE Trans. Knowl. Data Eng. 35(12): a row is as odd as its values are far out i
 
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -83,12 +84,34 @@ class AnomalyScore:
         if self._quantiles is None:
             return np.zeros(len(rows))
         low, high = np.zeros(len(rows)), np.zeros(len(rows))
-        for values, quantiles in zip(rows.T, self._quantiles.T, strict=True):
-            # A column that is unknown in every row of the sample says nothing.
-            if np.isnan(quantiles[0]):
+        _add_tails(np.asfortranarray(rows), np.asfortranarray(self._quantiles), _LEFT, _RIGHT, low, high)
+        return np.maximum(low, high)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_tails(rows, quantiles, left, right, low, high):  # type: ignore[no-untyped-def]
+    """Add up how far out each row's values are on either side, column by column."""
+    for column in range(rows.shape[1]):
+        # A column that is unknown in every row of the sample says nothing.
+        if np.isnan(quantiles[0, column]):
+            continue
+        for i in range(rows.shape[0]):
+            value = rows[i, column]
+            if np.isnan(value):
                 continue
             # The share that is at most this, and at least this; a value that all have is in no tail.
-            known = ~np.isnan(values)
-            low += np.where(known, _LEFT[np.searchsorted(quantiles, values, side="right")], 0.0)
-            high += np.where(known, _RIGHT[np.searchsorted(quantiles, values, side="left")], 0.0)
-        return np.maximum(low, high)
+            low[i] += left[_count_below(quantiles, column, value, True)]
+            high[i] += right[_count_below(quantiles, column, value, False)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_below(quantiles, column, value, equal):  # type: ignore[no-untyped-def]
+    """How many quantiles are less than a value, or at most it."""
+    found, left = 0, quantiles.shape[0]
+    while left > 0:
+        half = (left + 1) >> 1
+        middle = quantiles[found + half - 1, column]
+        # Not a branch: which half it is in cannot be predicted.
+        found += half if middle < value or (equal and middle == value) else 0
+        left -= half
+    return found

@@ -1,6 +1,6 @@
 """A model over a past log, as if it had been there: each score from what was known at its moment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,6 +88,7 @@ def backtest_fraud(
     to_ms: int | None = None,
     anomaly: bool = True,
     online: OnlineScorer | None = None,
+    ahead: Callable[[Iterator[list[Vectors]]], Iterator[list[Vectors]]] = iter,
 ) -> Iterator[ScoredRows]:
     """Score the transactions of `[from_ms, to_ms)`, each from the log before it.
 
@@ -101,6 +102,7 @@ def backtest_fraud(
         to_ms: `None` to the last.
         anomaly: Whether the anomaly score is wanted; without it NaN.
         online: Of this model: scores are then those of the model that goes on learning.
+        ahead: Gives back the same vectors, and may compute the next while these are scored.
 
     Yields:
         Blocks in order; also empty ones, while history is replayed.
@@ -110,8 +112,9 @@ def backtest_fraud(
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
     unusual_of, done = _Unusual(engine) if anomaly else _nobody_looked, start
-    for at in range(start, end, CHUNK):
-        parts = list(replay.feed(log.part(at, min(at + CHUNK, end))))
+    for parts in ahead(
+        list(replay.feed(log.part(at, min(at + CHUNK, end)))) for at in range(start, end, CHUNK)
+    ):
         odd = unusual_of(parts)
         for part in parts:
             accepted = np.flatnonzero(part.features.status == ACCEPTED)

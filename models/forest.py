@@ -157,7 +157,7 @@ def probes_of(forest: Forest, columns: int) -> Inputs:
     return rows
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _walk(inputs, roots, depths, nodes, children, out):  # type: ignore[no-untyped-def]
     places = np.empty(_BLOCK, dtype=np.uint64)
     for first in range(0, len(inputs), _BLOCK):
