@@ -89,7 +89,7 @@ FIGURES: Final = ("average_precision", "roc_auc", "recall_at_1pct_fpr", "recall_
 
 @numba.njit(cache=True)
 def _figures(y, last, weights):  # type: ignore[no-untyped-def]
-    """`FIGURES` of rows in order, highest score first, with a threshold behind each that is `last` of its score.
+    """`FIGURES` of rows in order, highest score first, a threshold behind each that is `last` of its score.
 
     In one pass: a bootstrap asks for them some hundred times of a million rows.
     """
