@@ -88,7 +88,7 @@ def peer(*command):
 
 
 CANDIDATES = {
-    "stock Faust": peer("-m", "tests.bench.peers.stock_faust", "worker", "-l", "warning"),
+    "stock Faust": peer("-m", "tests.bench.peers.stock_faust", "worker", "-l", "warn"),
     "Quix Streams": peer("-m", "tests.bench.peers.quix"),
     "Tidegate": tidegate,
 }
