@@ -1,4 +1,5 @@
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_scratch_memory_grows_with_the_longest_history_and_is_bounded(engine):
     assert engine.compute(history, None, START_MS + n)[column] == MAX_EVENTS
     assert engine._values.shape[1] == 2 * MAX_EVENTS
     assert engine.compute(history[:5], None, START_MS + n)[column] == 5
+
+
+def test_threads_that_share_an_engine_compute_what_one_does(engine):
+    """The chunk kernel lets other threads run, and all use the engine's scratch memory."""
+
+    def chunks(seed):
+        events = records_of(*range(seed, 2000 + seed))
+        events["merchant"] = np.random.default_rng(seed).integers(1, 50 * seed, len(events))
+        arena = HistoryArena()
+        slots = np.full(len(events), arena.put("c-1", History.empty()))
+        return engine.compute_chunk(arena, events, slots).X, engine.compute(events, None, START_MS + 3000)
+
+    alone = [chunks(seed) for seed in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(chunks, range(1, 9)))
+
+    for (X, vector), (same_X, same_vector) in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(X, same_X)
+        np.testing.assert_array_equal(vector, same_vector)
 
 
 def test_events_of_a_chunk_may_be_more_than_a_history_had_room_for(engine):

@@ -7,6 +7,7 @@ import pytest
 from features.engine import Engine
 from features.entities import entity_features
 from features.record import to_records
+from infra.ahead import one_ahead
 from models.backtest import UNTOLD, backtest_fraud, truth, window
 from models.backtest_report import fraud_report
 from models.fraud_training import NEVER, train_fraud, vectors_of
@@ -82,6 +83,12 @@ def test_history_before_the_window_is_seen_and_not_scored(log, model, with_merch
     inside = (log.time_ms >= cut_ms) & (log.time_ms < end_ms)
     assert set(part) == {log.transaction_ids[i] for i in np.flatnonzero(inside).tolist()}
     assert part == {i: whole[i] for i in part}
+
+
+def test_vectors_computed_ahead_change_nothing(log, model, with_merchants, whole):
+    """All ahead, or the next one by another thread: nothing of a score flows back into vectors."""
+    for ahead in (one_ahead, lambda parts: iter(list(parts))):
+        assert scores(backtest_fraud(log, model, with_merchants, ahead=ahead)) == whole
 
 
 def test_labels_of_the_future_change_no_score(log, model, with_merchants, cut_ms, whole):
