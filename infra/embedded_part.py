@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 # Below the ports that Linux and macOS give to outgoing connections: a client that keeps calling a stopped
 # server would, now and then, be given the server's own port, connect to itself, and keep the server out.
 _PORTS = range(20_000, 32_000)
+_given: set[int] = set()
 _GUARD = Path(__file__).with_name("embedded_guard.py")
 _LOOK_AGAIN_S = 0.01
 _ANSWER_TIMEOUT_S = 0.5
@@ -235,12 +236,19 @@ class EmbeddedPart(ABC):
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nobody uses now."""
+    """A port on the loopback interface that nobody uses now, and that nobody was given here before.
+
+    Listeners of one server are chosen before any is opened: two of them must not have one port.
+    """
+    if len(_given) > len(_PORTS) // 2:
+        _given.clear()
     while True:
         port = secrets.choice(_PORTS)
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def _close_lifelines() -> None:
