@@ -52,16 +52,14 @@ class Ranking:
         """`figures` with weights that stand in the order of `order`."""
         return dict(zip(FIGURES, _figures(self._y, self._last, weights), strict=True))
 
-    def curves(self, weights: Vector | None = None) -> "Curves | None":
+    def curves(self) -> "Curves | None":
         """What each threshold reaches, highest threshold first; `None` where only one class is there."""
-        ones = np.ones(len(self._y)) if weights is None else weights[self.order]
-        frauds = np.cumsum(np.where(self._y, ones, 0.0))[self._last]
-        rows = np.cumsum(ones)[self._last]
-        if len(frauds) == 0 or frauds[-1] <= 0 or rows[-1] - frauds[-1] <= 0:
+        frauds, rows = np.cumsum(self._y)[self._last], np.flatnonzero(self._last) + 1
+        if len(frauds) == 0 or frauds[-1] == 0 or frauds[-1] == rows[-1]:
             return None
         return Curves(
             frauds / frauds[-1],
-            frauds / np.maximum(rows, 1e-300),
+            frauds / rows,
             (rows - frauds) / (rows[-1] - frauds[-1]),
             rows / rows[-1],
         )
