@@ -46,10 +46,18 @@ columns costs.
 
 COLUMNS = np.dtype(
     [(name, RECORD[name], TILE) for name in ("time_ms", "amount_minor", "merchant", "device", "counterparty")]
-    + [("country", RECORD["country"], TILE), ("codes", np.uint64, TILE), ("hours", np.uint32, TILE)]
+    + [
+        ("country", RECORD["country"], TILE),
+        ("codes", np.uint64, TILE),
+        ("hours", np.uint32, TILE),
+        ("changes", np.uint32, TILE),
+    ]
     + [(name, np.uint8, TILE) for name in CLOCK_FIELDS]
 )
-"""Scratch memory of a kernel, one element: a column of each field that something may be counted by."""
+"""Scratch memory of a kernel, one element: a column of each field that something may be counted by.
+
+`changes` holds the values of such a column that are not those of the transaction before.
+"""
 _NAMES = COLUMNS.names or ()
 _PASSED = "pool begin i away none low currency event values stamp vectors columns".split()
 
@@ -118,7 +126,7 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
     names = _columns_of(plan, edge_ms)
     clocks = [name for name in names if name in CLOCK_FIELDS]
     for name in names:
-        if name not in {*clocks, "hours"}:
+        if name not in {*clocks, "hours", "changes"}:
             value = "packed_codes(r)" if name == "codes" else f"r.{name}"
             lines.append(f"        column_{name}[n] = {value}")
     lines += [
@@ -148,6 +156,8 @@ def _columns_of(plan: Plan, edge_ms: int) -> list[str]:
     for group, live in groups:
         summed = live - {"newest", "oldest", "position"}
         used |= {need.split("_", 1)[1] for need in summed if "_" in need}
+        if any(need.startswith("distinct_") for need in summed):
+            used.add("changes")
         if summed & OF_AMOUNTS:
             used.add("amount_minor")
         if summed:
@@ -279,14 +289,18 @@ def _sums(group: Group, live: set[str]) -> list[str]:
     for name, number in group.distinct.items():
         if f"distinct_{name}" in live:
             lines += [
-                # Many a customer has the same device and country again and again.
-                "last = np.uint32(0)",
+                # Many a customer has the same device and country again and again: what repeats the one
+                # before is left out first. Without branches: which these are cannot be predicted.
+                "last, changed = np.uint32(0), ZERO",
                 "for k in range(n):",
                 f"    value = np.uint32({_of(name)})",
-                f"    if value != last{f' and ({mask})' if mask else ''}:",
-                "        last = value",
-                # Not a branch: whether there is one cannot be predicted.
-                f"        {v('d_' + name)} += add_distinct(values{number}, stamp, value) & (value != 0)",
+                "    column_changes[changed] = value",
+                f"    m = (value != last){f' & ({mask})' if mask else ''}",
+                "    changed += np.uint64(m)",
+                "    last = value if m else last",
+                "for k in range(changed):",
+                "    value = column_changes[k]",
+                f"    {v('d_' + name)} += add_distinct(values{number}, stamp, value) & (value != 0)",
             ]
     return lines
 

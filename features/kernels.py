@@ -359,11 +359,12 @@ def add_distinct(values: Any, stamp: Any, value: Any) -> int:
     wanted = stamp | np.uint64(value)
     mask = np.uint64(values.shape[0] - 1)
     slot = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
-    while True:
-        there = values[slot]
-        empty = there >> np.uint64(32) != stamp >> np.uint64(32)
-        if empty | (there == wanted):
-            # Written in both cases: which of them it is cannot be predicted, that it is one of them can.
-            values[slot] = wanted
-            return int(empty)
-        slot = (slot + np.uint64(1)) & mask
+    one, below = np.uint64(1), np.uint64(0xFFFFFFFF)
+    difference = values[slot] ^ wanted
+    # Another value of this call stands there: neither 0, which would be this one, nor up to the stamp. One
+    # comparison, for that hardly ever happens; with one for each case it is a guess whether a value is new.
+    while difference - one < below:
+        slot = (slot + one) & mask
+        difference = values[slot] ^ wanted
+    values[slot] = wanted
+    return int(difference > below)

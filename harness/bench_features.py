@@ -106,8 +106,8 @@ class _Case:
         self.engine = engine
         count = max(20, min(2000, _RECORDS // length))
         self._arena = HistoryArena(max_records=1 << 62)
-        kinds = [history(length, seed) for seed in range(8)]
-        slots = [self._arena.put(f"c{i}", History(Totals(), kinds[i % 8])) for i in range(count)]
+        # Each another one: the branches of a few that come again and again are learned by a processor.
+        slots = [self._arena.put(f"c{i}", History(Totals(), history(length, i))) for i in range(count)]
         self._slots = np.array(slots, dtype=np.int64)
         self._events = history(count, 99)
         self._events["time_ms"] = _NOW_MS
