@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train on history, generated or your own, replayed through the engine that serves.",
     "backtest": "Score a past log as if the model had been there, and compare with what became of it.",
     "retrain": "Train a challenger on newer data; promote it only if it is proven better.",
+    "learn": "Let the fraud model in use learn from the topic of labels.",
     "drift": "Compare what is scored now with what a model learned from.",
     "models": "The model registry.",
     "features": "Feature declarations, and the vectors of a file.",
@@ -46,7 +47,7 @@ EXTRAS = {
     "sink": ("sink",),
     "train": ("train", "backtest", "retrain", "drift", "models", "features", "generate"),
     "publish": ("publish",),
-    "stream": ("worker", "topics", "state", "rebuild", "verify", "doctor"),
+    "stream": ("worker", "topics", "state", "rebuild", "verify", "learn", "doctor"),
 }
 """Which extra of pyproject.toml has what a command imports; a test looks. Others need all of them."""
 

@@ -72,10 +72,11 @@ def list_models(models: Folder = _DEFAULT, mlflow_uri: Mlflow = "", json: Json =
 def described(card: ModelCard, roles: Roles) -> dict[str, Any]:
     """A card with the role of its version; `share` is of customers, for a challenger.
 
-    Without the distributions of its columns, which are for programs and a hundred times as long.
+    Without the distributions of its columns and what labels have taught, which are for programs and a hundred
+    times as long.
     """
     role = roles.of(card.version)
-    said = asdict(replace(card, reference={}))
+    said = asdict(replace(card, reference={}, correction={}))
     return {**said, "role": role, "share": roles.share if role == "challenger" else 0.0}
 
 

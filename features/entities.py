@@ -22,8 +22,11 @@ SLACK_TILES: Final = 1
 """Whole tiles by which partitions may be apart; no delay is shorter, and a fraud counts once it has been
 known for longer."""
 
-LATENESS_TILES: Final = 7 * 24
-"""How much older than an entity's newest event another may be and still find its whole window."""
+LATENESS_TILES: Final = 30 * 24
+"""How much older than an entity's newest event another may be and still find its whole window.
+
+As in histories, and long enough to compute a vector again when its label has come.
+"""
 
 MAX_WINDOW_MS: Final = 90 * DAY_MS
 

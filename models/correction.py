@@ -1,7 +1,8 @@
 """What labels have taught since the trees were made: a correction of their log-odds, exact by feature."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numba
 import numpy as np
@@ -64,6 +65,39 @@ class Correction:
         """`(n, n_features)`: what each feature adds, of rows in the model's own order of columns."""
         found: Weights = self.share * self.weights[self.edges.places(X)]
         return found
+
+    def document(self) -> dict[str, Any]:
+        """As a card keeps it; `of` gives the same bits back."""
+        return {
+            "edges": self.edges.values.astype(np.float64).tolist(),
+            "starts": self.edges.starts.tolist(),
+            "weights": self.weights.tolist(),
+            "share": self.share,
+        }
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], n_features: int) -> Self:
+        """What `document` gave.
+
+        Raises:
+            ValueError: It is none of a model with so many features.
+        """
+        missing = {"edges", "starts", "weights", "share"} - document.keys()
+        if missing:
+            raise ValueError(f"the correction has no {' and no '.join(sorted(missing))}")
+        edges = np.array(document["edges"], dtype=np.float32)
+        starts = np.array(document["starts"], dtype=np.int32)
+        weights = np.array(document["weights"], dtype=np.float64)
+        share = float(document["share"])
+        shapes = (starts.shape, weights.shape) == ((n_features + 1,), (n_features * WIDTH,))
+        if not shapes or edges.shape != (starts[-1],) or starts[0] != 0:
+            raise ValueError(f"the correction is not of {n_features} features")
+        widths = np.diff(starts)
+        if (widths < 0).any() or (widths >= WIDTH - 1).any():
+            raise ValueError("the correction's edges are not in order")
+        if not np.isfinite(weights).all() or not np.isfinite(edges).all() or not 0.0 <= share <= 1.0:
+            raise ValueError("the correction must have finite weights and a share from 0 to 1")
+        return cls(Edges(edges, starts), weights, share)
 
 
 @numba.njit(cache=True)

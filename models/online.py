@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float64]
 
 _FIRST: Final = 5_000
 """Rows whose quantiles part the features; until they are seen nothing is learned."""
-_EVERY: Final = 5
+EVERY: Final = 5
 """One genuine transaction in so many is learned from."""
 _RATE: Final = 0.1
 _REPLAYS: Final = 10
@@ -96,7 +96,7 @@ class OnlineLearner:
         """
         if self._edges is None:
             raise ValueError("the learner has not seen enough transactions to part their features")
-        places, offset = self._edges.places(x[None])[0], log_odds + np.log(_EVERY)
+        places, offset = self._edges.places(x[None])[0], log_odds + np.log(EVERY)
         margin = offset + self._weights[places].sum()
         truth = np.array([fraud])
         losses = [log_loss(np.array([m]), truth) for m in (offset, margin)]
@@ -219,7 +219,7 @@ class OnlineScorer:
         if not self.learner.ready:
             self.learner.see(self._inputs(X))
         fraud = labels == 1
-        kept = np.flatnonzero(fraud | ((labels == 0) & (places % _EVERY == 0)))
+        kept = np.flatnonzero(fraud | ((labels == 0) & (places % EVERY == 0)))
         known = np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)[kept]
         inputs, log_odds = self._inputs(X[kept]), self._model.log_odds(X[kept])
         columns = (known.tolist(), places[kept].tolist(), fraud[kept].tolist(), inputs, log_odds.tolist())

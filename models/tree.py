@@ -39,6 +39,7 @@ class ModelCard:
         trees_sha256: Of the file with its trees; written when it is saved.
         linear: What is blended with the trees, if anything.
         reference: How its columns and scores were distributed in training (`models.drift`); may be empty.
+        correction: What labels have taught since (`models.correction`); may be empty.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelCard:
     trees_sha256: str = ""
     linear: LinearPart | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)
+    correction: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TreeModel:
@@ -67,8 +69,8 @@ class TreeModel:
         role: `champion` unless said otherwise.
 
     Raises:
-        ModelError: The model reads a feature that the engine does not compute, or the trees are not
-            of this card.
+        ModelError: The model reads a feature that the engine does not compute, or the trees or the
+            correction are not of this card.
     """
 
     def __init__(self, card: ModelCard, trees: bytes, names: Sequence[str], role: Role = "champion") -> None:
@@ -84,6 +86,11 @@ class TreeModel:
         self.columns = np.array([position[name] for name in card.feature_names])
         self.role = role
         self.correction: Correction | None = None
+        if card.correction:
+            try:
+                self.correction = Correction.of(card.correction, len(card.feature_names))
+            except (TypeError, ValueError) as bad:
+                raise ModelError(f"model {card.name} {card.version} cannot be used: {bad}") from bad
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))

@@ -1,9 +1,13 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from models.correction import WIDTH, Correction, Edges
 from models.online import OnlineLearner, OnlineScorer
-from models.tree import to_proba
+from models.tree import TreeModel, to_proba
+from schemas.errors import ModelError
 
 
 def test_every_value_has_the_bin_that_numpy_says():
@@ -119,3 +123,40 @@ def test_no_score_knows_a_label_of_later(models, scored):
     other = scores_of(models.fraud, (X, time_ms, turned, label_ms), [3_000])
     before = int(np.searchsorted(time_ms, moment))
     assert other[:before] == once[:before]
+
+
+def test_a_correction_is_read_back_bit_for_bit():
+    random = np.random.default_rng(2)
+    X = random.normal(size=(500, 4)).astype(np.float32)
+    X[:, 2] = np.nan
+    written = Correction(Edges.of(X), random.normal(size=4 * WIDTH), 0.3)
+    # As a card does: through text.
+    read = Correction.of(json.loads(json.dumps(written.document())), 4)
+    assert np.array_equal(read.contributions(X), written.contributions(X))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": [0.0]},
+        {"weights": [float("nan")] * 4 * WIDTH},
+        {"starts": [0, 1, 2, 3]},
+        {"starts": [1, 2, 2, 3, 4]},
+        {"edges": [0.0]},
+        {"share": 1.5},
+        {"share": None},
+    ],
+)
+def test_a_correction_that_is_none_of_this_model_is_refused(changes):
+    X = np.random.default_rng(2).normal(size=(500, 4)).astype(np.float32)
+    whole = Correction(Edges.of(X), np.zeros(4 * WIDTH), 0.3).document()
+    with pytest.raises((ValueError, TypeError)):
+        Correction.of(whole | changes, 4)
+
+
+def test_a_model_says_which_version_has_a_correction_that_cannot_be_used(models):
+    card = replace(models.fraud.card, correction={"weights": []})
+    with pytest.raises(
+        ModelError, match=r"model fraud v1 cannot be used: the correction has no edges and no share"
+    ):
+        TreeModel(card, models.fraud.trees, models.engine.names)

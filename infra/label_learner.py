@@ -1,0 +1,232 @@
+"""A running deployment's labels learned from, and what was learned put into the registry."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from features.definitions import DAY_MS
+from features.engine import Engine
+from features.ports import HistoryStore
+from infra.label_topics import LabelTopics, vectors_of
+from infra.learning_metrics import LearningMetrics
+from models.label_learning import Findings, LabelLearning, base_version
+from models.registry import ModelRegistry
+from models.tree import ModelCard
+from schemas.errors import DependencyError, ModelError
+from schemas.fields import to_rfc3339
+from schemas.score import Role
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+_BATCH = 500
+_LOOK_S = 5.0
+_GIVE_UP_S = 600.0
+_DELAY_DAYS = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When what was learned is put into use, and as what.
+
+    Attributes:
+        role: Of the versions that are made.
+        share: Of the customers, for a challenger.
+        labels: New frauds from which on a version is made.
+        every_s: Seconds between two versions at least.
+    """
+
+    role: Role = "champion"
+    share: float = 0.1
+    labels: int = 25
+    every_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Learned:
+    """What came of it.
+
+    Attributes:
+        base: Version whose trees it is beside.
+        frauds, genuine: What was learned from.
+        unknown: Labels whose transaction no history holds any more.
+        unreadable: Messages left out.
+        waiting: Findings whose time has not come.
+        share: How much of what was learned counts.
+        versions: That were made.
+    """
+
+    base: str = ""
+    frauds: int = 0
+    genuine: int = 0
+    unknown: int = 0
+    unreadable: int = 0
+    waiting: int = 0
+    share: float = 0.0
+    versions: tuple[str, ...] = ()
+
+
+class LabelLearner:
+    """Follows the topics until told to stop, or until what they held at the start is learned.
+
+    Args:
+        bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
+        store: Histories of the deployment; only read.
+        registry: Its models.
+        engine: Its declarations.
+        plan: When a version is made.
+        metrics: Told what is done.
+        options: Encryption and login, from `infra.access`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        store: HistoryStore,
+        registry: ModelRegistry,
+        engine: Engine,
+        plan: Plan,
+        metrics: LearningMetrics | None = None,
+        *,
+        partitions: Callable[[], Awaitable[int]],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learned = Learned()
+        self._bootstrap = bootstrap
+        self._store, self._registry, self._engine, self._plan = store, registry, engine, plan
+        self._metrics = metrics or LearningMetrics()
+        self._partitions = partitions
+        self._options = options
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stop.set()
+
+    async def run(self, *, once: bool) -> Learned:
+        """Learn.
+
+        Args:
+            once: End when all is learned that the topics held at the start.
+
+        Raises:
+            DependencyError: Kafka or Redis stayed away.
+            ModelError: There is no fraud model, or it is of other declarations.
+        """
+        done = False
+        while not done and not self._stop.is_set():
+            done = await self._follow(self._base(), once)
+        return self.learned
+
+    def _base(self) -> ModelCard:
+        card = self._registry.card("fraud", self._registry.champion("fraud"))
+        card = self._registry.card("fraud", base_version(card))
+        if card.features_hash != self._engine.hash:
+            raise ModelError(
+                f"model fraud {card.version} was trained on feature declarations {card.features_hash}, this "
+                f"program runs {self._engine.hash}: start it with the declarations and entities of the worker"
+            )
+        return card
+
+    async def _follow(self, card: ModelCard, once: bool) -> bool:
+        """Learn beside one model; returns whether that is all there is to do."""
+        base = self._registry.load("fraud", self._engine.names, card.version)
+        delay_ms = int(float(card.data.get("label_delay_days") or _DELAY_DAYS) * DAY_MS)
+        # What was known when it was trained, it has learned.
+        findings = Findings(delay_ms, int(card.data.get("to_ms", 0)) + delay_ms)
+        learning = LabelLearning(base, self._engine)
+        before, made_at, looked_at = 0, -self._plan.every_s, time.monotonic()
+        partitions = await self._retried("redis", self._partitions)
+        topics = LabelTopics(self._bootstrap, partitions, options=self._options)
+        _log.info("learning from labels", base=card.version)
+        async with topics:
+            while not self._stop.is_set():
+                caught_up = topics.caught_up
+                seen = (topics.scores, topics.labels)
+                read = await self._retried("kafka", lambda: topics.read(findings))
+                self._metrics.read("score", topics.scores - seen[0])
+                self._metrics.read("label", topics.labels - seen[1])
+                await self._learn(findings, learning)
+                self._note(card.version, topics, findings, learning)
+                ended = once and caught_up and not read
+                now = time.monotonic()
+                due = learning.frauds - before >= self._plan.labels and now - made_at >= self._plan.every_s
+                if due and not (once and not ended):
+                    self._put_into_use(learning)
+                    before, made_at = learning.frauds, now
+                if ended:
+                    return True
+                if now - looked_at >= _LOOK_S:
+                    looked_at = now
+                    if self._base().version != card.version:
+                        _log.info("another model is in use: learning begins anew", before=card.version)
+                        return False
+        return True
+
+    async def _learn(self, findings: Findings, learning: LabelLearning) -> None:
+        while not learning.ready and (sample := findings.sample(_BATCH)):
+            _, X = await self._retried("redis", lambda: vectors_of(sample, self._store, self._engine))
+            learning.see(X)
+        if not learning.ready:
+            return
+        findings.stop_sampling()
+        while not self._stop.is_set() and (due := findings.due(_BATCH)):
+            kept, X = await self._retried("redis", lambda: vectors_of(due, self._store, self._engine))
+            learning.learn(kept, X)
+            frauds = sum(finding.fraud for finding in kept)
+            unknown = len(due) - len(kept)
+            learning.unknown += unknown
+            self._metrics.learned(frauds, len(kept) - frauds, unknown, learning.share)
+
+    def _note(self, version: str, topics: LabelTopics, findings: Findings, learning: LabelLearning) -> None:
+        said = self.learned
+        said.base, said.frauds, said.genuine = version, learning.frauds, learning.genuine
+        said.unknown, said.unreadable = learning.unknown, topics.unreadable
+        said.waiting, said.share = len(findings), learning.share
+
+    def _put_into_use(self, learning: LabelLearning) -> None:
+        card = learning.card(to_rfc3339(datetime.now(UTC)))
+        if card is None:
+            return
+        card = self._registry.save(card, learning.base.trees)
+        if self._plan.role == "champion":
+            self._registry.promote("fraud", card.version)
+        elif self._plan.role == "challenger":
+            self._registry.challenge("fraud", card.version, self._plan.share)
+        else:
+            for version in self._registry.roles("fraud").shadows:
+                # One shadow of what labels teach, not one more with every version.
+                if base_version(self._registry.card("fraud", version)) != version:
+                    self._registry.retire("fraud", version)
+            self._registry.shadow("fraud", card.version)
+        self._metrics.version()
+        self.learned.versions += (card.version,)
+        _log.info(
+            "learned from labels",
+            version=card.version,
+            role=self._plan.role,
+            frauds=learning.frauds,
+            genuine=learning.genuine,
+            share=round(learning.share, 3),
+        )
+
+    async def _retried(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
+        def failed(state: RetryCallState) -> None:
+            self._metrics.retry(dependency)
+            error = state.outcome.exception() if state.outcome else None
+            _log.warning("waiting", dependency=dependency, error=str(error))
+
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(DependencyError),
+            wait=wait_random_exponential(multiplier=0.2, max=30.0),
+            stop=stop_after_delay(_GIVE_UP_S),
+            before_sleep=failed,
+            reraise=True,
+        )
+        return await tries(call)

@@ -1,0 +1,164 @@
+"""Scores and labels as they come, from the start of their topics, and vectors of what they are about."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+import numpy as np
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from features.codec import decode
+from features.engine import Engine, Matrix
+from features.ports import HistoryStore
+from features.tile_codec import decode as decode_tiles
+from features.tiles import Entities, customer_hashes
+from infra.consumers import connected
+from infra.log_tail import LogTail
+from models.label_learning import Finding, Findings, event_of
+from schemas.errors import DependencyError
+from schemas.fields import to_epoch_ms
+from schemas.label import Label
+from schemas.score import FraudScore
+from schemas.topics import FRAUD_SCORES, LABELS
+
+_RECORDS = 5000
+_WAIT_MS = 250
+
+
+class LabelTopics:
+    """Reads `scores.fraud` and `labels` into findings. An async context manager; in no consumer group.
+
+    Attributes:
+        scores, labels: Messages read.
+        unreadable: Messages that are neither; left out.
+
+    Args:
+        bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
+        partitions: Of each topic.
+        timeout_s: Limit of one answer.
+        options: Encryption and login, from `infra.access`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        partitions: int,
+        *,
+        timeout_s: float = 30.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scores = self.labels = self.unreadable = 0
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+        self._options = options
+        self._tps = [TopicPartition(t.name, p) for t in (FRAUD_SCORES, LABELS) for p in range(partitions)]
+        self._consumer: Any = None
+        self._ends: dict[tuple[str, int], int] = {}
+
+    async def __aenter__(self) -> Self:
+        tail = LogTail(self._bootstrap, timeout_s=self._timeout_s, options=self._options)
+        await tail.start()
+        try:
+            bounds = await tail.bounds((tp.topic, tp.partition) for tp in self._tps)
+        finally:
+            await tail.stop()
+        self._ends = {tp: end for tp, (start, end) in bounds.items() if end > start}
+        self._consumer = await connected(
+            self._bootstrap,
+            timeout_s=self._timeout_s,
+            options=self._options,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=_WAIT_MS,
+        )
+        self._consumer.assign(self._tps)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._consumer.stop()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all was read that was there at the start."""
+        return not self._ends
+
+    async def read(self, findings: Findings) -> int:
+        """Take in what has come; how many messages that were.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                fetched = await self._consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}") from error
+        for tp, records in fetched.items():
+            take = self._take_score if tp.topic == FRAUD_SCORES.name else self._take_label
+            for record in records:
+                take(record.value or b"", findings)
+            if records[-1].offset + 1 >= self._ends.get((tp.topic, tp.partition), 1 << 62):
+                del self._ends[tp.topic, tp.partition]
+        return sum(map(len, fetched.values()))
+
+    def _take_score(self, value: bytes, findings: Findings) -> None:
+        try:
+            score = FraudScore.model_validate_json(value)
+        except ValidationError:
+            self.unreadable += 1
+        else:
+            findings.scored(score.customer_id, score.transaction_id, to_epoch_ms(score.event_time))
+            self.scores += 1
+
+    def _take_label(self, value: bytes, findings: Findings) -> None:
+        try:
+            findings.reported(Label.model_validate_json(value))
+        except ValidationError:
+            # The worker has made a dead letter of it.
+            self.unreadable += 1
+        else:
+            self.labels += 1
+
+
+async def vectors_of(
+    findings: Sequence[Finding], store: HistoryStore, engine: Engine
+) -> tuple[list[Finding], Matrix]:
+    """Vectors as of when the transactions were scored, from what the store holds.
+
+    Args:
+        findings: What is asked for.
+        store: Histories, and what is counted of merchants and devices.
+        engine: The declarations.
+
+    Returns:
+        The findings whose transactions are still there, and `(n, n_features)`.
+    """
+    customers = list(dict.fromkeys(finding.customer_id for finding in findings))
+    histories = {
+        customer_id: decode(stored).records
+        for customer_id, stored in zip(customers, await store.histories(customers), strict=True)
+    }
+    kept, events, rows = [], [], []
+    for finding in findings:
+        history = histories[finding.customer_id]
+        event = event_of(history, finding.transaction)
+        if event is not None:
+            kept.append(finding)
+            events.append(event)
+            rows.append(engine.compute(history, event, int(event["time_ms"][0])))
+    if not kept:
+        return [], np.empty((0, len(engine.names)))
+    X = np.vstack(rows)
+    if engine.entities:
+        records = np.concatenate(events)
+        entities = Entities(engine.entities)
+        keys = entities.keys(records)
+        for key, parts in zip(keys, await store.entities(keys), strict=True):
+            entities.put(key, map(decode_tiles, parts))
+        who = customer_hashes(finding.customer_id for finding in kept)
+        X[:, -len(engine.entities) :] = entities.compute(records, who, np.arange(len(kept)), count=False)
+    return kept, X

@@ -1,0 +1,196 @@
+"""A model that learns from the labels of a stream: what is learned when, and from which vector.
+
+The vector of a transaction is computed again when its label has come, from its customer's history: what was
+known when it was scored is in there, and nothing newer is looked at. So no vector has to be kept for the
+weeks that a label takes.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.codes import transaction_hash
+from features.definitions import LATENESS_MS
+from features.engine import Engine, Matrix
+from features.record import LABEL_KIND, TRANSACTION_KIND, Records
+from models.online import EVERY, OnlineLearner
+from models.tree import ModelCard, TreeModel
+from schemas.label import Label
+
+
+class Finding(NamedTuple):
+    """What became of a transaction.
+
+    Attributes:
+        known_ms: Since when that is known.
+        number: Order of arrival.
+        customer_id: Whose it was.
+        transaction: Hash of its id.
+        fraud: What it was.
+    """
+
+    known_ms: int
+    number: int
+    customer_id: str
+    transaction: int
+    fraud: bool
+
+
+class Findings:
+    """Findings in the order in which they became known.
+
+    Frauds are known when they are reported; of the transactions that nobody reports one in `EVERY`, by the
+    hash of its id, is genuine when its label delay is over. Time is the events' own: that of the newest
+    transaction scored.
+
+    Args:
+        delay_ms: The label delay.
+        since_ms: What was known by then a model has learned already.
+    """
+
+    def __init__(self, delay_ms: int, since_ms: int = 0) -> None:
+        self._delay_ms = delay_ms
+        self._since_ms = since_ms
+        self._waiting: list[Finding] = []
+        self._sample: deque[Finding] = deque()
+        self._frauds: set[int] = set()
+        self._number = 0
+        self.now_ms = 0
+
+    def __len__(self) -> int:
+        """Findings that are not known yet."""
+        return len(self._waiting)
+
+    def scored(self, customer_id: str, transaction_id: str, time_ms: int) -> None:
+        """A transaction was scored."""
+        self.now_ms = max(self.now_ms, time_ms)
+        transaction = transaction_hash(transaction_id)
+        if transaction % EVERY == 0:
+            finding = self._finding(time_ms + self._delay_ms, customer_id, transaction, fraud=False)
+            self._sample.append(finding)
+            if finding.known_ms > self._since_ms:
+                heapq.heappush(self._waiting, finding)
+
+    def reported(self, label: Label) -> None:
+        """A label was read; only those that say fraud are findings of their own."""
+        if label.label != "fraud" or label.transaction_id is None:
+            return
+        transaction = transaction_hash(label.transaction_id)
+        if transaction in self._frauds:
+            return
+        self._frauds.add(transaction)
+        if label.label_time_ms > self._since_ms:
+            heapq.heappush(
+                self._waiting, self._finding(label.label_time_ms, label.customer_id, transaction, fraud=True)
+            )
+
+    def due(self, most: int) -> list[Finding]:
+        """The next that are known by now, in their order."""
+        found: list[Finding] = []
+        while self._waiting and self._waiting[0].known_ms <= self.now_ms and len(found) < most:
+            finding = heapq.heappop(self._waiting)
+            # Reported after its delay was over: genuine until then, and fraud once it is reported.
+            if finding.fraud or finding.transaction not in self._frauds:
+                found.append(finding)
+        return found
+
+    def sample(self, most: int) -> list[Finding]:
+        """The next of the one in `EVERY`, whatever became of them."""
+        return [self._sample.popleft() for _ in range(min(most, len(self._sample)))]
+
+    def stop_sampling(self) -> None:
+        """Nobody asks for the sample any more."""
+        self._sample = deque(maxlen=0)
+
+    def _finding(self, known_ms: int, customer_id: str, transaction: int, *, fraud: bool) -> Finding:
+        self._number += 1
+        return Finding(known_ms, self._number, customer_id, transaction, fraud)
+
+
+def event_of(history: Records, transaction: int) -> Records | None:
+    """A transaction's record, shape `(1,)`, in its customer's history.
+
+    Returns:
+        `None` where it is not there, or where it is so much older than the newest that what its longest
+        windows held is not kept any more.
+    """
+    found = np.flatnonzero((history["transaction"] == transaction) & (history["kind"] == TRANSACTION_KIND))
+    if not len(found):
+        return None
+    event = history[found[:1]].copy()
+    newest = int(history["time_ms"][history["kind"] != LABEL_KIND].max())
+    return event if int(event["time_ms"][0]) >= newest - LATENESS_MS else None
+
+
+class LabelLearning:
+    """What a fraud model learns from findings.
+
+    Attributes:
+        base: The model as it was trained.
+        frauds, genuine: What was learned from.
+        unknown: Findings whose transaction no history holds any more.
+
+    Args:
+        base: Without a correction, whatever it has learned before.
+        engine: Its declarations.
+    """
+
+    def __init__(self, base: TreeModel, engine: Engine) -> None:
+        self.base = base.corrected(None)
+        self.engine = engine
+        self.frauds = self.genuine = self.unknown = 0
+        self._learner = OnlineLearner(len(base.columns))
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough was seen to learn."""
+        return self._learner.ready
+
+    @property
+    def share(self) -> float:
+        """The posterior of the corrected scores against the trees' own: what counts of the correction."""
+        return self._learner.share
+
+    def see(self, X: Matrix) -> None:
+        """Vectors `(n, n_features)` of any transactions, until it is ready."""
+        self._learner.see(self._inputs(X))
+
+    def learn(self, findings: Sequence[Finding], X: Matrix) -> None:
+        """Findings in their order with their vectors, `(n, n_features)`."""
+        inputs, log_odds = self._inputs(X), self.base.log_odds(X)
+        for finding, x, offset in zip(findings, inputs, log_odds.tolist(), strict=True):
+            self._learner.learn_one(x, offset, finding.fraud)
+            self.frauds += finding.fraud
+            self.genuine += not finding.fraud
+
+    def card(self, created_at: str) -> ModelCard | None:
+        """Card of the base with what was learned; `None` before anything was."""
+        correction = self._learner.correction()
+        if correction is None:
+            return None
+        card = self.base.card
+        learned = {
+            "base": card.version,
+            "frauds": self.frauds,
+            "genuine": self.genuine,
+            "share": correction.share,
+        }
+        return replace(
+            card,
+            created_at=created_at,
+            correction=correction.document(),
+            data={**card.data, "learned_from_labels": learned},
+        )
+
+    def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
+        return X[:, self.base.columns].astype(np.float32)
+
+
+def base_version(card: ModelCard) -> str:
+    """Version whose trees a card has: its own unless labels have taught it more."""
+    return str(card.data.get("learned_from_labels", {}).get("base", card.version))

@@ -1,0 +1,175 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.codes import transaction_hash
+from features.definitions import DAY_MS, LATENESS_MS
+from features.record import LABEL_KIND, RECORD, REPLACED_KIND
+from models.label_learning import Findings, LabelLearning, base_version, event_of
+from models.online import EVERY
+from models.registry import ModelRegistry
+from models.tree import TreeModel
+from schemas.label import Label
+
+T0 = 1_750_000_000_000
+WEEK_MS = 7 * DAY_MS
+SAMPLED = next(f"t{n}" for n in range(100) if transaction_hash(f"t{n}") % EVERY == 0)
+UNSAMPLED = next(f"t{n}" for n in range(100) if transaction_hash(f"t{n}") % EVERY != 0)
+
+
+def fraud(transaction_id: str, known_ms: int, label: str = "fraud") -> Label:
+    return Label(customer_id="c", transaction_id=transaction_id, label=label, label_time=known_ms)
+
+
+def known(findings: Findings) -> list[tuple[int, bool]]:
+    return [(finding.transaction, finding.fraud) for finding in findings.due(100)]
+
+
+def test_one_in_so_many_is_genuine_when_its_label_delay_is_over_by_the_time_of_events():
+    findings = Findings(WEEK_MS)
+    for name in (SAMPLED, UNSAMPLED):
+        findings.scored("c", name, T0)
+    findings.scored("c", UNSAMPLED + "x", T0 + WEEK_MS - 1)
+    assert known(findings) == []
+    findings.scored("c", UNSAMPLED + "y", T0 + WEEK_MS)
+    assert known(findings) == [(transaction_hash(SAMPLED), False)]
+    assert known(findings) == []
+
+
+def test_fraud_is_known_when_it_is_reported_and_once():
+    findings = Findings(WEEK_MS)
+    findings.scored("c", UNSAMPLED, T0)
+    for _ in range(2):
+        findings.reported(fraud(UNSAMPLED, T0 + DAY_MS))
+    assert known(findings) == []
+    findings.scored("c", "later", T0 + DAY_MS)
+    assert known(findings) == [(transaction_hash(UNSAMPLED), True)]
+    findings.reported(fraud(UNSAMPLED, T0 + DAY_MS))
+    assert known(findings) == []
+
+
+def test_what_is_reported_within_its_delay_was_never_genuine():
+    findings = Findings(WEEK_MS)
+    findings.scored("c", SAMPLED, T0)
+    findings.reported(fraud(SAMPLED, T0 + 2 * WEEK_MS))
+    findings.scored("c", "later", T0 + 3 * WEEK_MS)
+    assert known(findings) == [(transaction_hash(SAMPLED), True)]
+
+
+def test_findings_come_in_the_order_in_which_they_became_known():
+    findings = Findings(WEEK_MS)
+    findings.scored("c", SAMPLED, T0)
+    findings.reported(fraud("b", T0 + WEEK_MS + 1))
+    findings.reported(fraud("a", T0 + WEEK_MS - 1))
+    findings.scored("c", "later", T0 + 2 * WEEK_MS)
+    assert [transaction for transaction, _ in known(findings)][:3] == [
+        transaction_hash(name) for name in ("a", SAMPLED, "b")
+    ]
+
+
+@pytest.mark.parametrize("label", ["genuine", "account_closed"])
+def test_other_labels_are_no_findings(label):
+    findings = Findings(WEEK_MS)
+    findings.reported(fraud(UNSAMPLED, T0, label))
+    findings.scored("c", UNSAMPLED, T0 + 3 * WEEK_MS)
+    assert known(findings) == []
+
+
+def test_what_a_model_was_trained_with_is_not_learned_again():
+    findings = Findings(WEEK_MS, since_ms=T0 + WEEK_MS)
+    findings.scored("c", SAMPLED, T0)
+    findings.reported(fraud("a", T0 + WEEK_MS))
+    findings.reported(fraud("b", T0 + WEEK_MS + 1))
+    findings.scored("c", UNSAMPLED, T0 + 3 * WEEK_MS)
+    assert known(findings) == [(transaction_hash("b"), True)]
+
+
+def test_sample_has_each_of_the_one_in_so_many_once_until_nobody_asks():
+    findings = Findings(WEEK_MS)
+    for n in range(200):
+        findings.scored("c", f"s{n}", T0 + n)
+    first, rest = findings.sample(5), findings.sample(1000)
+    assert len(first) == 5
+    seen = [finding.transaction for finding in first + rest]
+    assert sorted(seen) == sorted(h for n in range(200) if (h := transaction_hash(f"s{n}")) % EVERY == 0)
+    findings.stop_sampling()
+    findings.scored("c", SAMPLED, T0)
+    assert findings.sample(5) == []
+
+
+def history(*times: int, kinds: tuple[int, ...]) -> np.ndarray:
+    records = np.zeros(len(times), dtype=RECORD)
+    records["time_ms"], records["kind"] = times, kinds
+    records["transaction"] = np.arange(1, len(times) + 1)
+    return records
+
+
+def test_event_is_found_and_neither_its_label_nor_what_a_correction_replaced():
+    records = history(T0, T0 + 1, T0 + 2, kinds=(0, LABEL_KIND, REPLACED_KIND))
+    event = event_of(records, 1)
+    assert event is not None
+    assert event["time_ms"].tolist() == [T0]
+    assert [event_of(records, n) for n in (2, 3, 4)] == [None, None, None]
+
+
+def test_event_whose_windows_are_not_whole_any_more_is_none():
+    records = history(T0, T0 + LATENESS_MS, kinds=(0, 0))
+    assert event_of(records, 1) is not None
+    records["time_ms"][1] += 1
+    assert event_of(records, 1) is None
+    # A label is no sign that anything was let go.
+    records["kind"][1] = LABEL_KIND
+    assert event_of(records, 1) is not None
+
+
+@pytest.fixture
+def learning(models, training_data):
+    """Beside the small bank's model: what nobody had called fraud is, where the amount is large."""
+    learning = LabelLearning(models.fraud, models.engine)
+    X = training_data.X.astype(np.float64)
+    while not learning.ready:
+        learning.see(X)
+    findings = Findings(0)
+    for n in range(400):
+        findings.reported(fraud(f"f{n}", T0 + n))
+    findings.scored("c", UNSAMPLED, T0 + DAY_MS)
+    due = findings.due(400)
+    learning.learn(due, X[np.argsort(-X[:, models.engine.names.index("amount")])[:400]])
+    return learning
+
+
+def test_card_of_what_was_learned_gives_the_same_scores_bit_for_bit(
+    learning, models, training_data, tmp_path
+):
+    card = learning.card("2026-01-01T00:00:00.000Z")
+    assert card is not None
+    registry = ModelRegistry(tmp_path)
+    saved = registry.save(card, learning.base.trees)
+    loaded = registry.load("fraud", models.engine.names, saved.version)
+    X = training_data.X[:2000].astype(np.float64)
+    live = models.fraud.corrected(learning._learner.correction())
+    assert np.array_equal(loaded.log_odds(X), live.log_odds(X))
+    assert np.abs(loaded.log_odds(X) - models.fraud.log_odds(X)).max() > 0.1
+    assert loaded.contributions(X).sum(axis=1) == pytest.approx(loaded.log_odds(X), abs=1e-4)
+
+
+def test_card_says_what_it_was_learned_beside_and_is_none_before(learning, models):
+    assert LabelLearning(models.fraud, models.engine).card("") is None
+    card = learning.card("2026-01-01T00:00:00.000Z")
+    assert card.data["learned_from_labels"] | {"share": 0} == {
+        "base": models.fraud.card.version,
+        "frauds": 400,
+        "genuine": 0,
+        "share": 0,
+    }
+    assert 0.5 < card.data["learned_from_labels"]["share"] <= 1
+    assert base_version(replace(card, version="v9")) == models.fraud.card.version
+    assert base_version(models.fraud.card) == models.fraud.card.version
+
+
+def test_learning_begins_from_the_trees_alone_whatever_they_had_learned_before(learning, models):
+    card = replace(learning.card(""), version="v2")
+    taught = TreeModel(card, models.fraud.trees, models.engine.names)
+    assert taught.correction is not None
+    assert LabelLearning(taught, models.engine).base.correction is None
