@@ -189,8 +189,32 @@ def train(
         if c.name == SEGMENTS:
             out.print(segment_table(c))
     err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
+    for c in cards:
+        for doubt in doubts(c):
+            err.print(f"[yellow]{c.name} {c.version}[/] {doubt}", highlight=False, soft_wrap=True)
     if plan.entities:
         err.print(f"run worker and API with TIDEGATE_ENTITIES={plan.entities}", highlight=False)
+
+
+def doubts(card: ModelCard) -> Iterator[str]:
+    """Why a model may be of no use: sentences that go on from its name.
+
+    >>> from dataclasses import replace
+    >>> card = ModelCard("fraud", "v1", "", "", (), 1.0, 0.0, {}, {}, {"roc_auc": 0.52, "positives": 100})
+    >>> list(doubts(card))
+    ['was no better than chance on held-back days (ROC AUC 0.520 of 100 positives)']
+    >>> list(doubts(replace(card, metrics={"roc_auc": 0.62, "positives": 100})))
+    []
+    """
+    if card.name == SEGMENTS:
+        return
+    auc, positives = card.metrics.get("roc_auc"), card.metrics.get("positives", 0)
+    if auc is None:
+        why = card.metrics.get("note") or "too few outcomes on held-back days"
+        yield f"was not measured: {why}. Look at a backtest before it is used"
+    # Twice the largest standard error that an area can have (Birnbaum and Klose 1957): 1 / (2 sqrt(n)).
+    elif auc <= 0.5 + 1.0 / max(positives, 1) ** 0.5:
+        yield f"was no better than chance on held-back days (ROC AUC {auc:.3f} of {positives:,} positives)"
 
 
 def days_too(delay: str | None) -> str | None:

@@ -95,6 +95,8 @@ class Mapping(Context):
                 model = TimeRule if "time" in place[1:-1] else cls._models[str(error["loc"][0])]
                 near = did_you_mean(place[-1], list(model.model_fields))
                 message = f"no such option{near} (options are {', '.join(model.model_fields)})"
+            elif error["type"] in ("model_type", "dict_type") and place == ["label"]:
+                message = "say which column and which of its cells mean fraud: {column: ..., fraud: [1]}"
             yield f"{'.'.join(place)}: {message}"
 
     def _wrong_targets(self) -> Iterator[str]:

@@ -34,7 +34,6 @@ class ScoredRows:
         score: `(n,)` calibrated probabilities.
         decisions: `(n,)` indices into `models.pipeline.DECISIONS`.
         label: `(n,)` 1 fraud, 0 genuine, `UNTOLD`; what the file says in the end, whenever it was known.
-        known_ms: `(n,)` when a fraud became known; the largest number for never.
         anomaly: `(n,)` of `models.anomaly`, from the transactions of earlier blocks; NaN while those are few.
         traits: `(n, len(TRAITS))` features by which a report parts transactions.
         reasons: Of rows that are not allowed, by row.
@@ -46,7 +45,6 @@ class ScoredRows:
     score: npt.NDArray[np.float64]
     decisions: npt.NDArray[np.int8]
     label: npt.NDArray[np.int8]
-    known_ms: npt.NDArray[np.int64]
     anomaly: npt.NDArray[np.float64]
     traits: npt.NDArray[np.float64]
     reasons: dict[int, tuple[dict[str, Any], ...]]
@@ -79,6 +77,22 @@ def truth(rows: Rows) -> npt.NDArray[np.int8]:
     return said.astype(np.int8)
 
 
+def victims(rows: Rows, since_ms: int | None = None) -> dict[str, int]:
+    """Since when each customer of whom a fraud became known is known to be a victim.
+
+    Args:
+        rows: All of the log, with what came before the transactions that are scored.
+        since_ms: What became known earlier does not count: whoever was a victim years ago has a new card.
+    """
+    found: dict[str, int] = {}
+    for row in np.flatnonzero(rows.labels == FRAUD).tolist():
+        known_ms = int(rows.label_time_ms[row])
+        if since_ms is None or known_ms >= since_ms:
+            customer_id = rows.customer_ids[row]
+            found[customer_id] = min(known_ms, found.get(customer_id, known_ms))
+    return found
+
+
 def backtest_fraud(
     rows: Rows,
     model: TreeModel,
@@ -108,7 +122,7 @@ def backtest_fraud(
         Blocks in order; also empty ones, while history is replayed.
     """
     start, begin, end = window(rows, from_ms, to_ms)
-    labels, known = truth(rows), np.where(rows.labels == FRAUD, rows.label_time_ms, np.iinfo(np.int64).max)
+    labels = truth(rows)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
     unusual_of, done = _Unusual(engine) if anomaly else _nobody_looked, start
@@ -140,7 +154,6 @@ def backtest_fraud(
                     score,
                     decisions,
                     labels[numbers[mine]],
-                    known[numbers[mine]],
                     unusual[mine],
                     X[mine][:, traits],
                     dict(zip(alerted.tolist(), reasons, strict=True)),

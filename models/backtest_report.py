@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from schemas.fields import epoch_ms_to_rfc3339
 
 _SHARES: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 _ANOMALY_RESAMPLES: Final = 50
+_NEVER: Final = np.iinfo(np.int64).max
 _LABELS: Final = {
     "average_precision": "average precision",
     "roc_auc": "ROC AUC",
@@ -36,19 +37,20 @@ class Scored:
 
     Attributes:
         customer: `(n,)` codes from 0.
+        victim_ms: `(n,)` since when a fraud of the customer was known; the largest number for never.
     """
 
     time_ms: npt.NDArray[np.int64]
     score: Vector
     decisions: npt.NDArray[np.int8]
     label: npt.NDArray[np.int8]
-    known_ms: npt.NDArray[np.int64]
     anomaly: Vector
     traits: npt.NDArray[np.float64]
     customer: npt.NDArray[np.intp]
+    victim_ms: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, blocks: Sequence[ScoredRows]) -> "Scored":
+    def of(cls, blocks: Sequence[ScoredRows], victims: Mapping[str, int]) -> "Scored":
         """All blocks as one."""
         codes: dict[str, int] = {}
         customer = [codes.setdefault(c, len(codes)) for block in blocks for c in block.customer_ids]
@@ -57,10 +59,10 @@ class Scored:
             np.concatenate([block.score for block in blocks]),
             np.concatenate([block.decisions for block in blocks]),
             np.concatenate([block.label for block in blocks]),
-            np.concatenate([block.known_ms for block in blocks]),
             np.concatenate([block.anomaly for block in blocks]),
             np.concatenate([block.traits for block in blocks]),
             np.array(customer, dtype=np.intp),
+            np.array([victims.get(c, _NEVER) for c in codes], dtype=np.int64)[customer],
         )
 
     def where(self, rows: Labels) -> "Scored":
@@ -191,20 +193,27 @@ class FraudReport:
 
 
 def fraud_report(
-    blocks: Sequence[ScoredRows], card: ModelCard, *, resamples: int = 200, cards_a_day: int = 100
+    blocks: Sequence[ScoredRows],
+    card: ModelCard,
+    victims: Mapping[str, int],
+    *,
+    resamples: int = 200,
+    cards_a_day: int = 100,
 ) -> FraudReport:
     """Compare scores with what became of the transactions.
 
     Args:
         blocks: What `backtest_fraud` gave.
         card: Of the model.
+        victims: Since when each defrauded customer was known to be one, of the whole log
+            (`backtest.victims`).
         resamples: Bootstrap samples of intervals.
         cards_a_day: Customers that are looked at each day.
     """
-    scored = Scored.of(blocks)
+    scored = Scored.of(blocks, victims)
     judged = scored.where(scored.label != UNTOLD)
     y, alerted = judged.y, judged.decisions > 0
-    unknown = judged.where(evaluation.not_yet_known(judged.time_ms, judged.known_ms, judged.customer))
+    unknown = judged.where(evaluation.not_yet_known(judged.time_ms, judged.victim_ms))
     rated = judged.where(~np.isnan(judged.anomaly))
     has_both = bool(y.any() and not y.all())
     return FraudReport(

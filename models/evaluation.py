@@ -189,17 +189,14 @@ def summary(y: Labels, proba: Vector) -> dict[str, Any]:
     }
 
 
-def not_yet_known(time_ms: npt.NDArray[np.int64], known_ms: npt.NDArray[np.int64], customer: Codes) -> Labels:
+def not_yet_known(time_ms: npt.NDArray[np.int64], victim_ms: npt.NDArray[np.int64]) -> Labels:
     """Rows of customers of whom no fraud was known when the row's day (UTC) began.
 
     Args:
         time_ms: `(n,)`.
-        known_ms: `(n,)` when a row's fraud became known; the largest number for never.
-        customer: `(n,)` codes from 0.
+        victim_ms: `(n,)` since when a fraud of the row's customer was known; the largest number for never.
     """
-    first = np.full(int(customer.max(initial=-1)) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, customer, known_ms)
-    left: Labels = first[customer] > time_ms // DAY_MS * DAY_MS
+    left: Labels = victim_ms > time_ms // DAY_MS * DAY_MS
     return left
 
 

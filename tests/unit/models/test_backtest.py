@@ -8,7 +8,7 @@ from features.engine import Engine
 from features.entities import entity_features
 from features.record import to_records
 from infra.ahead import one_ahead
-from models.backtest import UNTOLD, backtest_fraud, truth, window
+from models.backtest import UNTOLD, backtest_fraud, truth, victims, window
 from models.backtest_report import fraud_report
 from models.fraud_training import NEVER, train_fraud, vectors_of
 from models.tree import TreeModel
@@ -174,12 +174,18 @@ def test_nothing_lies_in_an_empty_window(log):
 
 def test_report_of_a_backtest(log, model, with_merchants, cut_ms):
     blocks = list(backtest_fraud(log, model, with_merchants, from_ms=cut_ms))
-    report = fraud_report(blocks, model.card, resamples=20)
+    report = fraud_report(blocks, model.card, victims(log), resamples=20)
     document = report.document()
     assert document["labelled"] == (log.time_ms >= cut_ms).sum()
     assert document["frauds"] == ((log.time_ms >= cut_ms) & (log.labels == FRAUD)).sum()
     assert document["figures"]["roc_auc"]["low"] < document["figures"]["roc_auc"]["value"]
-    assert document["protocol"]["rows"] < document["labelled"]
+    known = {c for c, ms in victims(log).items() if ms <= cut_ms // DAY_MS * DAY_MS}
+    first_day = np.flatnonzero((log.time_ms >= cut_ms) & (log.time_ms // DAY_MS == cut_ms // DAY_MS))
+    # Also whose fraud became known before the first transaction that is scored.
+    assert sum(log.customer_ids[i] in known for i in first_day.tolist()) > 0
+    begun = log.time_ms // DAY_MS * DAY_MS
+    since = np.array([victims(log).get(c, NEVER) for c in log.customer_ids])
+    assert document["protocol"]["rows"] == ((log.time_ms >= cut_ms) & (since > begun)).sum()
     assert sum(document["decisions"].values()) == document["labelled"]
     shares = [effect["share"] for effect in document["thresholds"]]
     assert shares == sorted(shares)
@@ -189,6 +195,14 @@ def test_report_of_a_backtest(log, model, with_merchants, cut_ms):
     assert not any("learned from" in note for note in document["notes"])
 
 
+def test_victims_are_known_from_their_first_report_on_and_may_count_from_a_day_on():
+    three = rows([FRAUD, GENUINE, FRAUD])
+    three = replace(three, customer_ids=["a", "b", "a"], label_time_ms=np.array([9, 1, 5]))
+    assert victims(three) == {"a": 5}
+    assert victims(three, since_ms=6) == {"a": 9}
+    assert victims(three, since_ms=10) == {}
+
+
 def test_a_report_says_what_it_cannot(model, with_merchants):
     for labels, said in (
         ([NO_LABEL] * 3, "no scored transaction has a label"),
@@ -196,14 +210,14 @@ def test_a_report_says_what_it_cannot(model, with_merchants):
         ([GENUINE] * 3, "all labelled transactions are genuine"),
     ):
         blocks = list(backtest_fraud(rows(labels), model, with_merchants))
-        report = fraud_report(blocks, model.card, resamples=5)
+        report = fraud_report(blocks, model.card, {}, resamples=5)
         assert any(said in note for note in report.notes)
         json.dumps(report.document(), allow_nan=False)
 
 
 def test_a_model_that_learned_from_what_it_scores_is_said_to(log, model, with_merchants, cut_ms):
     blocks = list(backtest_fraud(log, model, with_merchants, from_ms=cut_ms - 20 * DAY_MS, to_ms=cut_ms))
-    report = fraud_report(blocks, model.card, resamples=0)
+    report = fraud_report(blocks, model.card, victims(log), resamples=0)
     assert any("flatter" in note for note in report.notes)
 
 
