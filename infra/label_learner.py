@@ -8,8 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -152,7 +157,9 @@ class LabelLearner:
                 read = await self._retried("kafka", lambda: topics.read(findings))
                 self._metrics.read("score", topics.scores - seen[0])
                 self._metrics.read("label", topics.labels - seen[1])
-                await self._learn(findings, learning)
+                if topics.caught_up:
+                    # Not before: a label may be in a partition that is not read yet.
+                    await self._learn(findings, learning)
                 self._note(card.version, topics, findings, learning)
                 ended = once and caught_up and not read
                 now = time.monotonic()
@@ -229,4 +236,7 @@ class LabelLearner:
             before_sleep=failed,
             reraise=True,
         )
-        return await tries(call)
+        async for attempt in tries:
+            with attempt:
+                return await call()
+        raise AssertionError("unreachable")

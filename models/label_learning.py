@@ -18,7 +18,7 @@ from features.codes import transaction_hash
 from features.definitions import LATENESS_MS
 from features.engine import Engine, Matrix
 from features.record import LABEL_KIND, TRANSACTION_KIND, Records
-from models.online import EVERY, OnlineLearner
+from models.online import EVERY, FIRST, OnlineLearner
 from models.tree import ModelCard, TreeModel
 from schemas.label import Label
 
@@ -57,7 +57,8 @@ class Findings:
         self._delay_ms = delay_ms
         self._since_ms = since_ms
         self._waiting: list[Finding] = []
-        self._sample: deque[Finding] = deque()
+        # The newest: histories still have them.
+        self._sample: deque[Finding] = deque(maxlen=4 * FIRST)
         self._frauds: set[int] = set()
         self._number = 0
         self.now_ms = 0
@@ -70,11 +71,10 @@ class Findings:
         """A transaction was scored."""
         self.now_ms = max(self.now_ms, time_ms)
         transaction = transaction_hash(transaction_id)
-        if transaction % EVERY == 0:
-            finding = self._finding(time_ms + self._delay_ms, customer_id, transaction, fraud=False)
-            self._sample.append(finding)
-            if finding.known_ms > self._since_ms:
-                heapq.heappush(self._waiting, finding)
+        finding = self._finding(time_ms + self._delay_ms, customer_id, transaction, fraud=False)
+        self._sample.append(finding)
+        if transaction % EVERY == 0 and finding.known_ms > self._since_ms:
+            heapq.heappush(self._waiting, finding)
 
     def reported(self, label: Label) -> None:
         """A label was read; only those that say fraud are findings of their own."""
@@ -100,7 +100,7 @@ class Findings:
         return found
 
     def sample(self, most: int) -> list[Finding]:
-        """The next of the one in `EVERY`, whatever became of them."""
+        """The next transactions that were scored, whatever became of them."""
         return [self._sample.popleft() for _ in range(min(most, len(self._sample)))]
 
     def stop_sampling(self) -> None:

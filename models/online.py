@@ -18,7 +18,7 @@ from models.tree import TreeModel
 
 Vector = npt.NDArray[np.float64]
 
-_FIRST: Final = 5_000
+FIRST: Final = 5_000
 """Rows whose quantiles part the features; until they are seen nothing is learned."""
 EVERY: Final = 5
 """One genuine transaction in so many is learned from."""
@@ -71,8 +71,8 @@ class OnlineLearner:
         if self._edges is not None:
             return
         self._first.append(X)
-        if sum(map(len, self._first)) >= _FIRST:
-            self._edges = Edges.of(np.concatenate(self._first)[:_FIRST])
+        if sum(map(len, self._first)) >= FIRST:
+            self._edges = Edges.of(np.concatenate(self._first)[:FIRST])
             self._first.clear()
 
     def correction(self) -> Correction | None:

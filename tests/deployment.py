@@ -113,6 +113,12 @@ class Deployment:
         await self.publish(messages())
         return counts
 
+    def committed(self, topic: str) -> int:
+        """Records of a source topic that are part of the state."""
+        with Redis.from_url(self.stack.redis_url) as redis:
+            done = [redis.hget(f"{{tg:{p}}}:meta", f"next:{topic}") for p in range(PARTITIONS)]
+        return sum(int(n or 0) for n in done)
+
     def outcomes(self) -> dict[str, int]:
         """Lifetime counts and sums of every customer in Redis: `(count, debit, credit)` in minor units."""
         return {

@@ -54,13 +54,9 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
     with worker:
         async with Outputs(deployment.stack.bootstrap) as outputs:
             await outputs.until_scored(deployment.log.ids)
-        with Redis.from_url(deployment.stack.redis_url) as redis:
-
-            def labelled() -> bool:
-                done = [redis.hget(f"{{tg:{p}}}:meta", "next:labels") for p in range(PARTITIONS)]
-                return sum(int(n or 0) for n in done) == counts["labels"]
-
-            await eventually(labelled, 30, "labels in histories")
+        await eventually(
+            lambda: deployment.committed("labels") == counts["labels"], 30, "labels in histories"
+        )
         # While the worker runs.
         code, result = await verified(deployment)
     events = len(deployment.log.ids)

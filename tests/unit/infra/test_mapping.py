@@ -55,7 +55,7 @@ def test_every_missing_field_is_named_at_once() -> None:
             {"event_time": "{column: a, fromat: iso}"},
             r"event_time.fromat: no such option; did you mean 'format'\?",
         ),
-        ({"label": "note"}, r"label: say which column and which of its cells mean fraud: \{column: ..., fraud"),
+        ({"label": "note"}, r"label: say which column and which of its cells mean fraud: \{column"),
         ({"label": "{column: a, fraud: 1, tim: b}"}, r"label.tim: no such option; did you mean 'time'\?"),
         (
             {"label": "{column: a, fraud: 1, time: {column: b, zone: UTC}}"},

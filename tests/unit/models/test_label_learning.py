@@ -7,7 +7,7 @@ from features.codes import transaction_hash
 from features.definitions import DAY_MS, LATENESS_MS
 from features.record import LABEL_KIND, RECORD, REPLACED_KIND
 from models.label_learning import Findings, LabelLearning, base_version, event_of
-from models.online import EVERY
+from models.online import EVERY, FIRST
 from models.registry import ModelRegistry
 from models.tree import TreeModel
 from schemas.label import Label
@@ -85,14 +85,14 @@ def test_what_a_model_was_trained_with_is_not_learned_again():
     assert known(findings) == [(transaction_hash("b"), True)]
 
 
-def test_sample_has_each_of_the_one_in_so_many_once_until_nobody_asks():
+def test_sample_has_the_newest_each_once_until_nobody_asks():
     findings = Findings(WEEK_MS)
-    for n in range(200):
+    for n in range(4 * FIRST + 3):
         findings.scored("c", f"s{n}", T0 + n)
-    first, rest = findings.sample(5), findings.sample(1000)
+    first, rest = findings.sample(5), findings.sample(4 * FIRST)
     assert len(first) == 5
     seen = [finding.transaction for finding in first + rest]
-    assert sorted(seen) == sorted(h for n in range(200) if (h := transaction_hash(f"s{n}")) % EVERY == 0)
+    assert seen == [transaction_hash(f"s{n}") for n in range(3, 4 * FIRST + 3)]
     findings.stop_sampling()
     findings.scored("c", SAMPLED, T0)
     assert findings.sample(5) == []
