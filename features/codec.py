@@ -5,6 +5,7 @@ and a packed block of all earlier ones. Decoding sorts by time, keeping arrival 
 """
 
 import struct
+import threading
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -151,6 +152,17 @@ class History:
         return cls(Totals(), np.zeros(0, dtype=RECORD))
 
 
+class _Contexts(threading.local):
+    """Zstandard's memory, which costs more to make than a history to read; one of each for a thread."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(_COMPRESSION)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Contexts()
+
+
 def encode_header(totals: Totals, packed_bytes: int = 0) -> bytes:
     """The fixed part of a stored history.
 
@@ -214,7 +226,7 @@ def pack(records: Records) -> bytes:
         distinct.tobytes(),
         _across(number.astype("<u4")),
     )
-    compressed = zstandard.ZstdCompressor(_COMPRESSION).compress(b"".join(parts))
+    compressed = _zstd.compressor.compress(b"".join(parts))
     return _PACKED_COUNT.pack(len(records)) + records["transaction"].tobytes() + compressed
 
 
@@ -233,7 +245,7 @@ def unpack(packed: bytes, room: int = 0) -> Records:
         hashes = np.frombuffer(packed, "<u8", n, _PACKED_COUNT.size)
         # No record can take more: what says otherwise must not fill the memory.
         most = _PACKED_COUNT.size + n * (8 + 8 + _REST_BYTES + 4)
-        plain = zstandard.ZstdDecompressor().decompress(
+        plain = _zstd.decompressor.decompress(
             packed[_PACKED_COUNT.size + 8 * n :], max_output_size=most, allow_extra_data=False
         )
         (n_distinct,) = _PACKED_COUNT.unpack_from(plain)
@@ -314,13 +326,25 @@ def decode(stored: bytes | None) -> History:
     else:
         # A copy: numba compiles once more for memory that cannot be written.
         records = np.frombuffer(bytearray(newest), dtype=RECORD)
-    _hide_replaced(records)
-    times = records["time_ms"]
-    if len(times) > 1 and (times[1:] < times[:-1]).any():
-        records = records[np.argsort(times, kind="stable")]
+    corrected, disordered = _look_through(records)
+    if corrected:
+        _hide_replaced(records)
+    if disordered:
+        records = records[np.argsort(records["time_ms"], kind="stable")]
     first_ms, count, debit, credit, churn_day, *others = rest
     churn_day = -1 if churn_day == NEVER else churn_day
     return History(Totals(first_ms, count, debit, credit, churn_day, *others), records)
+
+
+@numba.njit(cache=True)
+def _look_through(records: Any) -> tuple[bool, bool]:
+    """Whether there is a correction among records, and whether one is older than the one before it."""
+    corrected, disordered, before = False, False, np.int64(-(2**63))
+    for i in range(len(records)):
+        corrected |= records[i].revision != 0
+        disordered |= records[i].time_ms < before
+        before = records[i].time_ms
+    return corrected, disordered
 
 
 def _hide_replaced(records: Records) -> None:
@@ -329,8 +353,6 @@ def _hide_replaced(records: Records) -> None:
     Args:
         records: `(n,)` in order of arrival; what is packed is in order of time, and was done before.
     """
-    if not records["revision"].any():
-        return
     transactions = records["kind"] != LABEL_KIND
     for transaction in np.unique(records["transaction"][transactions & (records["revision"] > 0)]):
         versions = np.flatnonzero(transactions & (records["transaction"] == transaction))
