@@ -56,6 +56,9 @@ class EntityOp(StrEnum):
     FRAUD_COUNT = "fraud_count"
     FRAUD_SHARE = "fraud_share"  # unknown where there was no transaction
     CUSTOMERS = "customers"  # different ones
+    SINCE_FRAUD = "since_fraud"  # from the hour of the newest confirmed fraud; unknown where there is none
+    FRAUD_RUN = "fraud_run"  # from the first hour of the run of frauds that ends with it
+    GENUINE_SINCE = "genuine_since"  # transactions of later hours than it; unknown where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,41 @@ def _merchant() -> list[EntityFeature]:
         )
         for op, name, unit, text, phrase in kinds
         for window in ("1d", "7d", "30d")
+    ] + [
+        EntityFeature(
+            f"merchant_{name}_30d",
+            "merchant",
+            op,
+            "30d",
+            "7d",
+            unit,
+            f"{text} at the merchant in 30d, ending 7 days before the event's hour; unknown without one.",
+            phrase,
+        )
+        for op, name, unit, text, phrase in (
+            (
+                EntityOp.SINCE_FRAUD,
+                "time_since_fraud_s",
+                "s",
+                "Time since the hour of the newest confirmed fraud",
+                "the last confirmed fraud at this merchant was {duration} ago",
+            ),
+            (
+                EntityOp.FRAUD_RUN,
+                "fraud_run_s",
+                "s",
+                "Time since the first of the hours without a genuine transaction that end with the newest "
+                "confirmed fraud",
+                "all transactions at this merchant were fraud from {duration} ago on",
+            ),
+            (
+                EntityOp.GENUINE_SINCE,
+                "txn_since_fraud",
+                "events",
+                "Transactions in later hours than the newest confirmed fraud",
+                "{value:.0f} transactions at this merchant since its last confirmed fraud, a week ago",
+            ),
+        )
     ]
 
 

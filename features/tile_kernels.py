@@ -9,6 +9,9 @@ COUNT: Final = 0
 FRAUD_COUNT: Final = 1
 FRAUD_SHARE: Final = 2
 CUSTOMERS: Final = 3
+SINCE_FRAUD: Final = 4
+FRAUD_RUN: Final = 5
+GENUINE_SINCE: Final = 6
 
 
 @numba.njit(cache=True)
@@ -50,6 +53,27 @@ def _is_new(values: Any, stamp: int, customer: int) -> bool:
 
 
 @numba.njit(cache=True)
+def _end_hour(run: Any, s: int, hour: int) -> None:
+    """All tiles of an hour were met, from the newest hour on: what that says of the newest run of frauds.
+
+    `run[s]` is the hour of the newest fraud and the first of its run (-1: none yet), whether the run goes on,
+    transactions since, and of this hour transactions and frauds.
+    """
+    total, frauds = run[s, 4], run[s, 5]
+    if run[s, 0] < 0:
+        if frauds > 0:
+            run[s, 0], run[s, 1], run[s, 2] = hour, hour, 1
+        else:
+            run[s, 3] += total
+    elif run[s, 2] and total > 0:
+        if frauds >= total:
+            run[s, 1] = hour
+        else:
+            run[s, 2] = 0
+    run[s, 4], run[s, 5] = 0, 0
+
+
+@numba.njit(cache=True)
 def compute_tiles(
     pool: Any,
     start: Any,
@@ -70,6 +94,7 @@ def compute_tiles(
     totals: Any,
     frauds: Any,
     different: Any,
+    run: Any,
     values: Any,
     stamp: int,
 ) -> int:
@@ -77,7 +102,8 @@ def compute_tiles(
 
     Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers`.
     Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in tiles, are. `apart` is
-    whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span.
+    whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span:
+    numbers, `run: (n_spans, 6)` of `_end_hour`, and sets.
     """
     for e in range(slots.shape[0]):
         slot = slots[e]
@@ -92,6 +118,9 @@ def compute_tiles(
         totals[:] = 0
         frauds[:] = 0
         different[:] = 0
+        run[:] = 0
+        run[:, :2] = -1
+        last = np.int64(-1)
         stamp += 1
         lowest = hour
         for s in range(windows.shape[0]):
@@ -104,16 +133,24 @@ def compute_tiles(
             index -= 1
             if tile.known != 0 and tile.known >= hour - slack:
                 continue
+            if tile.hour != last:
+                for s in range(windows.shape[0]):
+                    _end_hour(run, s, last)
+                last = np.int64(tile.hour)
             for s in range(windows.shape[0]):
                 newer = hour - delays[s]
                 if tile.hour >= newer or tile.hour < newer - windows[s]:
                     continue
                 if tile.known != 0:
                     frauds[s] += tile.count
+                    run[s, 5] += tile.count
                     continue
                 totals[s] += tile.count
+                run[s, 4] += tile.count
                 if apart and _is_new(values[s], stamp, tile.customer):
                     different[s] += 1
+        for s in range(windows.shape[0]):
+            _end_hour(run, s, last)
         for f in range(ops.shape[0]):
             s = spans[f]
             if ops[f] == FRAUD_COUNT:
@@ -122,6 +159,11 @@ def compute_tiles(
                 out[e, f] = frauds[s] / totals[s] if totals[s] > 0 else np.nan
             elif ops[f] == CUSTOMERS:
                 out[e, f] = different[s]
+            elif ops[f] == SINCE_FRAUD or ops[f] == FRAUD_RUN:
+                begun = run[s, 0] if ops[f] == SINCE_FRAUD else run[s, 1]
+                out[e, f] = (hour - begun) * 3600.0 if begun >= 0 else np.nan
+            elif ops[f] == GENUINE_SINCE:
+                out[e, f] = run[s, 3] if run[s, 0] >= 0 else np.nan
             else:
                 out[e, f] = totals[s]
         if count and hour >= oldest:

@@ -27,6 +27,9 @@ _OPS: Final = {
     EntityOp.FRAUD_COUNT: tile_kernels.FRAUD_COUNT,
     EntityOp.FRAUD_SHARE: tile_kernels.FRAUD_SHARE,
     EntityOp.CUSTOMERS: tile_kernels.CUSTOMERS,
+    EntityOp.SINCE_FRAUD: tile_kernels.SINCE_FRAUD,
+    EntityOp.FRAUD_RUN: tile_kernels.FRAUD_RUN,
+    EntityOp.GENUINE_SINCE: tile_kernels.GENUINE_SINCE,
 }
 _SMALLEST: Final = 8
 
@@ -54,6 +57,7 @@ class EntityTiles:
         self._windows = np.array([window for window, _ in spans], dtype=np.int64)
         self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
         self._scratch = np.zeros((3, len(spans)), dtype=np.int64)
+        self._run = np.zeros((len(spans), 6), dtype=np.int64)
         self._sets = np.zeros((len(spans), 64), dtype=np.uint64)
         self._stamp = 0
         self.clear()
@@ -144,6 +148,7 @@ class EntityTiles:
             self.entity.by_customer,
             out,
             *self._scratch,
+            self._run,
             self._sets,
             self._stamp,
         )

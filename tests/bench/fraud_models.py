@@ -189,10 +189,10 @@ def columns() -> list[str]:
 MARKS = (0, 10, 25, 50, 75, 100, 150, 200, 250, 300, 400, 500)
 
 
-def online(typology: str) -> list[str]:
+def online(typology: str, customers: int) -> list[str]:
     """Average precision on a way of fraud never seen in training, by labels learned from."""
     first_day = 60
-    settings = BankSettings(customers=1200, days=135, seed=31, start=START, fraud_rate=0.2)
+    settings = BankSettings(customers=customers, days=135, seed=31, start=START, fraud_rate=0.2)
     mapping, engine = Mapping.load(ALL_COLUMNS), Engine()
     (log,) = log_of(replace(settings, typology_from={typology: first_day}), mapping)
     start_ms = int(START.timestamp() * 1000) + first_day * DAY_MS
@@ -211,6 +211,8 @@ def online(typology: str) -> list[str]:
             snapshots |= dict.fromkeys(due, (known, scorer.now))
         if len(snapshots) == len(MARKS):
             break
+    else:
+        raise SystemExit(f"only {len(its)} labels of {typology} came: give more --customers")
     (other,) = log_of(settings, mapping)
     with_it = trained(other.rows, engine, start_ms)
     data = vectors_of(log.rows, engine, from_ms=at_ms)
@@ -232,9 +234,10 @@ def online(typology: str) -> list[str]:
         f"| trees that never saw it | | {untaught:.3f} | {untaught / wanted:.0%} |",
         f"| trees trained with it | | {wanted:.3f} | 100% |",
         "",
-        f"`{typology}` from day {first_day} of a bank (seed {settings.seed}), {int(y.sum()):,} transactions "
-        f"of it among {len(y):,} behind the last label; both trees learned from {first_day} days. What was "
-        f"learned counts {snapshots[max(snapshots)][1].correction.share:.0%}.",
+        f"`{typology}` from day {first_day} of a bank ({customers:,} customers, seed {settings.seed}), "
+        f"{int(y.sum()):,} transactions of it among {len(y):,} behind the last label; both trees learned "
+        f"from {first_day} days. What was learned counts "
+        f"{snapshots[max(snapshots)][1].correction.share:.0%}.",
     ]
     return lines
 
@@ -282,11 +285,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs=2, default=(250, 800))
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     parser.add_argument("--typology", choices=TYPOLOGIES, default="card_testing")
+    parser.add_argument("--customers", type=int, default=1200, help="of the bank of `online`")
     asked = parser.parse_args()
     if asked.part == "typologies":
         lines = typologies(*asked.sizes, asked.seeds)
     else:
-        lines = columns() if asked.part == "columns" else online(asked.typology)
+        lines = columns() if asked.part == "columns" else online(asked.typology, asked.customers)
     print("\n".join(lines))
     DOCS.write_text("\n".join(written(asked.part, lines)) + "\n")
 

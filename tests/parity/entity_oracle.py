@@ -48,6 +48,21 @@ class EntityOracle:
                 return confirmed
             case EntityOp.FRAUD_SHARE:
                 return confirmed / len(in_window) if in_window else math.nan
+        known = [h for h, known in frauds if begin <= h < end and known < hour - SLACK_TILES]
+        if not known:
+            return math.nan
+        newest = max(known)
+        events_of = [h for h, _ in events if begin <= h < end]
+        if feature.op is EntityOp.GENUINE_SINCE:
+            return sum(h > newest for h in events_of)
+        if feature.op is EntityOp.SINCE_FRAUD:
+            return (hour - newest) * 3600
+        first = newest
+        for h in sorted({h for h in events_of if h < newest}, reverse=True):
+            if known.count(h) < events_of.count(h):
+                break
+            first = h
+        return (hour - first) * 3600
 
     def _kept_from(self, feature: EntityFeature, hours: list[int]) -> int:
         longest = max(f.window_tiles + f.delay_tiles for f in self.features if f.entity == feature.entity)
