@@ -192,3 +192,20 @@ def test_compiled_unpacking_does_what_its_text_says(rows):
         patch.setattr(codec, "_fill", codec._fill.py_func)
         plain = unpack(packed)
     assert plain.tobytes() == unpack(packed).tobytes() == records.tobytes()
+
+
+@pytest.mark.parametrize("look", [codec._look_through, codec._look_through.py_func])
+@pytest.mark.parametrize(
+    ("times", "revisions", "found"),
+    [
+        ((), (), (False, False)),
+        ((1, 1, 2), (0, 0, 0), (False, False)),
+        ((1, 3, 2), (0, 0, 0), (False, True)),
+        ((1, 2, 3), (0, 1, 0), (True, False)),
+        ((3, 2), (2, 0), (True, True)),
+    ],
+)
+def test_corrections_and_disorder_are_seen_in_one_pass(look, times, revisions, found):
+    records = np.zeros(len(times), dtype=RECORD)
+    records["time_ms"], records["revision"] = times, revisions
+    assert look(records.view(np.recarray) if look is not codec._look_through else records) == found

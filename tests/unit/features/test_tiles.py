@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from features import tile_kernels
 from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
 from features.record import LABEL_KIND, RECORD
 from features.tile_codec import TILE
@@ -77,6 +78,47 @@ def test_share_is_unknown_where_nothing_happened():
     shop.at(HOUR)
     shop.fraud(0, T0 + HOUR, merchant=1)
     assert shop.at(7 * DAY + 3 * HOUR)["merchant_fraud_share_7d"] == 0.5
+
+
+def test_merchant_knows_since_when_its_newest_run_of_frauds_goes_on():
+    shop, asked = Shop(), 9 * DAY
+    #       hours: genuine, fraud, nothing, two frauds, fraud, genuine, genuine
+    for hour, is_fraud in ((0, False), (1, True), (3, True), (3, True), (4, True), (5, False), (6, False)):
+        shop.at(hour * HOUR)
+        if is_fraud:
+            shop.fraud(hour * HOUR, T0 + 8 * DAY, merchant=1)
+    found = shop.at(asked, count=False)
+    assert found["merchant_time_since_fraud_s_30d"] == 9 * 86_400 - 4 * 3600
+    assert found["merchant_fraud_run_s_30d"] == 9 * 86_400 - 1 * 3600
+    assert found["merchant_txn_since_fraud_30d"] == 2
+
+
+def test_run_of_frauds_ends_at_an_hour_with_a_genuine_transaction():
+    shop = Shop()
+    for hour, is_fraud in ((1, True), (2, True), (2, False), (3, True)):
+        shop.at(hour * HOUR)
+        if is_fraud:
+            shop.fraud(hour * HOUR, T0 + DAY, merchant=1)
+    assert shop.at(9 * DAY, count=False)["merchant_fraud_run_s_30d"] == 9 * 86_400 - 3 * 3600
+
+
+def test_run_is_unknown_where_no_fraud_is_known():
+    shop = Shop()
+    shop.at(0)
+    shop.fraud(0, T0 + 9 * DAY, merchant=1)
+    found = shop.at(9 * DAY, count=False)
+    names = ("merchant_time_since_fraud_s_30d", "merchant_fraud_run_s_30d", "merchant_txn_since_fraud_30d")
+    assert all(math.isnan(found[name]) for name in names)
+
+
+@pytest.mark.parametrize("end_hour", [tile_kernels._end_hour, tile_kernels._end_hour.py_func])
+def test_hours_are_met_from_the_newest_on(end_hour):
+    run = np.zeros((1, 6), dtype=np.int64)
+    run[:, :2] = -1
+    for hour, total, frauds in ((9, 2, 0), (8, 3, 3), (7, 0, 0), (6, 1, 1), (5, 2, 1), (4, 1, 1)):
+        run[0, 4:] = total, frauds
+        end_hour(run, 0, hour)
+    assert run[0].tolist() == [8, 6, 0, 2, 0, 0]
 
 
 def test_event_without_merchant_or_device_has_no_features_of_it():
