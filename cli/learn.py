@@ -19,6 +19,7 @@ from infra.label_learner import LabelLearner, Learned, Plan
 from infra.learning_metrics import LearningMetrics
 from infra.logs import configure
 from infra.model_store import open_registry
+from models.online import EVERY
 from models.registry import ModelRegistry
 
 
@@ -42,10 +43,16 @@ def learn(
         Path | None,
         typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker had."),
     ] = None,
-    role: Annotated[As, typer.Option("--as", help="Role of the versions that it makes.")] = As.CHAMPION,
+    role: Annotated[As, typer.Option("--as", help="Role of the versions that it makes.")] = As.SHADOW,
     share: Annotated[float, typer.Option(min=0.001, max=0.999, help="Of customers, for a challenger.")] = 0.1,
     labels: Annotated[int, typer.Option(min=1, help="New frauds from which on a version is made.")] = 25,
-    every: Annotated[float, typer.Option(min=0.0, help="Seconds between two versions at least.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Between two versions at least.")] = 60.0,
+    one_in: Annotated[
+        int,
+        typer.Option(
+            min=1, help="One genuine transaction in so many is learned from; more for a large bank."
+        ),
+    ] = EVERY,
     once: Annotated[bool, typer.Option(help="Learn what the topics hold now, and end.")] = False,
     metrics_port: Annotated[int, typer.Option(min=0, help="Prometheus port; 0: none.")] = 0,
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics port.")] = "127.0.0.1",
@@ -67,7 +74,7 @@ def learn(
     metrics = LearningMetrics()
     if metrics_port:
         metrics.serve(metrics_host, metrics_port)
-    plan = Plan(role.value, share, labels, every)
+    plan = Plan(role.value, share, labels, seconds, one_in)
     learned = asyncio.run(_learn(bootstrap, redis_url, namespace, registry, engine, plan, metrics, once))
     if json:
         print_json(asdict(learned))

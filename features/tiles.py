@@ -110,6 +110,12 @@ class EntityTiles:
         found: Tiles = self._pool[start : start + self._length[slot]].copy()
         return found
 
+    def newest_hour(self, code: int) -> int:
+        """Hour of an entity's newest tile; 0 where it has none."""
+        slot = self._slots[code]
+        length = int(self._length[slot])
+        return int(self._pool["hour"][self._start[slot] + length - 1]) if length else 0
+
     def compute(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows, count: bool) -> Matrix:
         """Features of transactions in their order, all of whose entities are here.
 
@@ -295,6 +301,18 @@ class Entities:
         for name, stage in self.stages.items():
             out[:, self._columns[name]] = stage.compute(records, customers, rows, count)
         return out
+
+    def holds_windows(self, records: Records) -> npt.NDArray[np.bool_]:
+        """`(n,)` whether their entities, which are here, still keep all windows of these transactions."""
+        whole = np.ones(len(records), dtype=np.bool_)
+        for stage in self.stages.values():
+            codes = records[stage.entity.field]
+            newest = {code: stage.newest_hour(code) for code in np.unique(codes).tolist() if code}
+            behind = (
+                np.array([newest.get(code, 0) for code in codes.tolist()]) - records["time_ms"] // TILE_MS
+            )
+            whole &= behind <= LATENESS_TILES
+        return whole
 
     def replay(self, records: Records, customer_ids: Sequence[str], rows: Rows) -> Matrix:
         """Features of a log's transactions, `(n, k)`, which are counted; entities not here start empty."""

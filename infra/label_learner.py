@@ -1,6 +1,7 @@
 """A running deployment's labels learned from, and what was learned put into the registry."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from features.engine import Engine
 from features.ports import HistoryStore
 from infra.label_topics import LabelTopics, vectors_of
 from infra.learning_metrics import LearningMetrics
-from models.label_learning import Findings, LabelLearning, base_version
+from models.label_learning import Findings, LabelLearning, base_version, frauds_learned
+from models.online import EVERY
 from models.registry import ModelRegistry
 from models.tree import ModelCard
 from schemas.errors import DependencyError, ModelError
@@ -44,13 +46,15 @@ class Plan:
         role: Of the versions that are made.
         share: Of the customers, for a challenger.
         labels: New frauds from which on a version is made.
-        every_s: Seconds between two versions at least.
+        seconds: Between two versions at least.
+        every: One genuine transaction in so many is learned from.
     """
 
-    role: Role = "champion"
+    role: Role = "shadow"
     share: float = 0.1
     labels: int = 25
-    every_s: float = 60.0
+    seconds: float = 60.0
+    every: int = EVERY
 
 
 @dataclass(slots=True)
@@ -75,6 +79,10 @@ class Learned:
     waiting: int = 0
     share: float = 0.0
     versions: tuple[str, ...] = ()
+
+
+class _Stopped(Exception):
+    """It was told to end while it waited."""
 
 
 class LabelLearner:
@@ -109,6 +117,7 @@ class LabelLearner:
         self._partitions = partitions
         self._options = options
         self._stop = asyncio.Event()
+        self._made_from = 0
 
     def stop(self) -> None:
         """End soon."""
@@ -125,8 +134,9 @@ class LabelLearner:
             ModelError: There is no fraud model, or it is of other declarations.
         """
         done = False
-        while not done and not self._stop.is_set():
-            done = await self._follow(self._base(), once)
+        with contextlib.suppress(_Stopped):
+            while not done and not self._stop.is_set():
+                done = await self._follow(await asyncio.to_thread(self._base), once)
         return self.learned
 
     def _base(self) -> ModelCard:
@@ -142,54 +152,76 @@ class LabelLearner:
     async def _follow(self, card: ModelCard, once: bool) -> bool:
         """Learn beside one model; returns whether that is all there is to do."""
         base = self._registry.load("fraud", self._engine.names, card.version)
-        delay_ms = int(float(card.data.get("label_delay_days") or _DELAY_DAYS) * DAY_MS)
-        # What was known when it was trained, it has learned.
-        findings = Findings(delay_ms, int(card.data.get("to_ms", 0)) + delay_ms)
-        learning = LabelLearning(base, self._engine)
-        before, made_at, looked_at = 0, -self._plan.every_s, time.monotonic()
+        delay_days = card.data.get("label_delay_days")
+        delay_ms = int(float(_DELAY_DAYS if delay_days is None else delay_days) * DAY_MS)
+        # What its training had seen by its end it has learned.
+        trained_to = int(card.data.get("to_ms", 0))
+        findings = Findings(delay_ms, trained_to, self._plan.every)
+        learning = LabelLearning(base, self._engine, self._plan.every)
+        self._made_from = 0
+        made_at, looked_at = -self._plan.seconds, time.monotonic()
         partitions = await self._retried("redis", self._partitions)
         topics = LabelTopics(self._bootstrap, partitions, options=self._options)
         _log.info("learning from labels", base=card.version)
-        async with topics:
+        try:
+            await self._retried("kafka", topics.start)
             while not self._stop.is_set():
-                caught_up = topics.caught_up
                 seen = (topics.scores, topics.labels)
-                read = await self._retried("kafka", lambda: topics.read(findings))
+                await self._retried("kafka", lambda: topics.read(findings))
                 self._metrics.read("score", topics.scores - seen[0])
                 self._metrics.read("label", topics.labels - seen[1])
                 if topics.caught_up:
                     # Not before: a label may be in a partition that is not read yet.
-                    await self._learn(findings, learning)
+                    await self._learn(findings, learning, (trained_to, trained_to + delay_ms))
                 self._note(card.version, topics, findings, learning)
-                ended = once and caught_up and not read
+                ended = once and topics.caught_up
                 now = time.monotonic()
-                due = learning.frauds - before >= self._plan.labels and now - made_at >= self._plan.every_s
-                if due and not (once and not ended):
-                    self._put_into_use(learning)
-                    before, made_at = learning.frauds, now
+                if now - looked_at >= _LOOK_S or ended:
+                    looked_at = now
+                    if not await self._still(card):
+                        return False
+                if now - made_at >= self._plan.seconds and (ended or not once):
+                    made_at = now
+                    await asyncio.to_thread(self._put_into_use, learning)
                 if ended:
                     return True
-                if now - looked_at >= _LOOK_S:
-                    looked_at = now
-                    if self._base().version != card.version:
-                        _log.info("another model is in use: learning begins anew", before=card.version)
-                        return False
+        finally:
+            await topics.stop()
         return True
 
-    async def _learn(self, findings: Findings, learning: LabelLearning) -> None:
+    async def _still(self, card: ModelCard) -> bool:
+        """Whether this is still what is in use, with what was learned beside it or without."""
+        try:
+            now = await asyncio.to_thread(self._base)
+        except (ModelError, OSError) as error:
+            _log.warning("the registry cannot be read", error=str(error))
+            return True
+        if now.version != card.version:
+            _log.info("another model is in use: learning begins anew", before=card.version)
+        return now.version == card.version
+
+    async def _learn(self, findings: Findings, learning: LabelLearning, trained: tuple[int, int]) -> None:
         while not learning.ready and (sample := findings.sample(_BATCH)):
-            _, X = await self._retried("redis", lambda: vectors_of(sample, self._store, self._engine))
+            _, X, _ = await self._retried("redis", lambda: vectors_of(sample, self._store, self._engine))
             learning.see(X)
         if not learning.ready:
             return
         findings.stop_sampling()
         while not self._stop.is_set() and (due := findings.due(_BATCH)):
-            kept, X = await self._retried("redis", lambda: vectors_of(due, self._store, self._engine))
-            learning.learn(kept, X)
+            kept, X, times = await self._retried("redis", lambda: vectors_of(due, self._store, self._engine))
+            there = {finding.number for finding in kept}
+            lost = sum(f.number not in there and not findings.again(f) for f in due)
+            # What the trees have learned already: a transaction of their days whose label they knew.
+            new = [
+                row
+                for row, finding in enumerate(kept)
+                if times[row] > trained[0] or (finding.fraud and finding.known_ms > trained[1])
+            ]
+            kept = [kept[row] for row in new]
+            learning.learn(kept, X[new])
             frauds = sum(finding.fraud for finding in kept)
-            unknown = len(due) - len(kept)
-            learning.unknown += unknown
-            self._metrics.learned(frauds, len(kept) - frauds, unknown, learning.share)
+            learning.unknown += lost
+            self._metrics.learned(frauds, len(kept) - frauds, lost, learning.share)
 
     def _note(self, version: str, topics: LabelTopics, findings: Findings, learning: LabelLearning) -> None:
         said = self.learned
@@ -198,20 +230,44 @@ class LabelLearner:
         said.waiting, said.share = len(findings), learning.share
 
     def _put_into_use(self, learning: LabelLearning) -> None:
+        """Save a version and give it its role, where there is enough new to say."""
+        try:
+            self._make_version(learning)
+        except (ModelError, OSError) as error:
+            _log.warning("what was learned was not put into use", error=str(error))
+
+    def _make_version(self, learning: LabelLearning) -> None:
+        base = learning.base.card.version
+        roles = self._registry.roles("fraud")
+        champion = self._registry.card("fraud", roles.champion)
+        before = [roles.challenger, *roles.shadows] if self._plan.role != "champion" else [roles.champion]
+        mine = [c for v in before if v and base_version(c := self._registry.card("fraud", v)) == base != v]
+        # One that was started again knows less at first than what is in use: that stays until it knows more.
+        known = max([self._made_from, *map(frauds_learned, mine)])
+        if learning.frauds - known < self._plan.labels or base_version(champion) != base:
+            return
+        other = roles.challenger and self._plan.role == "challenger"
+        if other and roles.challenger not in [c.version for c in mine]:
+            _log.warning("another challenger is in use: nothing was changed", challenger=roles.challenger)
+            return
         card = learning.card(to_rfc3339(datetime.now(UTC)))
         if card is None:
             return
         card = self._registry.save(card, learning.base.trees)
-        if self._plan.role == "champion":
+        if self._plan.role == "champion" and roles.champion != base:
+            # Not remembered one by one: rolling back is to reach the trees.
+            self._registry.carry_on("fraud", card.version)
+        elif self._plan.role == "champion":
             self._registry.promote("fraud", card.version)
         elif self._plan.role == "challenger":
             self._registry.challenge("fraud", card.version, self._plan.share)
         else:
-            for version in self._registry.roles("fraud").shadows:
-                # One shadow of what labels teach, not one more with every version.
-                if base_version(self._registry.card("fraud", version)) != version:
-                    self._registry.retire("fraud", version)
+            # One shadow of what labels teach, not one more with every version.
+            for shadow in mine:
+                if shadow.version in roles.shadows:
+                    self._registry.retire("fraud", shadow.version)
             self._registry.shadow("fraud", card.version)
+        self._made_from = learning.frauds
         self._metrics.version()
         self.learned.versions += (card.version,)
         _log.info(
@@ -229,11 +285,19 @@ class LabelLearner:
             error = state.outcome.exception() if state.outcome else None
             _log.warning("waiting", dependency=dependency, error=str(error))
 
+        async def pause(seconds: float) -> None:
+            try:
+                await asyncio.wait_for(self._stop.wait(), seconds)
+            except TimeoutError:
+                return
+            raise _Stopped
+
         tries = AsyncRetrying(
             retry=retry_if_exception_type(DependencyError),
             wait=wait_random_exponential(multiplier=0.2, max=30.0),
             stop=stop_after_delay(_GIVE_UP_S),
             before_sleep=failed,
+            sleep=pause,
             reraise=True,
         )
         async for attempt in tries:

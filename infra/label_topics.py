@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
@@ -13,23 +15,25 @@ from pydantic import ValidationError
 from features.codec import decode
 from features.engine import Engine, Matrix
 from features.ports import HistoryStore
+from features.record import RECORD, Records
 from features.tile_codec import decode as decode_tiles
 from features.tiles import Entities, customer_hashes
 from infra.consumers import connected
 from infra.log_tail import LogTail
 from models.label_learning import Finding, Findings, event_of
-from schemas.errors import DependencyError
+from schemas.errors import DependencyError, HistoryError
 from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.score import FraudScore
 from schemas.topics import FRAUD_SCORES, LABELS
 
+_log = structlog.get_logger()
 _RECORDS = 5000
 _WAIT_MS = 250
 
 
 class LabelTopics:
-    """Reads `scores.fraud` and `labels` into findings. An async context manager; in no consumer group.
+    """Reads `scores.fraud` and `labels` into findings; in no consumer group.
 
     Attributes:
         scores, labels: Messages read.
@@ -56,27 +60,35 @@ class LabelTopics:
         self._options = options
         self._tps = [TopicPartition(t.name, p) for t in (FRAUD_SCORES, LABELS) for p in range(partitions)]
         self._consumer: Any = None
-        self._ends: dict[tuple[str, int], int] = {}
+        self._ends: dict[TopicPartition, int] = {}
 
-    async def __aenter__(self) -> Self:
-        tail = LogTail(self._bootstrap, timeout_s=self._timeout_s, options=self._options)
+    async def start(self) -> None:
+        """Connect, and see how far the topics go.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        tail = LogTail(self._bootstrap, timeout_s=self._timeout_s, committed_only=True, options=self._options)
         await tail.start()
         try:
             bounds = await tail.bounds((tp.topic, tp.partition) for tp in self._tps)
         finally:
             await tail.stop()
-        self._ends = {tp: end for tp, (start, end) in bounds.items() if end > start}
+        self._ends = {TopicPartition(*tp): end for tp, (start, end) in bounds.items() if end > start}
         self._consumer = await connected(
             self._bootstrap,
             timeout_s=self._timeout_s,
             options=self._options,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_WAIT_MS,
+            isolation_level="read_committed",
         )
         self._consumer.assign(self._tps)
-        return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._consumer is None:
+            return
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await self._consumer.stop()
@@ -95,14 +107,16 @@ class LabelTopics:
         try:
             async with asyncio.timeout(self._timeout_s):
                 fetched = await self._consumer.getmany(timeout_ms=_WAIT_MS, max_records=_RECORDS)
+                # Not by the records: behind the last may be the end of a transaction.
+                for tp, end in list(self._ends.items()):
+                    if await self._consumer.position(tp) >= end:
+                        del self._ends[tp]
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}") from error
         for tp, records in fetched.items():
             take = self._take_score if tp.topic == FRAUD_SCORES.name else self._take_label
             for record in records:
                 take(record.value or b"", findings)
-            if records[-1].offset + 1 >= self._ends.get((tp.topic, tp.partition), 1 << 62):
-                del self._ends[tp.topic, tp.partition]
         return sum(map(len, fetched.values()))
 
     def _take_score(self, value: bytes, findings: Findings) -> None:
@@ -126,7 +140,7 @@ class LabelTopics:
 
 async def vectors_of(
     findings: Sequence[Finding], store: HistoryStore, engine: Engine
-) -> tuple[list[Finding], Matrix]:
+) -> tuple[list[Finding], Matrix, npt.NDArray[np.int64]]:
     """Vectors as of when the transactions were scored, from what the store holds.
 
     Args:
@@ -135,30 +149,44 @@ async def vectors_of(
         engine: The declarations.
 
     Returns:
-        The findings whose transactions are still there, and `(n, n_features)`.
+        The findings whose transactions are still there with all that their windows held, `(n, n_features)`,
+        and the times of the transactions.
     """
     customers = list(dict.fromkeys(finding.customer_id for finding in findings))
     histories = {
-        customer_id: decode(stored).records
+        customer_id: _records(stored)
         for customer_id, stored in zip(customers, await store.histories(customers), strict=True)
     }
-    kept, events, rows = [], [], []
+    kept, events = [], []
     for finding in findings:
-        history = histories[finding.customer_id]
-        event = event_of(history, finding.transaction)
+        event = event_of(histories[finding.customer_id], finding.transaction)
         if event is not None:
             kept.append(finding)
             events.append(event)
-            rows.append(engine.compute(history, event, int(event["time_ms"][0])))
-    if not kept:
-        return [], np.empty((0, len(engine.names)))
-    X = np.vstack(rows)
-    if engine.entities:
-        records = np.concatenate(events)
+    records = np.concatenate([np.zeros(0, dtype=RECORD), *events])
+    vectors = np.full((len(kept), len(engine.entities)), np.nan)
+    if engine.entities and kept:
         entities = Entities(engine.entities)
         keys = entities.keys(records)
         for key, parts in zip(keys, await store.entities(keys), strict=True):
             entities.put(key, map(decode_tiles, parts))
+        whole = np.flatnonzero(entities.holds_windows(records))
+        kept, records = [kept[i] for i in whole.tolist()], records[whole]
         who = customer_hashes(finding.customer_id for finding in kept)
-        X[:, -len(engine.entities) :] = entities.compute(records, who, np.arange(len(kept)), count=False)
-    return kept, X
+        vectors = entities.compute(records, who, np.arange(len(kept)), count=False)
+    times = records["time_ms"].copy()
+    X = np.full((len(kept), len(engine.names)), np.nan)
+    for row, finding in enumerate(kept):
+        history = histories[finding.customer_id]
+        X[row] = engine.compute(history, records[row : row + 1], int(times[row]))
+    X[:, len(engine.names) - len(engine.entities) :] = vectors
+    return kept, X, times
+
+
+def _records(stored: bytes | None) -> Records:
+    try:
+        return decode(stored).records
+    except HistoryError as damaged:
+        # The worker and `tidegate verify` say whose; here it is one that cannot be learned from.
+        _log.warning("a history cannot be read", error=str(damaged))
+        return decode(None).records

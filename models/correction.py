@@ -49,17 +49,19 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Added to a model's calibrated log-odds: the weights of the bins that a row's values are in.
+    """Added to calibrated log-odds: an intercept, and the weights of the bins that a row's values are in.
 
     Attributes:
         edges: The bins.
         weights: `(n_features * WIDTH,)`.
         share: How much of them counts, 0 to 1.
+        intercept: Makes as many frauds expected as there were.
     """
 
     edges: Edges
     weights: Weights
     share: float
+    intercept: float = 0.0
 
     def contributions(self, X: Inputs) -> Weights:
         """`(n, n_features)`: what each feature adds, of rows in the model's own order of columns."""
@@ -73,6 +75,7 @@ class Correction:
             "starts": self.edges.starts.tolist(),
             "weights": self.weights.tolist(),
             "share": self.share,
+            "intercept": self.intercept,
         }
 
     @classmethod
@@ -82,22 +85,25 @@ class Correction:
         Raises:
             ValueError: It is none of a model with so many features.
         """
-        missing = {"edges", "starts", "weights", "share"} - document.keys()
+        missing = {"edges", "starts", "weights", "share", "intercept"} - document.keys()
         if missing:
             raise ValueError(f"the correction has no {' and no '.join(sorted(missing))}")
         edges = np.array(document["edges"], dtype=np.float32)
         starts = np.array(document["starts"], dtype=np.int32)
         weights = np.array(document["weights"], dtype=np.float64)
-        share = float(document["share"])
+        share, intercept = float(document["share"]), float(document["intercept"])
         shapes = (starts.shape, weights.shape) == ((n_features + 1,), (n_features * WIDTH,))
         if not shapes or edges.shape != (starts[-1],) or starts[0] != 0:
             raise ValueError(f"the correction is not of {n_features} features")
         widths = np.diff(starts)
         if (widths < 0).any() or (widths >= WIDTH - 1).any():
             raise ValueError("the correction's edges are not in order")
-        if not np.isfinite(weights).all() or not np.isfinite(edges).all() or not 0.0 <= share <= 1.0:
+        if any((np.diff(part) <= 0).any() for part in np.split(edges, starts[1:-1])):
+            raise ValueError("the correction's edges are not in order")
+        finite = np.isfinite(weights).all() and np.isfinite(edges).all() and np.isfinite(intercept)
+        if not finite or not 0.0 <= share <= 1.0:
             raise ValueError("the correction must have finite weights and a share from 0 to 1")
-        return cls(Edges(edges, starts), weights, share)
+        return cls(Edges(edges, starts), weights, share, intercept)
 
 
 @numba.njit(cache=True)

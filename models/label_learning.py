@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.codes import transaction_hash
-from features.definitions import LATENESS_MS
+from features.definitions import DAY_MS, LATENESS_MS
 from features.engine import Engine, Matrix
 from features.record import LABEL_KIND, TRANSACTION_KIND, Records
 from models.online import EVERY, FIRST, OnlineLearner
 from models.tree import ModelCard, TreeModel
 from schemas.label import Label
+
+_TRIES = 3
 
 
 class Finding(NamedTuple):
@@ -32,6 +34,7 @@ class Finding(NamedTuple):
         customer_id: Whose it was.
         transaction: Hash of its id.
         fraud: What it was.
+        tries: How often it was asked for in vain.
     """
 
     known_ms: int
@@ -39,6 +42,7 @@ class Finding(NamedTuple):
     customer_id: str
     transaction: int
     fraud: bool
+    tries: int = 0
 
 
 class Findings:
@@ -51,15 +55,18 @@ class Findings:
     Args:
         delay_ms: The label delay.
         since_ms: What was known by then a model has learned already.
+        every: One genuine transaction in so many.
     """
 
-    def __init__(self, delay_ms: int, since_ms: int = 0) -> None:
+    def __init__(self, delay_ms: int, since_ms: int = 0, every: int = EVERY) -> None:
         self._delay_ms = delay_ms
         self._since_ms = since_ms
+        self._every = every
         self._waiting: list[Finding] = []
         # The newest: histories still have them.
         self._sample: deque[Finding] = deque(maxlen=4 * FIRST)
-        self._frauds: set[int] = set()
+        self._frauds: set[tuple[str, int]] = set()
+        self._sampled: set[int] = set()
         self._number = 0
         self.now_ms = 0
 
@@ -73,7 +80,10 @@ class Findings:
         transaction = transaction_hash(transaction_id)
         finding = self._finding(time_ms + self._delay_ms, customer_id, transaction, fraud=False)
         self._sample.append(finding)
-        if transaction % EVERY == 0 and finding.known_ms > self._since_ms:
+        # What is older than histories reach is asked for in vain; a correction is scored once more.
+        wanted = finding.known_ms > self._since_ms and time_ms >= self.now_ms - LATENESS_MS
+        if transaction % self._every == 0 and wanted and transaction not in self._sampled:
+            self._sampled.add(transaction)
             heapq.heappush(self._waiting, finding)
 
     def reported(self, label: Label) -> None:
@@ -81,9 +91,9 @@ class Findings:
         if label.label != "fraud" or label.transaction_id is None:
             return
         transaction = transaction_hash(label.transaction_id)
-        if transaction in self._frauds:
+        if (label.customer_id, transaction) in self._frauds:
             return
-        self._frauds.add(transaction)
+        self._frauds.add((label.customer_id, transaction))
         if label.label_time_ms > self._since_ms:
             heapq.heappush(
                 self._waiting, self._finding(label.label_time_ms, label.customer_id, transaction, fraud=True)
@@ -94,10 +104,27 @@ class Findings:
         found: list[Finding] = []
         while self._waiting and self._waiting[0].known_ms <= self.now_ms and len(found) < most:
             finding = heapq.heappop(self._waiting)
+            if finding.fraud:
+                found.append(finding)
+                continue
+            self._sampled.discard(finding.transaction)
             # Reported after its delay was over: genuine until then, and fraud once it is reported.
-            if finding.fraud or finding.transaction not in self._frauds:
+            reported = (finding.customer_id, finding.transaction) in self._frauds
+            if not reported and finding.known_ms - self._delay_ms >= self.now_ms - LATENESS_MS:
                 found.append(finding)
         return found
+
+    def again(self, finding: Finding) -> bool:
+        """No history has the transaction of a fraud yet: ask for it again later; false after some times.
+
+        A worker may be behind the label, or histories are being built anew.
+        """
+        if not finding.fraud or finding.tries == _TRIES:
+            return False
+        heapq.heappush(
+            self._waiting, finding._replace(known_ms=self.now_ms + DAY_MS, tries=finding.tries + 1)
+        )
+        return True
 
     def sample(self, most: int) -> list[Finding]:
         """The next transactions that were scored, whatever became of them."""
@@ -138,13 +165,15 @@ class LabelLearning:
     Args:
         base: Without a correction, whatever it has learned before.
         engine: Its declarations.
+        every: One genuine transaction in so many is told.
     """
 
-    def __init__(self, base: TreeModel, engine: Engine) -> None:
+    def __init__(self, base: TreeModel, engine: Engine, every: int = EVERY) -> None:
         self.base = base.corrected(None)
         self.engine = engine
         self.frauds = self.genuine = self.unknown = 0
-        self._learner = OnlineLearner(len(base.columns))
+        self._known_ms = 0
+        self._learner = OnlineLearner(len(base.columns), every)
 
     @property
     def ready(self) -> bool:
@@ -165,6 +194,7 @@ class LabelLearning:
         inputs, log_odds = self._inputs(X), self.base.log_odds(X)
         for finding, x, offset in zip(findings, inputs, log_odds.tolist(), strict=True):
             self._learner.learn_one(x, offset, finding.fraud)
+            self._known_ms = max(self._known_ms, finding.known_ms)
             self.frauds += finding.fraud
             self.genuine += not finding.fraud
 
@@ -179,6 +209,7 @@ class LabelLearning:
             "frauds": self.frauds,
             "genuine": self.genuine,
             "share": correction.share,
+            "known_to_ms": self._known_ms,
         }
         return replace(
             card,
@@ -189,6 +220,11 @@ class LabelLearning:
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
         return X[:, self.base.columns].astype(np.float32)
+
+
+def frauds_learned(card: ModelCard) -> int:
+    """Frauds that a card's correction was learned from."""
+    return int(card.data.get("learned_from_labels", {}).get("frauds", 0))
 
 
 def base_version(card: ModelCard) -> str:

@@ -5,6 +5,7 @@ logistic regression over bins of the features, with the trees' log-odds as its o
 """
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -26,6 +27,9 @@ _RATE: Final = 0.1
 _REPLAYS: Final = 10
 _MOST_FRAUDS: Final = 2_000
 _MOST_GENUINE: Final = 20_000
+_JUDGED: Final = 5_000
+_FEWEST_JUDGED: Final = 2_000
+"""Frauds are known before it is known of others that they are none: the first labels have too many."""
 _MEMORY: Final = 0.999
 """Of the losses by which the blend is chosen: a thousand labels ago counts a third."""
 
@@ -41,8 +45,12 @@ class OnlineLearner:
     The blend is by evidence: `share` is the posterior of the corrected scores against those of the trees
     alone, with the loss each had before it learned from a label, and forgetting (Raftery et al. 2010).
 
+    Going through frauds again makes them more frequent than they are. The intercept puts that right: with it
+    the newest labels, each by the weights before it was learned from, have as many frauds expected as came.
+
     Args:
         n_features: Columns of the model.
+        every: One genuine transaction in so many is told.
         seed: Of what is gone through again.
 
     Source:
@@ -50,7 +58,10 @@ class OnlineLearner:
         online behind trees).
     """
 
-    def __init__(self, n_features: int, seed: int = 7) -> None:
+    def __init__(self, n_features: int, every: int = EVERY, seed: int = 7) -> None:
+        self._log_every = float(np.log(every))
+        # Of the newest labels: log-odds of the trees, what was added to them, and the label.
+        self._judged: deque[tuple[float, float, bool]] = deque(maxlen=_JUDGED)
         self._random = np.random.default_rng(seed)
         self._first: list[Inputs] = []
         self._edges: Edges | None = None
@@ -79,12 +90,27 @@ class OnlineLearner:
         """What has been learned up to now; `None` before anything was."""
         if self._edges is None or not self.labels:
             return None
-        return Correction(self._edges, self._weights.copy(), self.share)
+        return Correction(self._edges, self._weights.copy(), self.share, self._intercept())
 
     @property
     def share(self) -> float:
         """Of the correction that counts: the posterior of it against none."""
         return float(1.0 / (1.0 + np.exp(np.clip(self._loss[1] - self._loss[0], -50.0, 50.0))))
+
+    def _intercept(self) -> float:
+        if len(self._judged) < _FEWEST_JUDGED:
+            return 0.0
+        offset, added, frauds = (np.array(part, dtype=np.float64) for part in zip(*self._judged, strict=True))
+        margin, wanted = offset + self.share * added, frauds.sum()
+        if not 0 < wanted < len(frauds):
+            return 0.0
+        low, high = -10.0, 10.0
+        # What is expected grows with the intercept.
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            expected = (1.0 / (1.0 + np.exp(-np.clip(margin + middle, -50.0, 50.0)))).sum()
+            low, high = (middle, high) if expected < wanted else (low, middle)
+        return float(low)
 
     def learn_one(self, x: Inputs, log_odds: float, fraud: bool) -> None:
         """A transaction's label has come.
@@ -96,8 +122,10 @@ class OnlineLearner:
         """
         if self._edges is None:
             raise ValueError("the learner has not seen enough transactions to part their features")
-        places, offset = self._edges.places(x[None])[0], log_odds + np.log(EVERY)
-        margin = offset + self._weights[places].sum()
+        places, offset = self._edges.places(x[None])[0], log_odds + self._log_every
+        added = float(self._weights[places].sum())
+        margin = offset + added
+        self._judged.append((offset, added, fraud))
         truth = np.array([fraud])
         losses = [log_loss(np.array([m]), truth) for m in (offset, margin)]
         self._loss = _MEMORY * self._loss + losses
@@ -152,8 +180,8 @@ class OnlineScorer:
     def __init__(self, model: TreeModel, delay_ms: int) -> None:
         self.learner = OnlineLearner(len(model.columns))
         self.frauds = 0
-        self._model = model
-        self._now = model
+        # Whatever it had learned before: what is learned now takes the place of that.
+        self._model = self._now = model.corrected(None)
         self._delay_ms = delay_ms
         # (time, place, fraud, vector, log-odds)
         self._waiting: list[tuple[int, int, bool, Inputs, float]] = []

@@ -96,6 +96,14 @@ class ModelRegistry:
         """
         return self._assign(name, version, self.roles(name).promoted(version))
 
+    def carry_on(self, name: str, version: str) -> Roles:
+        """Put a version into use that goes on where the champion was; that one is not remembered.
+
+        Raises:
+            ModelError: There is no such version, or its files are damaged.
+        """
+        return self._assign(name, version, self.roles(name).continued(version))
+
     def challenge(self, name: str, version: str, share: float) -> Roles:
         """Have a version score a share of the customers in the champion's place.
 

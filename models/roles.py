@@ -51,6 +51,10 @@ class Roles:
         former = (*self.former, self.champion) if self.champion else self.former
         return replace(self.without(version), champion=version, former=former[-_REMEMBERED:])
 
+    def continued(self, version: str) -> "Roles":
+        """With another champion in the place of the one before, which is not remembered."""
+        return replace(self.without(version), champion=version)
+
     def challenged(self, version: str, share: float) -> "Roles":
         """With a challenger.
 

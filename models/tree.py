@@ -89,7 +89,7 @@ class TreeModel:
         if card.correction:
             try:
                 self.correction = Correction.of(card.correction, len(card.feature_names))
-            except (TypeError, ValueError) as bad:
+            except (TypeError, ValueError, OverflowError) as bad:
                 raise ModelError(f"model {card.name} {card.version} cannot be used: {bad}") from bad
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
@@ -116,7 +116,7 @@ class TreeModel:
             margin = linear.blend(margin, linear.contributions(inputs).sum(axis=1))
         calibrated: Vector = self.card.slope * margin + self.card.intercept
         if self.correction is not None:
-            calibrated += self.correction.contributions(inputs).sum(axis=1)
+            calibrated += self.correction.contributions(inputs).sum(axis=1) + self.correction.intercept
         return calibrated
 
     def corrected(self, correction: Correction | None) -> "TreeModel":
@@ -149,6 +149,7 @@ class TreeModel:
         shares[:, -1] += self.card.intercept
         if self.correction is not None:
             shares[:, :-1] += self.correction.contributions(inputs)
+            shares[:, -1] += self.correction.intercept
         return shares
 
     def _booster_margins(self, inputs: Inputs) -> Margins:

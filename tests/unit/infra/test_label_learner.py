@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from features.codes import transaction_hash
-from infra.label_learner import LabelLearner, Plan
+from infra.label_learner import LabelLearner, Plan, _Stopped
 from infra.learning_metrics import LearningMetrics
 from infra.memory_store import MemoryHistoryStore
 from models.label_learning import Finding, LabelLearning
@@ -27,6 +27,7 @@ def learning(models, training_data):
     X = training_data.X.astype(np.float64)
     found.see(X)
     found.learn([Finding(0, n, "c", transaction_hash(str(n)), n % 2 == 0) for n in range(50)], X[:50])
+    assert found.frauds == 25
     return found
 
 
@@ -39,37 +40,74 @@ def learner(kept, engine, metrics=None, **plan):
 
 
 def test_what_was_learned_is_the_champion_and_rolls_back_to_the_trees_alone(kept, engine, learning):
-    mine = learner(kept, engine)
+    mine = learner(kept, engine, role="champion", labels=20)
     mine._put_into_use(learning)
     assert (kept.champion("fraud"), mine.learned.versions) == ("v2", ("v2",))
     assert kept.load("fraud", engine.names).correction is not None
     assert mine._base().version == "v1"
-    assert kept.roll_back("fraud").champion == "v1"
+    learning.frauds += 20
+    mine._put_into_use(learning)
+    assert kept.champion("fraud") == "v3"
+    assert kept.roll_back("fraud").champion == "v1", "not to the version before, which is of the same trees"
+
+
+def test_a_version_is_made_of_so_many_new_frauds(kept, engine, learning):
+    mine = learner(kept, engine, role="champion", labels=20)
+    for frauds, versions in ((19, 0), (25, 1), (44, 1), (45, 2)):
+        learning.frauds = frauds
+        mine._put_into_use(learning)
+        assert len(mine.learned.versions) == versions
+
+
+def test_one_that_was_started_again_replaces_nothing_that_knows_more(kept, engine, learning):
+    learner(kept, engine, role="champion", labels=20)._put_into_use(learning)
+    again = learner(kept, engine, role="champion", labels=20)
+    for frauds, versions in ((25, 0), (44, 0), (45, 1)):
+        learning.frauds = frauds
+        again._put_into_use(learning)
+        assert len(again.learned.versions) == versions
+
+
+def test_what_somebody_else_put_into_use_stays(kept, engine, learning, models):
+    mine = learner(kept, engine, role="champion", labels=20)
+    trained = kept.save(replace(models.fraud.card, created_at="2026-02-01T00:00:00.000Z"), models.fraud.trees)
+    kept.promote("fraud", trained.version)
+    mine._put_into_use(learning)
+    assert (kept.champion("fraud"), mine.learned.versions) == (trained.version, ())
+    assert mine._base().version == trained.version
 
 
 def test_one_shadow_is_of_what_labels_teach_and_others_stay(kept, engine, learning, models):
     other = kept.save(models.fraud.card, models.fraud.trees).version
     kept.shadow("fraud", other)
-    mine = learner(kept, engine, role="shadow")
+    mine = learner(kept, engine, labels=20)
     for _ in range(2):
         mine._put_into_use(learning)
+        learning.frauds += 20
     assert kept.roles("fraud").shadows == (other, "v4")
     assert kept.champion("fraud") == "v1"
 
 
-def test_a_challenger_gets_its_share(kept, engine, learning):
-    mine = learner(kept, engine, role="challenger", share=0.2)
+def test_a_challenger_gets_its_share_and_another_one_stays(kept, engine, learning, models):
+    mine = learner(kept, engine, role="challenger", share=0.2, labels=20)
     mine._put_into_use(learning)
     roles = kept.roles("fraud")
     assert (roles.champion, roles.challenger, roles.share) == ("v1", "v2", 0.2)
-
-
-def test_the_base_is_what_somebody_else_puts_into_use(kept, engine, learning, models):
-    mine = learner(kept, engine)
+    other = kept.save(models.fraud.card, models.fraud.trees).version
+    kept.challenge("fraud", other, 0.1)
+    learning.frauds += 20
     mine._put_into_use(learning)
-    trained = kept.save(replace(models.fraud.card, created_at="2026-02-01T00:00:00.000Z"), models.fraud.trees)
-    kept.promote("fraud", trained.version)
-    assert mine._base().version == trained.version
+    assert kept.roles("fraud").challenger == other
+
+
+def test_a_registry_that_cannot_be_written_is_tried_again(kept, engine, learning, monkeypatch):
+    mine = learner(kept, engine, role="champion", labels=20)
+    with monkeypatch.context() as broken:
+        broken.setattr(kept, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        mine._put_into_use(learning)
+    assert kept.champion("fraud") == "v1"
+    mine._put_into_use(learning)
+    assert kept.champion("fraud") == "v2"
 
 
 def test_a_model_of_other_declarations_is_not_learned_beside(kept, engine, models):
@@ -77,6 +115,17 @@ def test_a_model_of_other_declarations_is_not_learned_beside(kept, engine, model
     kept.promote("fraud", saved.version)
     with pytest.raises(ModelError, match="start it with the declarations and entities of the worker"):
         learner(kept, engine)._base()
+
+
+async def test_whoever_waits_for_a_dependency_hears_that_it_is_to_end(kept, engine):
+    mine = learner(kept, engine)
+
+    async def call():
+        mine.stop()
+        raise DependencyError("away")
+
+    with pytest.raises(_Stopped):
+        await mine._retried("redis", call)
 
 
 async def test_a_dependency_that_is_away_is_waited_for_and_counted(kept, engine):

@@ -6,8 +6,9 @@ import pytest
 from features.codec import History, encode
 from features.codes import transaction_hash
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES
+from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
 from features.record import to_records
+from features.tile_codec import TILE
 from features.tile_codec import encode as encode_tiles
 from infra.label_topics import LabelTopics, vectors_of
 from models.label_learning import Finding, Findings
@@ -64,8 +65,9 @@ async def test_vectors_computed_later_are_those_that_were_served_bit_for_bit(ser
     transactions, X, replay = served
     chosen = list(range(0, len(transactions), 7))
     wanted = [finding(transactions[i]) for i in chosen]
-    kept, found = await vectors_of(wanted, Stored(replay), replay.engine)
+    kept, found, times = await vectors_of(wanted, Stored(replay), replay.engine)
     assert kept == wanted
+    assert times.tolist() == [transactions[i].event_time_ms for i in chosen]
     assert len(found) > 500
     # Of one customer and millisecond both are outside the other's windows, whichever came first.
     differing = np.flatnonzero((found.view(np.uint64) != X[chosen].view(np.uint64)).any(axis=1))
@@ -76,11 +78,41 @@ async def test_what_no_history_holds_is_left_out(served):
     transactions, X, replay = served
     unknown = finding(transactions[0])._replace(transaction=1)
     nobody = finding(transactions[0])._replace(customer_id="nobody")
-    kept, found = await vectors_of([unknown, finding(transactions[5]), nobody], Stored(replay), replay.engine)
+    asked = [unknown, finding(transactions[5]), nobody]
+    kept, found, _ = await vectors_of(asked, Stored(replay), replay.engine)
     assert kept == [finding(transactions[5])]
     assert np.array_equal(found, X[5:6], equal_nan=True)
-    kept, found = await vectors_of([nobody], Stored(replay), replay.engine)
+    kept, found, _ = await vectors_of([nobody], Stored(replay), replay.engine)
     assert (kept, found.shape) == ([], (0, X.shape[1]))
+
+
+async def test_what_its_merchant_does_not_keep_whole_is_left_out(served):
+    transactions, _, replay = served
+    transaction = next(t for t in transactions if t.merchant_id)
+    records = to_records([transaction], [transaction.amount_minor])
+    stage, code = replay.entities.stages["merchant"], int(records["merchant"][0])
+    tiles = stage.tiles(code)
+    hour = transaction.event_time_ms // TILE_MS
+    for ahead, there in ((LATENESS_TILES, True), (LATENESS_TILES + 1, False)):
+        newest = np.zeros(1, dtype=TILE)
+        newest["hour"], newest["count"] = hour + ahead, 1
+        stage.put(code, [tiles, newest])
+        kept, _, _ = await vectors_of([finding(transaction)], Stored(replay), replay.engine)
+        assert bool(kept) is there
+    stage.put(code, [tiles])
+
+
+async def test_a_damaged_history_is_one_that_cannot_be_learned_from(served):
+    transactions, _, replay = served
+    stored = Stored(replay)
+    whole = stored.histories
+
+    async def damaged(customer_ids):
+        return [None if h is None else h[:-3] for h in await whole(customer_ids)]
+
+    stored.histories = damaged
+    kept, _, _ = await vectors_of([finding(transactions[5])], stored, replay.engine)
+    assert kept == []
 
 
 def test_what_is_neither_score_nor_label_is_counted():

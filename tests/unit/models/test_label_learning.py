@@ -6,7 +6,7 @@ import pytest
 from features.codes import transaction_hash
 from features.definitions import DAY_MS, LATENESS_MS
 from features.record import LABEL_KIND, RECORD, REPLACED_KIND
-from models.label_learning import Findings, LabelLearning, base_version, event_of
+from models.label_learning import Findings, LabelLearning, base_version, event_of, frauds_learned
 from models.online import EVERY, FIRST
 from models.registry import ModelRegistry
 from models.tree import TreeModel
@@ -83,6 +83,42 @@ def test_what_a_model_was_trained_with_is_not_learned_again():
     findings.reported(fraud("b", T0 + WEEK_MS + 1))
     findings.scored("c", UNSAMPLED, T0 + 3 * WEEK_MS)
     assert known(findings) == [(transaction_hash("b"), True)]
+
+
+def test_a_transaction_that_is_scored_again_is_learned_once():
+    findings = Findings(WEEK_MS)
+    for _ in range(2):
+        findings.scored("c", SAMPLED, T0)
+    findings.scored("c", UNSAMPLED, T0 + WEEK_MS)
+    assert known(findings) == [(transaction_hash(SAMPLED), False)]
+
+
+def test_what_histories_do_not_hold_any_more_is_not_waited_for():
+    findings = Findings(WEEK_MS)
+    findings.scored("c", UNSAMPLED, T0 + LATENESS_MS + 1)
+    findings.scored("c", SAMPLED, T0)
+    assert len(findings) == 0
+    findings.scored("c", SAMPLED, T0 + 1)
+    findings.scored("c", UNSAMPLED, T0 + LATENESS_MS + 2)
+    assert known(findings) == []
+
+
+def test_fraud_that_no_history_has_yet_is_asked_for_some_days_longer():
+    findings = Findings(WEEK_MS)
+    findings.reported(fraud("a", T0))
+    for day in range(4):
+        findings.scored("c", UNSAMPLED, T0 + day * DAY_MS)
+        (finding,) = findings.due(10)
+        assert findings.again(finding) is (day < 3)
+    assert not findings.again(finding._replace(fraud=False, tries=0))
+
+
+def test_label_of_another_customer_is_another_finding():
+    findings = Findings(WEEK_MS)
+    findings.reported(fraud("a", T0))
+    findings.reported(fraud("a", T0).model_copy(update={"customer_id": "d"}))
+    findings.scored("c", UNSAMPLED, T0)
+    assert [finding.customer_id for finding in findings.due(10)] == ["c", "d"]
 
 
 def test_sample_has_the_newest_each_once_until_nobody_asks():
@@ -162,7 +198,10 @@ def test_card_says_what_it_was_learned_beside_and_is_none_before(learning, model
         "frauds": 400,
         "genuine": 0,
         "share": 0,
+        "known_to_ms": T0 + 399,
     }
+    assert frauds_learned(card) == 400
+    assert frauds_learned(models.fraud.card) == 0
     assert 0.5 < card.data["learned_from_labels"]["share"] <= 1
     assert base_version(replace(card, version="v9")) == models.fraud.card.version
     assert base_version(models.fraud.card) == models.fraud.card.version

@@ -145,18 +145,53 @@ def test_a_correction_is_read_back_bit_for_bit():
         {"edges": [0.0]},
         {"share": 1.5},
         {"share": None},
+        {"intercept": float("inf")},
+        {"starts": [0, 2**40, 2**40, 2**40, 2**40]},
     ],
 )
 def test_a_correction_that_is_none_of_this_model_is_refused(changes):
     X = np.random.default_rng(2).normal(size=(500, 4)).astype(np.float32)
     whole = Correction(Edges.of(X), np.zeros(4 * WIDTH), 0.3).document()
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, OverflowError)):
         Correction.of(whole | changes, 4)
 
 
 def test_a_model_says_which_version_has_a_correction_that_cannot_be_used(models):
     card = replace(models.fraud.card, correction={"weights": []})
     with pytest.raises(
-        ModelError, match=r"model fraud v1 cannot be used: the correction has no edges and no share"
+        ModelError, match=r"model fraud v1 cannot be used: the correction has no edges and no intercept"
     ):
         TreeModel(card, models.fraud.trees, models.engine.names)
+
+
+def test_edges_that_do_not_ascend_are_refused():
+    X = np.random.default_rng(2).normal(size=(500, 2)).astype(np.float32)
+    whole = Correction(Edges.of(X), np.zeros(2 * WIDTH), 0.3).document()
+    edges = whole["edges"]
+    edges[3], edges[4] = edges[4], edges[3]
+    with pytest.raises(ValueError, match="not in order"):
+        Correction.of(whole, 2)
+
+
+def test_as_many_frauds_are_expected_as_come_although_frauds_are_gone_through_again():
+    X, fraud = stream(40_000)
+    trees = -6.0
+    learner = learner_of(X[:6_000])
+    for x, label in zip(X[6_000:], fraud[6_000:], strict=True):
+        # One in five of the genuine, as the learner is told.
+        if label or x[0] < -0.84:
+            learner.learn_one(x, trees, bool(label))
+    correction = learner.correction()
+    later, truth = stream(40_000, seed=1)
+    log_odds = trees + correction.contributions(later).sum(axis=1)
+    # The newest labels are judged by what was known before each: at first that was less.
+    expected = to_proba(log_odds + correction.intercept).sum()
+    assert expected == pytest.approx(truth.sum(), rel=0.5)
+    assert abs(expected - truth.sum()) < 0.6 * abs(to_proba(log_odds).sum() - truth.sum())
+
+
+def test_learning_goes_on_beside_the_trees_whatever_they_had_learned_before(models, training_data):
+    X = training_data.X[:100].astype(np.float64)
+    edges = Edges.of(X[:, models.fraud.columns].astype(np.float32))
+    taught = models.fraud.corrected(Correction(edges, np.ones(len(models.fraud.columns) * WIDTH), 1.0))
+    assert np.array_equal(OnlineScorer(taught, 0).now.log_odds(X), models.fraud.log_odds(X))
