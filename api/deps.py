@@ -18,7 +18,6 @@ from api.tokens import Principal
 from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from features.record import Records
-from features.tile_codec import decode as decode_tiles
 from features.tiles import Entities
 from models.pipeline import Models
 from models.segments import SegmentModel
@@ -143,6 +142,5 @@ async def entities_of(given: Services, record: Records) -> Entities:
     """The merchant and the device of an event, with what the stream has counted there."""
     entities = Entities(given.models.engine.entities)
     keys = entities.keys(record)
-    for key, parts in zip(keys, await given.store.entities(keys), strict=True):
-        entities.put(key, map(decode_tiles, parts))
+    entities.put_stored(keys, await given.store.entities(keys))
     return entities

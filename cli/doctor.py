@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import out, print_json
+from cli.options import BOOTSTRAP, MODELS, NAMESPACE, REDIS_URL, Bootstrap, Models, Namespace, RedisUrl
 from infra.access import from_environment
 from infra.checks import Status, worst
 from infra.doctor import Deployment, examine
@@ -19,18 +20,10 @@ _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "red", S
 
 
 def doctor(
-    bootstrap: Annotated[
-        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
-    ] = "127.0.0.1:9092",
-    redis_url: Annotated[
-        str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey, redis://HOST:PORT/DB.")
-    ] = "redis://127.0.0.1:6379/0",
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
-    ] = "tg",
-    models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
-    ] = Path(".tidegate/models"),
+    bootstrap: Bootstrap = BOOTSTRAP,
+    redis_url: RedisUrl = REDIS_URL,
+    namespace: Namespace = NAMESPACE,
+    models: Models = MODELS,
     features: Annotated[
         Path | None,
         typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker has."),

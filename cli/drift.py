@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cli.console import err, out, print_json, progress
 from cli.file_log import print_refused, read_log
+from cli.options import MODELS, MlflowUri, Models
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -43,12 +44,8 @@ def drift(
         typer.Option(help="Parquet of scores, or a folder of it: a backtest's or the sink's."),
     ] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Look at rows since this time (UTC).")] = None,
-    models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
-    ] = Path(".tidegate/models"),
-    mlflow_uri: Annotated[
-        str, typer.Option(envvar="TIDEGATE_MLFLOW_URI", help="MLflow in the place of a folder.")
-    ] = "",
+    models: Models = MODELS,
+    mlflow_uri: MlflowUri = "",
     features: Annotated[
         Path | None,
         typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as in training."),

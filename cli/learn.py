@@ -10,8 +10,19 @@ from typing import Annotated
 import typer
 
 from cli.console import out, print_json
+from cli.file_log import engine_of
 from cli.models import As
-from cli.trained import load_trained
+from cli.options import (
+    BOOTSTRAP,
+    MODELS,
+    NAMESPACE,
+    REDIS_URL,
+    Bootstrap,
+    MlflowUri,
+    Models,
+    Namespace,
+    RedisUrl,
+)
 from features.engine import Engine
 from infra.access import from_environment
 from infra.history_store import RedisHistoryStore
@@ -24,21 +35,11 @@ from models.registry import ModelRegistry
 
 
 def learn(
-    bootstrap: Annotated[
-        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
-    ] = "127.0.0.1:9092",
-    redis_url: Annotated[str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey.")] = (
-        "redis://127.0.0.1:6379/0"
-    ),
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
-    ] = "tg",
-    models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
-    ] = Path(".tidegate/models"),
-    mlflow_uri: Annotated[
-        str, typer.Option(envvar="TIDEGATE_MLFLOW_URI", help="MLflow in the place of a folder.")
-    ] = "",
+    bootstrap: Bootstrap = BOOTSTRAP,
+    redis_url: RedisUrl = REDIS_URL,
+    namespace: Namespace = NAMESPACE,
+    models: Models = MODELS,
+    mlflow_uri: MlflowUri = "",
     features: Annotated[
         Path | None,
         typer.Option(envvar="TIDEGATE_FEATURES", help="YAML file of your own features, as the worker had."),
@@ -70,7 +71,7 @@ def learn(
     configure("warning" if once else "info")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     registry = open_registry(models, mlflow_uri)
-    _, engine = load_trained(registry, "fraud", features=features)
+    engine = engine_of(registry.card("fraud", registry.champion("fraud")), features)
     metrics = LearningMetrics()
     if metrics_port:
         metrics.serve(metrics_host, metrics_port)
@@ -79,7 +80,7 @@ def learn(
     if json:
         print_json(asdict(learned))
     else:
-        out.print(_sentence(learned), highlight=False, soft_wrap=True)
+        out.print(_sentence(learned, plan.role), highlight=False, soft_wrap=True)
 
 
 async def _learn(
@@ -112,8 +113,8 @@ async def _learn(
         await store.close()
 
 
-def _sentence(learned: Learned) -> str:
-    made = f"in use now: {learned.versions[-1]}" if learned.versions else "no version was made"
+def _sentence(learned: Learned, role: str) -> str:
+    made = f"{learned.versions[-1]} is {role} now" if learned.versions else "no version was made"
     left_out = [
         f"{count:,} {what}"
         for count, what in (

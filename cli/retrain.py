@@ -14,6 +14,7 @@ from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.compare import HeldBack, newest_known, print_contest
 from cli.console import out, print_json, progress
 from cli.file_log import print_refused, read_log
+from cli.options import MODELS, MlflowUri, Models
 from cli.train import days_too
 from cli.trained import load_trained
 from features.definitions import DAY_MS
@@ -40,12 +41,8 @@ def retrain(
     which: Annotated[Which, typer.Argument(help="The model.")],
     data: Annotated[Path, typer.Option(help="The newest data: CSV or Parquet.")],
     mapping: Annotated[Path, typer.Option(help="YAML file that says which column is what.")],
-    models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
-    ] = Path(".tidegate/models"),
-    mlflow_uri: Annotated[
-        str, typer.Option(envvar="TIDEGATE_MLFLOW_URI", help="MLflow in the place of a folder.")
-    ] = "",
+    models: Models = MODELS,
+    mlflow_uri: MlflowUri = "",
     held_back_days: Annotated[
         int, typer.Option(min=1, help="Newest days with known outcomes that the challenger does not see.")
     ] = 28,

@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from cli.options import BOOTSTRAP, MODELS, NAMESPACE, REDIS_URL, Bootstrap, Models, Namespace, RedisUrl
 from features.engine import Engine
 from infra.access import from_environment
 from infra.feature_file import load_engine
@@ -24,18 +25,10 @@ _SHOWN = 20
 
 
 def verify(
-    bootstrap: Annotated[
-        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
-    ] = "127.0.0.1:9092",
-    redis_url: Annotated[str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey.")] = (
-        "redis://127.0.0.1:6379/0"
-    ),
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
-    ] = "tg",
-    models: Annotated[
-        Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")
-    ] = Path(".tidegate/models"),
+    bootstrap: Bootstrap = BOOTSTRAP,
+    redis_url: RedisUrl = REDIS_URL,
+    namespace: Namespace = NAMESPACE,
+    models: Models = MODELS,
     partition: Annotated[
         list[int] | None, typer.Option(min=0, help="Only this one; may be given again. All without.")
     ] = None,

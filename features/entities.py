@@ -61,6 +61,10 @@ class EntityOp(StrEnum):
     GENUINE_SINCE = "genuine_since"  # transactions of later hours than it; unknown where there is none
 
 
+RUN_OPS: Final = (EntityOp.SINCE_FRAUD, EntityOp.FRAUD_RUN, EntityOp.GENUINE_SINCE)
+"""Those that look at how frauds and genuine transactions follow one another."""
+
+
 @dataclass(frozen=True, slots=True)
 class EntityFeature:
     """One feature of an entity, declared as data.

@@ -104,6 +104,18 @@ def to_records(
     return np.frombuffer(bytearray().join(rows), dtype=RECORD)
 
 
+def accepted(history: Records, transaction: int) -> Records:
+    """A copy of a transaction's record as features see it, `(1,)`; `(0,)` where a history has none.
+
+    Args:
+        history: `(n,)` records.
+        transaction: Hash of its id.
+    """
+    found = np.flatnonzero((history["transaction"] == transaction) & (history["kind"] == TRANSACTION_KIND))
+    record: Records = history[found[:1]].copy()
+    return record
+
+
 def before_event(history: Records, event: Records) -> Records:
     """A history as it was before an event that may be in it, with the earlier versions of a correction.
 

@@ -94,6 +94,7 @@ def compute_tiles(
     totals: Any,
     frauds: Any,
     different: Any,
+    runs: Any,
     run: Any,
     values: Any,
     stamp: int,
@@ -103,7 +104,7 @@ def compute_tiles(
     Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers`.
     Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in tiles, are. `apart` is
     whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span:
-    numbers, `run: (n_spans, 6)` of `_end_hour`, and sets.
+    numbers, `runs` (whether a feature asks for runs of frauds), `run: (n_spans, 6)` of `_end_hour`, and sets.
     """
     for e in range(slots.shape[0]):
         slot = slots[e]
@@ -135,7 +136,8 @@ def compute_tiles(
                 continue
             if tile.hour != last:
                 for s in range(windows.shape[0]):
-                    _end_hour(run, s, last)
+                    if runs[s]:
+                        _end_hour(run, s, last)
                 last = np.int64(tile.hour)
             for s in range(windows.shape[0]):
                 newer = hour - delays[s]
@@ -150,7 +152,8 @@ def compute_tiles(
                 if apart and _is_new(values[s], stamp, tile.customer):
                     different[s] += 1
         for s in range(windows.shape[0]):
-            _end_hour(run, s, last)
+            if runs[s]:
+                _end_hour(run, s, last)
         for f in range(ops.shape[0]):
             s = spans[f]
             if ops[f] == FRAUD_COUNT:

@@ -15,9 +15,18 @@ import numpy.typing as npt
 from features import tile_kernels
 from features.codes import name_hash
 from features.engine import Matrix
-from features.entities import ENTITIES, LATENESS_TILES, SLACK_TILES, TILE_MS, Entity, EntityFeature, EntityOp
-from features.record import LABEL_CODES, TRANSACTION_KIND, Records
-from features.tile_codec import TILE, Tiles, merge
+from features.entities import (
+    ENTITIES,
+    LATENESS_TILES,
+    RUN_OPS,
+    SLACK_TILES,
+    TILE_MS,
+    Entity,
+    EntityFeature,
+    EntityOp,
+)
+from features.record import LABEL_CODES, Records, accepted
+from features.tile_codec import TILE, Tiles, decode, merge
 
 MAX_TILES: Final = 16_384
 """Tiles of one entity that features look at: the newest. A merchant has one an hour, with those of frauds."""
@@ -58,6 +67,8 @@ class EntityTiles:
         self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
         self._scratch = np.zeros((3, len(spans)), dtype=np.int64)
         self._run = np.zeros((len(spans), 6), dtype=np.int64)
+        of_runs = np.isin(self._ops, [_OPS[op] for op in RUN_OPS])
+        self._runs = np.isin(np.arange(len(spans)), self._spans[of_runs])
         self._sets = np.zeros((len(spans), 64), dtype=np.uint64)
         self._stamp = 0
         self.clear()
@@ -154,6 +165,7 @@ class EntityTiles:
             self.entity.by_customer,
             out,
             *self._scratch,
+            self._runs,
             self._run,
             self._sets,
             self._stamp,
@@ -277,6 +289,11 @@ class Entities:
         """Take in an entity's tiles."""
         self.stages[key[0]].put(key[1], parts)
 
+    def put_stored(self, keys: Sequence[Key], stored: Sequence[Sequence[bytes | None]]) -> None:
+        """Take in entities as a store gives them, each in parts of one source partition."""
+        for key, parts in zip(keys, stored, strict=True):
+            self.put(key, map(decode, parts))
+
     def drop(self, key: Key) -> None:
         """Forget an entity."""
         self.stages[key[0]].drop(key[1])
@@ -362,12 +379,8 @@ def find_fraud(history: Records, label: Records) -> ConfirmedFraud | None:
     """
     if label["label"][0] != LABEL_CODES["fraud"]:
         return None
-    about = np.flatnonzero(
-        (history["transaction"] == label["transaction"][0]) & (history["kind"] == TRANSACTION_KIND)
-    )
-    if len(about) == 0:
-        return None
-    return ConfirmedFraud(history[about[:1]].copy(), int(label["time_ms"][0]))
+    about = accepted(history, label["transaction"][0])
+    return ConfirmedFraud(about, int(label["time_ms"][0])) if len(about) else None
 
 
 def _capacity_for(n: int) -> int:

@@ -9,24 +9,18 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_random_exponential,
-)
 
 from features.definitions import DAY_MS
 from features.engine import Engine
 from features.ports import HistoryStore
 from infra.label_topics import LabelTopics, vectors_of
 from infra.learning_metrics import LearningMetrics
+from infra.retried import Stopped, retried
 from models.label_learning import Findings, LabelLearning, base_version, frauds_learned
 from models.online import EVERY
 from models.registry import ModelRegistry
 from models.tree import ModelCard
-from schemas.errors import DependencyError, ModelError
+from schemas.errors import ModelError
 from schemas.fields import to_rfc3339
 from schemas.score import Role
 
@@ -81,10 +75,6 @@ class Learned:
     versions: tuple[str, ...] = ()
 
 
-class _Stopped(Exception):
-    """It was told to end while it waited."""
-
-
 class LabelLearner:
     """Follows the topics until told to stop, or until what they held at the start is learned.
 
@@ -134,7 +124,7 @@ class LabelLearner:
             ModelError: There is no fraud model, or it is of other declarations.
         """
         done = False
-        with contextlib.suppress(_Stopped):
+        with contextlib.suppress(Stopped):
             while not done and not self._stop.is_set():
                 done = await self._follow(await asyncio.to_thread(self._base), once)
         return self.learned
@@ -157,7 +147,7 @@ class LabelLearner:
         # What its training had seen by its end it has learned.
         trained_to = int(card.data.get("to_ms", 0))
         findings = Findings(delay_ms, trained_to, self._plan.every)
-        learning = LabelLearning(base, self._engine, self._plan.every)
+        learning = LabelLearning(base, self._plan.every)
         self._made_from = 0
         made_at, looked_at = -self._plan.seconds, time.monotonic()
         partitions = await self._retried("redis", self._partitions)
@@ -280,27 +270,12 @@ class LabelLearner:
         )
 
     async def _retried(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
-        def failed(state: RetryCallState) -> None:
-            self._metrics.retry(dependency)
-            error = state.outcome.exception() if state.outcome else None
-            _log.warning("waiting", dependency=dependency, error=str(error))
-
-        async def pause(seconds: float) -> None:
-            try:
-                await asyncio.wait_for(self._stop.wait(), seconds)
-            except TimeoutError:
-                return
-            raise _Stopped
-
-        tries = AsyncRetrying(
-            retry=retry_if_exception_type(DependencyError),
-            wait=wait_random_exponential(multiplier=0.2, max=30.0),
-            stop=stop_after_delay(_GIVE_UP_S),
-            before_sleep=failed,
-            sleep=pause,
-            reraise=True,
+        return await retried(
+            dependency,
+            call,
+            self._stop,
+            self._metrics.retry,
+            first_s=0.2,
+            most_s=30.0,
+            give_up_s=_GIVE_UP_S,
         )
-        async for attempt in tries:
-            with attempt:
-                return await call()
-        raise AssertionError("unreachable")

@@ -16,7 +16,6 @@ from features.codec import decode
 from features.engine import Engine, Matrix
 from features.ports import HistoryStore
 from features.record import RECORD, Records
-from features.tile_codec import decode as decode_tiles
 from features.tiles import Entities, customer_hashes
 from infra.consumers import connected
 from infra.log_tail import LogTail
@@ -168,8 +167,7 @@ async def vectors_of(
     if engine.entities and kept:
         entities = Entities(engine.entities)
         keys = entities.keys(records)
-        for key, parts in zip(keys, await store.entities(keys), strict=True):
-            entities.put(key, map(decode_tiles, parts))
+        entities.put_stored(keys, await store.entities(keys))
         whole = np.flatnonzero(entities.holds_windows(records))
         kept, records = [kept[i] for i in whole.tolist()], records[whole]
         who = customer_hashes(finding.customer_id for finding in kept)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from features.codes import transaction_hash
 from features.definitions import DAY_MS, LATENESS_MS
-from features.engine import Engine, Matrix
-from features.record import LABEL_KIND, TRANSACTION_KIND, Records
+from features.engine import Matrix
+from features.record import LABEL_KIND, Records, accepted
 from models.online import EVERY, FIRST, OnlineLearner
 from models.tree import ModelCard, TreeModel
 from schemas.label import Label
@@ -146,10 +146,9 @@ def event_of(history: Records, transaction: int) -> Records | None:
         `None` where it is not there, or where it is so much older than the newest that what its longest
         windows held is not kept any more.
     """
-    found = np.flatnonzero((history["transaction"] == transaction) & (history["kind"] == TRANSACTION_KIND))
-    if not len(found):
+    event = accepted(history, transaction)
+    if not len(event):
         return None
-    event = history[found[:1]].copy()
     newest = int(history["time_ms"][history["kind"] != LABEL_KIND].max())
     return event if int(event["time_ms"][0]) >= newest - LATENESS_MS else None
 
@@ -164,13 +163,11 @@ class LabelLearning:
 
     Args:
         base: Without a correction, whatever it has learned before.
-        engine: Its declarations.
         every: One genuine transaction in so many is told.
     """
 
-    def __init__(self, base: TreeModel, engine: Engine, every: int = EVERY) -> None:
+    def __init__(self, base: TreeModel, every: int = EVERY) -> None:
         self.base = base.corrected(None)
-        self.engine = engine
         self.frauds = self.genuine = self.unknown = 0
         self._known_ms = 0
         self._learner = OnlineLearner(len(base.columns), every)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.engine import Matrix
 from models.correction import WIDTH, Correction, Edges, Inputs, Places, Weights
 from models.linear import log_loss
-from models.tree import TreeModel
+from models.tree import TreeModel, to_proba
 
 Vector = npt.NDArray[np.float64]
 
@@ -108,7 +108,7 @@ class OnlineLearner:
         # What is expected grows with the intercept.
         while high - low > 1e-6:
             middle = (low + high) / 2
-            expected = (1.0 / (1.0 + np.exp(-np.clip(margin + middle, -50.0, 50.0)))).sum()
+            expected = to_proba(margin + middle).sum()
             low, high = (middle, high) if expected < wanted else (low, middle)
         return float(low)
 

@@ -16,19 +16,13 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_delay,
-    wait_random_exponential,
-)
 
 from infra.access import from_environment
 from infra.consumers import connected
 from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
 from infra.log_tail import LogTail
+from infra.retried import Stopped, retried
 from infra.sink_metrics import SinkMetrics
 from infra.sink_store import SinkCommit, SinkFenced, SinkStore
 from infra.topics_admin import TopicsAdmin
@@ -73,10 +67,6 @@ async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -
     finally:
         await sink.close()
         database.close()
-
-
-class Stopped(Exception):
-    """The sink was told to stop while it waited for something."""
 
 
 class Sink:
@@ -147,35 +137,16 @@ class Sink:
             Stopped: The sink was told to stop during a pause.
             DependencyError: The dependency stayed away for `give_up_s`.
         """
-
-        def failed(state: RetryCallState) -> None:
-            self._metrics.retry(dependency)
-            error = state.outcome.exception() if state.outcome else None
-            _log.warning("waiting", dependency=dependency, error=str(error))
-
-        async def pause(seconds: float) -> None:
-            try:
-                await asyncio.wait_for(self._stop.wait(), seconds)
-            except TimeoutError:
-                return
-            raise Stopped
-
-        tries = AsyncRetrying(
-            retry=retry_if_exception(
-                lambda e: isinstance(e, DependencyError) and not isinstance(e, SinkFenced)
-            ),
-            wait=wait_random_exponential(multiplier=0.1, max=5.0),
-            stop=stop_after_delay(self._settings.give_up_s),
-            before_sleep=failed,
-            sleep=pause,
-            reraise=True,
+        return await retried(
+            dependency,
+            call,
+            self._stop,
+            self._metrics.retry,
+            first_s=0.1,
+            most_s=5.0,
+            give_up_s=self._settings.give_up_s,
+            final=SinkFenced,
         )
-
-        async def attempt() -> T:
-            return await call()
-
-        # Not `call` itself: of a lambda Tenacity does not see that it has to be awaited.
-        return await tries(attempt)
 
     async def _open(self) -> AIOKafkaConsumer:
         admin = TopicsAdmin(self._settings.bootstrap, options=self._options)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from features.codes import transaction_hash
-from infra.label_learner import LabelLearner, Plan, _Stopped
+from infra.label_learner import LabelLearner, Plan
 from infra.learning_metrics import LearningMetrics
 from infra.memory_store import MemoryHistoryStore
+from infra.retried import Stopped
 from models.label_learning import Finding, LabelLearning
 from models.registry import ModelRegistry
 from schemas.errors import DependencyError, ModelError
@@ -23,7 +24,7 @@ def kept(registry, tmp_path):
 
 @pytest.fixture
 def learning(models, training_data):
-    found = LabelLearning(models.fraud, models.engine)
+    found = LabelLearning(models.fraud)
     X = training_data.X.astype(np.float64)
     found.see(X)
     found.learn([Finding(0, n, "c", transaction_hash(str(n)), n % 2 == 0) for n in range(50)], X[:50])
@@ -124,7 +125,7 @@ async def test_whoever_waits_for_a_dependency_hears_that_it_is_to_end(kept, engi
         mine.stop()
         raise DependencyError("away")
 
-    with pytest.raises(_Stopped):
+    with pytest.raises(Stopped):
         await mine._retried("redis", call)
 
 

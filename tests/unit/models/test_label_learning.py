@@ -162,7 +162,7 @@ def test_event_whose_windows_are_not_whole_any_more_is_none():
 @pytest.fixture
 def learning(models, training_data):
     """Beside the small bank's model: what nobody had called fraud is, where the amount is large."""
-    learning = LabelLearning(models.fraud, models.engine)
+    learning = LabelLearning(models.fraud)
     X = training_data.X.astype(np.float64)
     while not learning.ready:
         learning.see(X)
@@ -191,7 +191,7 @@ def test_card_of_what_was_learned_gives_the_same_scores_bit_for_bit(
 
 
 def test_card_says_what_it_was_learned_beside_and_is_none_before(learning, models):
-    assert LabelLearning(models.fraud, models.engine).card("") is None
+    assert LabelLearning(models.fraud).card("") is None
     card = learning.card("2026-01-01T00:00:00.000Z")
     assert card.data["learned_from_labels"] | {"share": 0} == {
         "base": models.fraud.card.version,
@@ -211,4 +211,4 @@ def test_learning_begins_from_the_trees_alone_whatever_they_had_learned_before(l
     card = replace(learning.card(""), version="v2")
     taught = TreeModel(card, models.fraud.trees, models.engine.names)
     assert taught.correction is not None
-    assert LabelLearning(taught, models.engine).base.correction is None
+    assert LabelLearning(taught).base.correction is None
