@@ -1,15 +1,15 @@
 """Metrics of what the programs depend on: calls, errors, the state of Redis, the models in use."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from infra.timings import Timings
+from infra.timings import Note, Timing, Timings
 from models.pipeline import Models
 from schemas.errors import DependencyError
 
@@ -53,15 +53,9 @@ class DependencyMetrics:
             registry=r,
         )
 
-    @contextmanager
-    def call(self, dependency: str, name: str) -> Iterator[None]:
+    def call(self, dependency: str, name: str) -> "Call":
         """Time one call and count it if it fails."""
-        with self._calls.time(dependency, name):
-            try:
-                yield
-            except DependencyError:
-                self._errors.labels(dependency, name).inc()
-                raise
+        return Call((dependency, name), self._calls.noted, self._errors)
 
     def published(self, messages: Mapping[str, int]) -> None:
         """So many messages of each topic were acknowledged by the broker."""
@@ -71,6 +65,31 @@ class DependencyMetrics:
     def certificate(self, use: str, expires: datetime) -> None:
         """A certificate is configured."""
         self._expiry.labels(use).set(expires.timestamp())
+
+
+class Call(Timing):
+    """One call to a dependency, timed, and counted where it fails.
+
+    A class: a generator as a context manager takes twice as long.
+
+    Args:
+        labels: Dependency and name.
+        note: As of `Timing`.
+        errors: Counts failures.
+    """
+
+    __slots__ = ("_errors",)
+
+    def __init__(self, labels: tuple[str, ...], note: Note, errors: Counter) -> None:
+        super().__init__(labels, note)
+        self._errors = errors
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, DependencyError):
+            self._errors.labels(*self._labels).inc()
 
 
 class RedisMetrics:

@@ -11,11 +11,11 @@ from infra.deferred import OnScrape
 from models.drift import CALIBRATION_NAMES, DriftWindow, Reference, calibration_bin
 from models.pipeline import Models
 
-LOOKED_AT_EVERY: Final = 8
+LOOKED_AT_EVERY: Final = 16
 """Of so many vectors that are scored one is looked at."""
-_ROWS: Final = 5_000
-_FEWEST: Final = 2_048
-"""Rows before an index of features is shown: of less it is noise."""
+_VECTORS: Final = 2_500
+_FEWEST: Final = 256
+"""Vectors before an index of features is shown: of less it is noise."""
 _SCORES: Final = 20_000
 
 
@@ -60,7 +60,7 @@ class DriftMetrics:
             self._expected.labels(name)
             self._observed.labels(name)
         self._columns: list[int] = []
-        self._features = DriftWindow({}, _ROWS)
+        self._features = DriftWindow({}, _VECTORS)
         self._scores: dict[str, DriftWindow] = {}
 
     def use(self, models: Models) -> None:
@@ -71,7 +71,7 @@ class DriftMetrics:
             self._feature_psi.clear()
             self._score_psi.clear()
             self._columns = [position[name] for name in reference.features]
-            self._features = DriftWindow(reference.features, _ROWS)
+            self._features = DriftWindow(reference.features, _VECTORS)
             self._scores = {
                 card.name: DriftWindow({"score": bins}, _SCORES)
                 for card in (models.fraud.card, models.churn.card)
@@ -81,7 +81,7 @@ class DriftMetrics:
     def vectors(self, sample: npt.NDArray[np.float64]) -> None:
         """Transactions were scored: one in `LOOKED_AT_EVERY` of their vectors."""
         with self._lock:
-            self._features.add(sample[:, self._columns], len(sample) * LOOKED_AT_EVERY)
+            self._features.add(sample[:, self._columns])
 
     def scored(self, proba: npt.NDArray[np.float64]) -> None:
         """Transactions were scored: their probabilities."""
@@ -102,7 +102,7 @@ class DriftMetrics:
     def _add_scores(self, name: str, proba: npt.NDArray[np.float64]) -> None:
         with self._lock:
             if (window := self._scores.get(name)) is not None:
-                window.add(proba[:, np.newaxis], len(proba))
+                window.add(proba[:, np.newaxis])
 
     def _show(self) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from infra.deferred import Deferred
 
 _COUNTED_AT_ONCE = 2_000
 _Labels = tuple[str, ...]
+Note = Callable[[tuple[_Labels, float], int], None]
 
 
 class Timing:
@@ -27,7 +28,7 @@ class Timing:
 
     __slots__ = ("_labels", "_note", "_started")
 
-    def __init__(self, labels: _Labels, note: Callable[[tuple[_Labels, float], int], None]) -> None:
+    def __init__(self, labels: _Labels, note: Note) -> None:
         self._labels, self._note = labels, note
 
     def __enter__(self) -> None:
@@ -43,6 +44,9 @@ class Timings(Collector):
     """A histogram of durations; a scrape finds all that have ended counted.
 
     `prometheus_client.Histogram` looks through its buckets in Python for each.
+
+    Attributes:
+        noted: Takes labels and seconds of what was timed elsewhere.
 
     Args:
         name: Of the metric, ending in `_seconds`.
@@ -70,11 +74,12 @@ class Timings(Collector):
         self._labelnames = tuple(labels)
         self._waiting = Deferred(self._count, _COUNTED_AT_ONCE, registry)
         self._buckets: defaultdict[_Labels, Buckets] = defaultdict(lambda: Buckets(bounds))
+        self.noted: Note = self._waiting.add
         registry.register(self)
 
     def time(self, *labels: str) -> Timing:
         """Time what is done within the answer; values of the labels in their order."""
-        return Timing(labels, self._waiting.add)
+        return Timing(labels, self.noted)
 
     def _count(self, ended: list[tuple[_Labels, float]]) -> None:
         seconds: defaultdict[_Labels, list[float]] = defaultdict(list)

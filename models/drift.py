@@ -134,10 +134,10 @@ class DriftWindow:
         self._before: list[Matrix] = []
         self._counted = self._counted_before = 0
 
-    def add(self, values: Matrix, rows: int) -> None:
-        """Add `(n, n_bins)` values that stand for so many rows; they are not to change any more."""
+    def add(self, values: Matrix) -> None:
+        """Add `(n, n_bins)` values; they are not to change any more."""
         self._now.append(values)
-        self._counted += rows
+        self._counted += len(values)
         if self._counted >= self._rows:
             self._before, self._now = self._now, []
             self._counted_before, self._counted = self._counted, 0

@@ -57,7 +57,7 @@ class TestScored:
         assert sum(decided) == 40
         assert value(metrics, "tidegate_events_total", outcome="scored") == 40
         assert value(metrics, "tidegate_fraud_score_count") == 40
-        assert value(metrics, "tidegate_feature_vectors_total") == 5
+        assert value(metrics, "tidegate_feature_vectors_total") == 3
         scores = [score["decision"] for score in stream.kafka.messages("scores.fraud")]
         assert decided == [scores.count(d) for d in ("allow", "review", "block")]
 

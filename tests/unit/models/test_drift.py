@@ -55,10 +55,10 @@ def test_a_window_forgets_what_is_long_ago():
     bins = Bins.of(np.arange(1000.0))
     window = DriftWindow({"x": bins}, rows=1000)
     assert window.psi(window.newest()) == {"x": 0.0}
-    window.add(np.full((1000, 1), np.nan), 1000)
+    window.add(np.full((1000, 1), np.nan))
     assert window.psi(window.newest())["x"] > 1
     for _ in range(2):
-        window.add(np.arange(1000.0)[:, np.newaxis], 1000)
+        window.add(np.arange(1000.0)[:, np.newaxis])
     assert window.psi(window.newest())["x"] == pytest.approx(0, abs=1e-12)
     assert window.rows == 1000
 
