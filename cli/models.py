@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cli.console import out, print_json
 from infra.model_store import open_registry
+from models.anomaly import ANOMALY
 from models.registry import NAMES, SEGMENTS
 from models.roles import Roles
 from models.tree import ModelCard
@@ -31,6 +32,7 @@ class Which(StrEnum):
 
     FRAUD = "fraud"
     CHURN = "churn"
+    ANOMALY = "anomaly"
     SEGMENTS = "segments"
 
 
@@ -47,7 +49,7 @@ def list_models(models: Folder = _DEFAULT, mlflow_uri: Mlflow = "", json: Json =
     """Show all versions and which are in use for what."""
     registry = open_registry(models, mlflow_uri)
     rows = []
-    for name in (*NAMES, SEGMENTS):
+    for name in (*NAMES, ANOMALY, SEGMENTS):
         roles = registry.roles(name)
         for version in registry.versions(name):
             rows.append(described(registry.card(name, version), roles))
@@ -147,8 +149,8 @@ def compare(
             return
         _print_cards(cards)
         return
-    if name is Which.SEGMENTS:
-        raise ConfigError("segments have no outcome that they could be measured by")
+    if name in (Which.SEGMENTS, Which.ANOMALY):
+        raise ConfigError(f"{name.value}: there is no outcome that it could be measured by")
     # XGBoost, Arrow and scikit-learn take seconds to import: `list` does without.
     from cli.compare import Comparison, compare_on_file, print_contest
 
@@ -196,8 +198,8 @@ def promote(
     registry = open_registry(models, mlflow_uri)
     if role is As.CHAMPION:
         roles = registry.promote(name, version)
-    elif name is Which.SEGMENTS:
-        raise ConfigError("segments have a champion only")
+    elif name in (Which.SEGMENTS, Which.ANOMALY):
+        raise ConfigError(f"{name.value}: it has a champion only")
     elif role is As.CHALLENGER:
         roles = registry.challenge(name, version, share)
     else:

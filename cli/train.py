@@ -25,10 +25,11 @@ from infra.feature_file import load_engine
 from infra.intake import Intake
 from infra.mapping import Mapping
 from infra.row_mapper import label_message
+from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.costs import Costs
 from models.fraud_training import FraudData, train_fraud, vectors_of
-from models.registry import SEGMENTS, ModelRegistry
+from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
 from models.tree import ModelCard
@@ -50,6 +51,7 @@ class Which(StrEnum):
     FRAUD = "fraud"
     CHURN = "churn"
     SEGMENTS = "segments"
+    ANOMALY = "anomaly"
     ALL = "all"
 
 
@@ -111,6 +113,10 @@ def train(
     alerts_a_day: Annotated[
         float | None, typer.Option(help="The most alerts a day; without it one transaction in a hundred.")
     ] = None,
+    anomaly_alerts: Annotated[
+        float,
+        typer.Option(min=0, max=0.1, help="Share of transactions that are to raise an alert as an anomaly."),
+    ] = 0.001,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
     features: Annotated[
         Path | None,
@@ -140,6 +146,7 @@ def train(
         to_ms=None if to is None else to_epoch_ms(moment(to)),
         budget=search_budget(budget),
         features=features,
+        anomaly_alerts=anomaly_alerts,
         costs=Costs(
             review=review_cost,
             refusal=refusal_cost,
@@ -159,7 +166,8 @@ def train(
             cut_offs = [to_epoch_ms(moment(one)) for one in cut_off or ()]
             cards = train_churn_alone(plan, data, rules, cut_offs)
         else:
-            cards = (train_fraud_on_file if which is Which.FRAUD else train_on_file)(plan, data, rules)
+            run = {Which.FRAUD: train_fraud_on_file, Which.ANOMALY: train_anomaly_on_file}
+            cards = run.get(which, train_on_file)(plan, data, rules)
     else:
         if from_ is not None or to is not None or cut_off:
             raise ConfigError("--from, --to and --cut-off go with --data; a generated bank has --days")
@@ -176,7 +184,7 @@ def train(
     )
     for c in cards:
         m = c.metrics
-        if c.name != SEGMENTS:
+        if c.name in NAMES:
             table.add_row(
                 c.name,
                 c.version,
@@ -188,6 +196,12 @@ def train(
     for c in cards:
         if c.name == SEGMENTS:
             out.print(segment_table(c))
+        if c.name == ANOMALY:
+            out.print(
+                f"anomaly {c.version} of {c.data['rows']:,} transactions: "
+                f"{c.metrics['alert_share']:.2%} of them would raise an alert",
+                highlight=False,
+            )
     err.print(f"saved under {models}{' and put into use' if promote else ''}; figures are of held-back days")
     for c in cards:
         for doubt in doubts(c):
@@ -206,7 +220,7 @@ def doubts(card: ModelCard) -> Iterator[str]:
     >>> list(doubts(replace(card, metrics={"roc_auc": 0.62, "positives": 100})))
     []
     """
-    if card.name == SEGMENTS:
+    if card.name not in NAMES:
         return
     auc, positives = card.metrics.get("roc_auc"), card.metrics.get("positives", 0)
     if auc is None:
@@ -302,6 +316,7 @@ class TrainingPlan:
     costs: Costs = _COSTS
     budget: Budget | None = None
     features: Path | None = None
+    anomaly_alerts: float = 0.001
 
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
@@ -343,20 +358,31 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
     mapping.check_trains_fraud()
     engine = load_engine(plan.features, plan.entities)
     with progress() as bar:
-        rows, account = read_log(data, mapping, bar)
-        task = bar.add_task("replaying history", total=len(rows))
-        found = vectors_of(
-            rows,
-            engine,
-            from_ms=plan.from_ms,
-            to_ms=plan.to_ms,
-            on_rows=lambda done: bar.update(task, completed=done),
-        )
-        del rows
-        bar.update(task, completed=len(found.X), total=len(found.X))
-        print_refused(account)
-        trained = _fraud(plan, found, engine, data.name, bar)
+        trained = _fraud(plan, _vectors(plan, data, mapping, engine, bar), engine, data.name, bar)
     return _saved(plan, [trained])
+
+
+def train_anomaly_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train the anomaly model on a file in any order; no label is looked at."""
+    engine = load_engine(plan.features, plan.entities)
+    with progress() as bar:
+        trained = _anomaly(plan, _vectors(plan, data, mapping, engine, bar), engine, data.name)
+    return _saved(plan, [trained])
+
+
+def _vectors(plan: TrainingPlan, data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> FraudData:
+    rows, account = read_log(data, mapping, bar)
+    task = bar.add_task("replaying history", total=len(rows))
+    found = vectors_of(
+        rows,
+        engine,
+        from_ms=plan.from_ms,
+        to_ms=plan.to_ms,
+        on_rows=lambda done: bar.update(task, completed=done),
+    )
+    bar.update(task, completed=len(found.X), total=len(found.X))
+    print_refused(account)
+    return found
 
 
 def train_churn_alone(
@@ -408,7 +434,20 @@ def _train(
                 source=source,
             )
         )
+    if plan.which in (Which.ANOMALY, Which.ALL):
+        trained.append(_anomaly(plan, FraudData.of(data), engine, source))
     return _saved(plan, trained)
+
+
+def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> tuple[ModelCard, bytes]:
+    return train_anomaly(
+        data.X,
+        engine,
+        created_at=to_rfc3339(datetime.now(UTC)),
+        source=source,
+        alert_share=plan.anomaly_alerts,
+        data={"from_ms": int(data.time_ms.min(initial=data.end_ms)), "to_ms": data.end_ms},
+    )
 
 
 def _fraud(

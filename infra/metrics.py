@@ -237,6 +237,7 @@ class WorkerMetrics:
             self._bands.labels(band, trigger)
         for band in BANDS[1:]:
             self._alerts.labels("churn", band)
+        self._alerts.labels("anomaly", "review")
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
@@ -329,6 +330,8 @@ class WorkerMetrics:
             ],
         )
         self._scored.add(waiting, len(published_ms))
+        if unusual := sum(not decisions[row] for row in chunk.unusual):
+            self._alerts.labels("anomaly", "review").inc(unusual)
 
     def _sample(self, features: ChunkFeatures) -> npt.NDArray[np.float64]:
         """One vector of `LOOKED_AT_EVERY`; a copy, since a view would keep all in memory."""

@@ -53,8 +53,13 @@ FRAUD = Dashboard(
         ),
         Panel(
             "Alerts",
-            "By severity.",
-            [(f'sum by (severity) (rate(tidegate_alerts_total{{kind="fraud"}}[{RATE}]))', "{{severity}}")],
+            "By kind and severity; what is only unusual is an anomaly.",
+            [
+                (
+                    f'sum by (kind, severity) (rate(tidegate_alerts_total{{kind!="churn"}}[{RATE}]))',
+                    "{{kind}} {{severity}}",
+                )
+            ],
             "eps",
         ),
         Panel(

@@ -12,6 +12,7 @@ from infra.log_reader import LogReader
 from infra.log_tail import LogTail
 from infra.partitioning import partition_for
 from infra.topics_admin import TopicsAdmin
+from models.anomaly import AnomalyModel
 from models.registry import ModelRegistry
 from models.tree import TreeModel
 from models.verification import PartitionRebuild, Published, Tally, read_score
@@ -95,6 +96,7 @@ class Verifier:
         self._on_progress = on_progress
         self._engine = engine
         self._models: dict[str, TreeModel | None] = {}
+        self._anomaly: dict[str, AnomalyModel | None] = {}
         self.tally = Tally()
 
     async def run(self, only: Sequence[int] | None = None) -> Tally:
@@ -135,6 +137,7 @@ class Verifier:
             lambda customer_id: partition_for(customer_id, partitions) == number,
             log_complete=log_start == 0,
             tally=self.tally,
+            anomaly_of=self._anomaly_of,
         )
         async with AsyncExitStack() as readers:
             labels = await self._reader(readers, *topics[1], bounds[topics[1]][0])
@@ -193,6 +196,14 @@ class Verifier:
                 fits = model.card.features_hash == self._engine.hash
                 self._models[version] = model if fits else None
         return self._models[version]
+
+    def _anomaly_of(self, version: str) -> AnomalyModel | None:
+        if version not in self._anomaly:
+            try:
+                self._anomaly[version] = self._registry.load_anomaly(version, self._engine)
+            except ModelError:
+                self._anomaly[version] = None
+        return self._anomaly[version]
 
 
 async def _add_labels(rebuild: PartitionRebuild, labels: LogReader, upto: int) -> None:

@@ -4,19 +4,33 @@ Li, Z. et al. (2022), ECOD: unsupervised outlier detection using empirical cumul
 IEEE Trans. Knowl. Data Eng. 35(12): a row is as odd as its values are far out in the tails of what was seen.
 """
 
-from typing import Final
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from features.engine import Engine, Matrix
+from models.reasons import Declared, reason
+from models.tree import ModelCard, columns_of
+from schemas.errors import ModelError
+from schemas.score import Role
 
 Vector = npt.NDArray[np.float64]
 
+ANOMALY: Final = "anomaly"
+ALERT: Final = "alert"
+"""Threshold of a card: from this score on a transaction raises an alert."""
 _CATEGORIES: Final = frozenset({"velocity", "novelty", "anomaly", "transaction_pattern", "transaction_basic"})
 _KEPT: Final = 8_192
 _FEWEST: Final = 50
+_FEWEST_TO_TRAIN: Final = 500
+_RANKED: Final = 65_536
+"""Rows whose totals the trained model knows: of them one in a thousand is still sixty-five."""
+_DIGITS: Final = 5
 # Fine in the tails, where it matters.
 _TAIL: Final = np.geomspace(1 / _KEPT, 0.5, 32)
 _PROBAS: Final = np.r_[_TAIL, 1.0 - _TAIL[-2::-1]]
@@ -24,6 +38,50 @@ _PROBAS: Final = np.r_[_TAIL, 1.0 - _TAIL[-2::-1]]
 # By how many quantiles are at most a value, and by how many are less.
 _LEFT: Final = -np.log(np.r_[_PROBAS, 1.0])
 _RIGHT: Final = -np.log(1.0 - np.r_[0.0, _PROBAS])
+
+
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """Quantiles of `k` columns, and how far out whole rows are.
+
+    Attributes:
+        quantiles: `(63, k)` at fixed probabilities, fine in the tails; NaN where a column was never known.
+        totals: `(m,)` of rows that were seen, ascending.
+    """
+
+    quantiles: Matrix
+    totals: Vector
+
+    @classmethod
+    def of(cls, sample: Matrix, ranked: Matrix | None = None) -> Self:
+        """Tails of rows `(n, k)`; NaN is unknown.
+
+        Args:
+            sample: Gives the quantiles.
+            ranked: Gives the totals; the sample if left out.
+        """
+        ordered = np.sort(sample, axis=0)  # unknown ones last
+        known = np.maximum((~np.isnan(sample)).sum(axis=0), 1)
+        places = (_PROBAS[:, None] * (known - 1)).round().astype(np.intp)
+        quantiles = np.asfortranarray(np.take_along_axis(ordered, places, axis=0))
+        rows = sample if ranked is None else ranked
+        return cls(quantiles, np.sort(np.maximum(*_totals(quantiles, rows))))
+
+    def rank(self, rows: Matrix) -> Vector:
+        """Of rows `(n, k)` the share of those seen that were less far out."""
+        found = np.searchsorted(self.totals, np.maximum(*_totals(self.quantiles, rows)), side="left")
+        ranks: Vector = found / len(self.totals)
+        return ranks
+
+    def shares(self, rows: Matrix) -> Matrix:
+        """`(n, k)` how far out each value is, on the side on which its row is further: minus a logarithm."""
+        sides = np.zeros((2, *rows.shape))
+        for column in range(rows.shape[1]):
+            alone, mine = self.quantiles[:, column : column + 1], rows[:, column : column + 1]
+            sides[0, :, column], sides[1, :, column] = _totals(alone, mine)
+        low, high = sides.sum(axis=2)
+        further: Matrix = np.where((low > high)[:, None], sides[0], sides[1])
+        return further
 
 
 class AnomalyScore:
@@ -38,12 +96,11 @@ class AnomalyScore:
     """
 
     def __init__(self, engine: Engine, seed: int = 7) -> None:
-        self._columns = np.array([i for i, f in enumerate(engine.features) if f.category in _CATEGORIES])
+        self._columns = looked_at(engine)
         self._random = np.random.default_rng(seed)
         self._sample = np.empty((_KEPT, len(self._columns)))
         self._seen = 0
-        self._quantiles: Matrix | None = None
-        self._totals: Vector = np.empty(0)
+        self._tails: Tails | None = None
 
     @property
     def seen(self) -> int:
@@ -64,28 +121,139 @@ class AnomalyScore:
     def refresh(self) -> None:
         """Look at the sample as it is now; scores change here and nowhere else."""
         sample = self._sample[: min(self._seen, _KEPT)]
-        if len(sample) < _FEWEST:
-            return
-        ordered = np.sort(sample, axis=0)  # unknown ones last
-        known = np.maximum((~np.isnan(sample)).sum(axis=0), 1)
-        places = (_PROBAS[:, None] * (known - 1)).round().astype(np.intp)
-        self._quantiles = np.take_along_axis(ordered, places, axis=0)
-        self._totals = np.sort(self._total(sample))
+        if len(sample) >= _FEWEST:
+            self._tails = Tails.of(sample)
 
     def score(self, X: Matrix) -> Vector:
         """Unusualness, `(n,)`; NaN until 50 rows are known."""
-        if self._quantiles is None:
+        if self._tails is None:
             return np.full(len(X), np.nan)
-        totals = self._total(X[:, self._columns])
-        ranks: Vector = np.searchsorted(self._totals, totals, side="left") / len(self._totals)
-        return ranks
+        return self._tails.rank(X[:, self._columns])
 
-    def _total(self, rows: Matrix) -> Vector:
-        if self._quantiles is None:
-            return np.zeros(len(rows))
-        low, high = np.zeros(len(rows)), np.zeros(len(rows))
-        _add_tails(np.asfortranarray(rows), np.asfortranarray(self._quantiles), _LEFT, _RIGHT, low, high)
-        return np.maximum(low, high)
+
+class AnomalyModel:
+    """An anomaly score that has learned and stays as it is, so that a score can be made again.
+
+    Args:
+        card: The model's.
+        artefact: What `train_anomaly` gave with it.
+        names: The engine's feature names: the columns of every `X`.
+
+    Raises:
+        ModelError: It needs a feature that is not declared, or the artefact is not of this form.
+    """
+
+    role: Role = "champion"
+
+    def __init__(self, card: ModelCard, artefact: bytes, names: Sequence[str]) -> None:
+        self.card = card
+        self.reference = {"name": card.name, "version": card.version, "role": self.role}
+        self._columns = columns_of(card, names)
+        try:
+            with np.load(io.BytesIO(artefact), allow_pickle=False) as found:
+                quantiles, totals = found["quantiles"], found["totals"]
+            if quantiles.shape != (len(_PROBAS), len(self._columns)) or totals.ndim != 1 or not len(totals):
+                raise ValueError(f"shapes {quantiles.shape} and {totals.shape}")
+            if {quantiles.dtype, totals.dtype} != {np.dtype(np.float64)}:
+                raise ValueError(f"types {quantiles.dtype} and {totals.dtype}")
+        except (ValueError, KeyError, OSError, EOFError) as bad:
+            raise ModelError(f"model {card.name} {card.version} cannot be used: {bad}") from bad
+        self._tails = Tails(np.asfortranarray(quantiles), totals)
+        self._alert = card.thresholds[ALERT]
+
+    def score(self, X: Matrix) -> Vector:
+        """Unusualness `(n,)` of rows `(n, n_features)`, to five digits: more it does not know."""
+        scores: Vector = np.round(self._tails.rank(self._inputs(X)), _DIGITS)
+        return scores
+
+    def alerts(self, scores: Vector) -> npt.NDArray[np.bool_]:
+        """Which scores raise an alert; NaN does not."""
+        return scores >= self._alert
+
+    def explain(
+        self, X: Matrix, features: Mapping[str, Declared], *, most: int = 4
+    ) -> list[tuple[dict[str, Any], ...]]:
+        """What is furthest out in each row, as `schemas.score.Reason` fields.
+
+        A contribution is minus the logarithm of the share of transactions that are as far out; all of a
+        row's together are its total.
+        """
+        shares, explained = self._tails.shares(self._inputs(X)), []
+        for row, share in zip(X[:, self._columns], shares, strict=True):
+            order = np.argsort(-share, kind="stable")[:most]
+            explained.append(
+                tuple(
+                    reason(features[self.card.feature_names[i]], float(row[i]), float(share[i]))
+                    for i in order
+                    if share[i] > 0
+                )
+            )
+        return explained
+
+    def _inputs(self, X: Matrix) -> Matrix:
+        # By way of what it learned from: a value that many have must be equal to its quantile.
+        return X[:, self._columns].astype(np.float32).astype(np.float64)
+
+
+def looked_at(engine: Engine) -> npt.NDArray[np.intp]:
+    """Columns of an engine's vectors that compare with what is usual."""
+    return np.array([i for i, f in enumerate(engine.features) if f.category in _CATEGORIES])
+
+
+def train_anomaly(
+    X: npt.NDArray[np.float32],
+    engine: Engine,
+    *,
+    created_at: str,
+    source: str = "",
+    alert_share: float = 0.001,
+    data: Mapping[str, Any] | None = None,
+) -> tuple[ModelCard, bytes]:
+    """An anomaly model; no label is looked at.
+
+    Args:
+        X: `(n, n_features)` vectors of transactions; of many a sample evenly spread is taken.
+        engine: What they were made by.
+        created_at: RFC 3339.
+        source: What they are of.
+        alert_share: Of transactions like these that raise an alert.
+        data: More of what they are.
+
+    Raises:
+        ModelError: They are too few.
+    """
+    if len(X) < _FEWEST_TO_TRAIN:
+        raise ModelError(
+            f"an anomaly model needs {_FEWEST_TO_TRAIN:,} transactions, there are {len(X):,}: "
+            "give it more of them"
+        )
+    columns = looked_at(engine)
+    rows = X[:: -(-len(X) // _RANKED)][:, columns].astype(np.float64)
+    tails = Tails.of(rows)
+    # As serving finds it: a share of the scores that it gives, which are no more than ranks.
+    scores = np.round(tails.rank(rows), _DIGITS)
+    threshold = float(np.quantile(scores, 1.0 - alert_share, method="higher"))
+    kept = io.BytesIO()
+    np.savez(kept, quantiles=tails.quantiles, totals=tails.totals)
+    card = ModelCard(
+        name=ANOMALY,
+        version="",
+        created_at=created_at,
+        features_hash=engine.hash,
+        feature_names=tuple(engine.names[i] for i in columns.tolist()),
+        slope=1.0,
+        intercept=0.0,
+        thresholds={ALERT: threshold},
+        data={"source": source, "rows": len(X), "sample": len(rows), **(data or {})},
+        metrics={"alert_share": float((scores >= threshold).mean())},
+    )
+    return card, kept.getvalue()
+
+
+def _totals(quantiles: Matrix, rows: Matrix) -> tuple[Vector, Vector]:
+    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    _add_tails(np.asfortranarray(rows), quantiles, _LEFT, _RIGHT, low, high)
+    return low, high
 
 
 @numba.njit(cache=True, nogil=True)

@@ -49,16 +49,21 @@ def fraud_scores(
         one = message(row)
         source = {**one["source"], "offset": _GAPS[4]}
         names = ("transaction_id", "customer_id", "event_time", "score")
-        return _template(one | dict(zip(names, _GAPS, strict=False)) | {"source": source})
+        gaps = dict(zip(names, _GAPS, strict=False)) | {"source": source}
+        if "anomaly" in one:
+            gaps["anomaly"] = {**one["anomaly"], "score": _GAPS[5]}
+        return _template(one | gaps)
 
     transactions = events.transactions
-    columns = (
+    columns = [
         _texts([t.transaction_id for t in transactions]),
         _texts([t.customer_id for t in transactions]),
         _moments(events.records["time_ms"]),
         _numbers(chunk.fraud.tolist()),
-        _numbers(list(offsets)),
-    )
+    ]
+    if chunk.anomaly is not None and models.anomaly is not None:
+        columns.append(_numbers(chunk.anomaly.tolist()))
+    columns.append(_numbers(list(offsets)))
     kinds: Sequence[Hashable] = chunk.features.flags.tolist()
     if "fraud" in models.challengers:
         versions = [models.fraud_for(t.customer_id).card.version for t in transactions]
@@ -92,7 +97,7 @@ def churn_scores(
     return _fill(columns, kinds, template, single, message)
 
 
-_GAPS = tuple(f"<gap {number}>" for number in range(5))
+_GAPS = tuple(f"<gap {number}>" for number in range(6))
 
 
 def _template(message: dict[str, Any]) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from features.engine import Engine
+from models.anomaly import ANOMALY
 from models.pipeline import Models
 from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.roles import Roles, identity, of_identity
@@ -88,7 +89,7 @@ class ModelsInUse:
         return roles if self._shadows else {name: replace(r, shadows=()) for name, r in roles.items()}
 
     def _load(self, roles: dict[str, Roles]) -> Models:
-        if roles.keys() != set(NAMES):
+        if roles.keys() - {ANOMALY} != set(NAMES):
             raise ModelError(f"a set of models has {' and '.join(NAMES)}, not {', '.join(roles) or 'none'}")
         text = identity(roles)
         with self._loading:

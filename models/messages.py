@@ -3,11 +3,14 @@
 The contract is `schemas.score`; tests validate what is made here against it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from features.engine import Matrix
 from models.pipeline import ACTIONS, BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk, flag_names
 from schemas.fields import SCHEMA_VERSION, epoch_ms_to_rfc3339
+from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
 
 _Message = dict[str, Any]
 
@@ -36,6 +39,8 @@ def fraud_score(
         "model": models.fraud_for(transaction.customer_id).reference,
         "flags": flag_names(int(chunk.features.flags[row])),
     }
+    if chunk.anomaly is not None and models.anomaly is not None:
+        message["anomaly"] = {"score": float(chunk.anomaly[row]), "model": models.anomaly.reference}
     if source is not None:
         message["source"] = source
     if with_features:
@@ -46,20 +51,53 @@ def fraud_score(
 def fraud_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) -> _Message:
     """The alert of a row that is not allowed."""
     transaction = events.transactions[row]
+    return _alert(
+        transaction,
+        kind="fraud",
+        severity=DECISIONS[chunk.decisions[row]],
+        score=float(chunk.fraud[row]),
+        reasons=chunk.reasons.get(row, ()),
+        model=models.fraud_for(transaction.customer_id).reference,
+    )
+
+
+def anomaly_alert(events: Events, chunk: ScoredChunk, row: int, models: Models) -> _Message | None:
+    """The alert of a row that is allowed but unusual; else `None`."""
+    if row not in chunk.unusual or chunk.decisions[row] or chunk.anomaly is None or models.anomaly is None:
+        return None
+    return _alert(
+        events.transactions[row],
+        kind="anomaly",
+        severity="review",
+        score=float(chunk.anomaly[row]),
+        reasons=chunk.unusual[row],
+        model=models.anomaly.reference,
+    )
+
+
+def _alert(
+    transaction: Transaction | WireTransaction,
+    *,
+    kind: str,
+    severity: str,
+    score: float,
+    reasons: Sequence[_Message],
+    model: _Message,
+) -> _Message:
     revision = transaction.revision
     return {
         "schema_version": SCHEMA_VERSION,
-        "alert_id": f"fraud:{transaction.transaction_id}" + (f":{revision}" if revision else ""),
-        "kind": "fraud",
+        "alert_id": f"{kind}:{transaction.transaction_id}" + (f":{revision}" if revision else ""),
+        "kind": kind,
         "customer_id": transaction.customer_id,
         "event_time": epoch_ms_to_rfc3339(transaction.event_time_ms),
-        "severity": DECISIONS[chunk.decisions[row]],
-        "score": float(chunk.fraud[row]),
+        "severity": severity,
+        "score": score,
         "transaction_id": transaction.transaction_id,
         "amount": float(transaction.amount),
         "currency": transaction.currency,
-        "reasons": chunk.reasons.get(row, ()),
-        "model": models.fraud_for(transaction.customer_id).reference,
+        "reasons": reasons,
+        "model": model,
     }
 
 

@@ -16,6 +16,7 @@ from features.entities import EntityFeature
 from features.lifetime import LIFETIME, customer_names, customer_vectors, declared, lifetime_vector
 from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
+from models.anomaly import AnomalyModel
 from models.reasons import by_name, explain
 from models.roles import Challenger, model_for, split
 from models.tree import TreeModel
@@ -44,6 +45,7 @@ class Models:
         challengers: By name.
         shadows: By name; their scores are never seen outside `scores.shadow`.
         identity: Names the set (`models.roles.identity`); empty for one that was put together by hand.
+        anomaly: Says how unusual each transaction is; `None` where none was trained.
 
     Raises:
         ModelError: A model was trained on other declarations than the engine's.
@@ -55,6 +57,7 @@ class Models:
     challengers: Mapping[str, Challenger] = field(default_factory=dict)
     shadows: Mapping[str, Sequence[TreeModel]] = field(default_factory=dict)
     identity: str = ""
+    anomaly: AnomalyModel | None = None
 
     def __post_init__(self) -> None:
         for model in self.all():
@@ -65,10 +68,11 @@ class Models:
                     "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
                 )
 
-    def all(self) -> list[TreeModel]:
+    def all(self) -> list[TreeModel | AnomalyModel]:
         """Every model of the set, champions first."""
         shadows = [model for models in self.shadows.values() for model in models]
-        return [self.fraud, self.churn, *(c.model for c in self.challengers.values()), *shadows]
+        anomaly = [] if self.anomaly is None else [self.anomaly]
+        return [self.fraud, self.churn, *anomaly, *(c.model for c in self.challengers.values()), *shadows]
 
     def fraud_for(self, customer_id: str) -> TreeModel:
         """The fraud model that scores a customer."""
@@ -134,6 +138,8 @@ class ScoredChunk:
         reasons: By row, for what is not allowed.
         churn: Customers whose churn probability was due.
         shadows: By row that is no duplicate, one for each shadow; empty without shadows.
+        anomaly: `(n,)` how unusual each is, NaN for duplicates; `None` where no model says it.
+        unusual: By row that raises an alert for it, what is furthest out.
     """
 
     features: ChunkFeatures
@@ -143,6 +149,8 @@ class ScoredChunk:
     reasons: dict[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
     churn: Sequence[ChurnResult] = ()
     shadows: Mapping[int, Sequence[ShadowScore]] = field(default_factory=dict)
+    anomaly: npt.NDArray[np.float64] | None = None
+    unusual: Mapping[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
 
     @property
     def accepted(self) -> npt.NDArray[np.intp]:
@@ -237,7 +245,17 @@ def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
         explained = explain(model, features.X[alerted], by_name(models.engine.features))
         reasons.update(zip(alerted.tolist(), explained, strict=True))
     shadows = _shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
-    return ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
+    scored = ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
+    return scored if models.anomaly is None else _with_anomaly(scored, models.anomaly, models.engine)
+
+
+def _with_anomaly(scored: ScoredChunk, model: AnomalyModel, engine: Engine) -> ScoredChunk:
+    X, accepted = scored.features.X, scored.accepted
+    anomaly = np.full(len(X), np.nan)
+    anomaly[accepted] = model.score(X[accepted])
+    rows = np.flatnonzero(model.alerts(anomaly))
+    explained = model.explain(X[rows], by_name(engine.features)) if len(rows) else []
+    return replace(scored, anomaly=anomaly, unusual=dict(zip(rows.tolist(), explained, strict=True)))
 
 
 def _shadow_scores(

@@ -4,7 +4,7 @@ fraud/v3/card.json   what is known of the model
 fraud/v3/trees.ubj   its trees
 fraud/roles.json     champion, challenger, shadows, and the champions before
 
-Segments have centres.json in the place of trees.
+Segments have centres.json in the place of trees, an anomaly model has tails.npz.
 """
 
 import json
@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
 from features.lifetime import customer_names
+from models.anomaly import ALERT, ANOMALY, AnomalyModel
 from models.pipeline import Models
 from models.roles import Challenger, Roles, identity
 from models.segments import SegmentModel
@@ -29,10 +30,10 @@ from schemas.score import Role
 
 NAMES = ("fraud", "churn")
 SEGMENTS: Final = "segments"
-_ARTEFACTS: Final = {SEGMENTS: "centres.json"}
+_ARTEFACTS: Final = {SEGMENTS: "centres.json", ANOMALY: "tails.npz"}
 _TREES: Final = "trees.ubj"
 _CARD_FILE: Final = "card.json"
-_THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high")}
+_THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high"), ANOMALY: (ALERT,)}
 _CARD: Final = TypeAdapter(ModelCard)
 
 
@@ -211,10 +212,7 @@ class ModelRegistry:
             return None
         card, artefact = self._read(SEGMENTS, self.champion(SEGMENTS))
         if card.features_hash != engine.hash:
-            raise ModelError(
-                f"model {card.name} {card.version} was trained on feature declarations {card.features_hash}, "
-                f"this program runs {engine.hash}: train it again (tidegate train segments)"
-            )
+            raise self._of_others(card, engine)
         return SegmentModel(card, artefact)
 
     def load_champions(self, engine: Engine) -> Models:
@@ -223,17 +221,18 @@ class ModelRegistry:
         Raises:
             ModelError: One is missing or does not fit.
         """
-        return self.load_set({name: Roles(self.champion(name)) for name in NAMES}, engine)
+        return self.load_set({n: Roles(r.champion) for n, r in self.roles_in_use().items()}, engine)
 
     def roles_in_use(self) -> dict[str, Roles]:
-        """The roles of all that score the stream.
+        """The roles of all that score the stream; of an anomaly model only where one is in use.
 
         Raises:
             ModelError: One has no champion, or cannot be read.
         """
         for name in NAMES:
             self.champion(name)
-        return {name: self.roles(name) for name in NAMES}
+        roles = {name: self.roles(name) for name in (*NAMES, ANOMALY)}
+        return {name: found for name, found in roles.items() if found.champion}
 
     def load_set(self, roles: Mapping[str, Roles], engine: Engine) -> Models:
         """Models by their roles, checked against the engine that will feed them.
@@ -256,6 +255,24 @@ class ModelRegistry:
             },
             shadows={name: tuple(load(name, v, "shadow") for v in roles[name].shadows) for name in NAMES},
             identity=identity(roles),
+            anomaly=self.load_anomaly(roles[ANOMALY].champion, engine) if ANOMALY in roles else None,
+        )
+
+    def load_anomaly(self, version: str, engine: Engine) -> AnomalyModel:
+        """A version of the anomaly model.
+
+        Raises:
+            ModelError: It is missing, cannot be read, or was trained on other declarations.
+        """
+        model = AnomalyModel(*self._read(ANOMALY, version), engine.names)
+        if model.card.features_hash != engine.hash:
+            raise self._of_others(model.card, engine)
+        return model
+
+    def _of_others(self, card: ModelCard, engine: Engine) -> ModelError:
+        return ModelError(
+            f"model {card.name} {card.version} was trained on feature declarations {card.features_hash}, "
+            f"this program runs {engine.hash}: train it again (tidegate train {card.name})"
         )
 
 

@@ -59,6 +59,22 @@ class ModelCard:
     correction: Mapping[str, Any] = field(default_factory=dict)
 
 
+def columns_of(card: ModelCard, names: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Where what a model reads is among the features called `names`.
+
+    Raises:
+        ModelError: Some of it is not there.
+    """
+    position = {name: number for number, name in enumerate(names)}
+    missing = [name for name in card.feature_names if name not in position]
+    if missing:
+        raise ModelError(
+            f"model {card.name} {card.version} needs features that are not declared: "
+            f"{', '.join(missing)}; train it again with this version"
+        )
+    return np.array([position[name] for name in card.feature_names])
+
+
 class TreeModel:
     """Trees, calibration and a card.
 
@@ -74,16 +90,9 @@ class TreeModel:
     """
 
     def __init__(self, card: ModelCard, trees: bytes, names: Sequence[str], role: Role = "champion") -> None:
-        position = {name: number for number, name in enumerate(names)}
-        missing = [name for name in card.feature_names if name not in position]
-        if missing:
-            raise ModelError(
-                f"model {card.name} {card.version} needs features that are not declared: "
-                f"{', '.join(missing)}; train it again with this version"
-            )
         self.card = card
         self.trees = trees
-        self.columns = np.array([position[name] for name in card.feature_names])
+        self.columns = columns_of(card, names)
         self.role = role
         self.correction: Correction | None = None
         if card.correction:

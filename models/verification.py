@@ -16,6 +16,7 @@ from features.engine import Engine
 from features.kernels import ACCEPTED, newest_arrival, retained_from
 from features.labels import put_labels
 from features.record import RECORD, Records, label_record, to_records
+from models.anomaly import AnomalyModel
 from models.pipeline import BANDS, update_totals
 from models.tree import TreeModel
 from schemas.errors import EventError, HistoryError
@@ -45,6 +46,7 @@ class Published:
     Attributes:
         offset: Of the transaction it is the score of.
         features: The vector where it was published; NaN is unknown.
+        anomaly: Version of the model that said how unusual it is, and what it said; `None` where none did.
     """
 
     offset: int
@@ -52,6 +54,7 @@ class Published:
     version: str
     score: float
     features: Mapping[str, float] | None = None
+    anomaly: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,15 @@ def read_score(value: bytes | None, topic: str, partition: int) -> Published | N
         features = None
         if vector is not None:
             features = {name: float("nan") if v is None else float(v) for name, v in vector.items()}
+        said = score.get("anomaly")
+        anomaly = None if said is None else (str(said["model"]["version"]), float(said["score"]))
         return Published(
             int(source["offset"]),
             str(score["transaction_id"]),
             str(score["model"]["version"]),
             float(score["score"]),
             features,
+            anomaly,
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -137,6 +143,7 @@ class PartitionRebuild:
         log_complete: Whether the log starts at its first record. Where it does not, histories before
             `RETENTION_MS` of it are incomplete and not compared.
         tally: Where it is counted.
+        anomaly_of: The anomaly model of a version; `None` where there is none to compare with.
     """
 
     def __init__(
@@ -148,7 +155,9 @@ class PartitionRebuild:
         *,
         log_complete: bool,
         tally: Tally,
+        anomaly_of: Callable[[str], AnomalyModel | None] = lambda version: None,
     ) -> None:
+        self._anomaly_of = anomaly_of
         self._number = number
         self._engine = engine
         self._model_of = model_of
@@ -226,8 +235,10 @@ class PartitionRebuild:
                     continue
                 self._tally.scores += 1
                 self._tally.vectors += score.features is not None
+                if score.anomaly is not None and self._anomaly_of(score.anomaly[0]) is None:
+                    self._tally.not_compared[f"anomaly model {score.anomaly[0]} not here"] += 1
                 if values:
-                    kind = "score" if list(values) == ["score"] else "feature"
+                    kind = "score" if values.keys() <= {"score", "anomaly"} else "feature"
                     self._tally.differs(self._difference(kind, transactions, events, offsets, row, values))
             if found:
                 self._recent[offset] = (found[0].transaction_id, found[0].score)
@@ -370,6 +381,10 @@ class PartitionRebuild:
                 proba = float(model.predict_proba(vector[np.newaxis])[0])
             if score.score != proba:
                 values["score"] = (score.score, proba)
+        if score.anomaly is not None and (unusual := self._anomaly_of(score.anomaly[0])) is not None:
+            rebuilt_anomaly = float(unusual.score(vector[np.newaxis])[0])
+            if score.anomaly[1] != rebuilt_anomaly:
+                values["anomaly"] = (score.anomaly[1], rebuilt_anomaly)
         if same_names and score.features is not None:
             for name, rebuilt in zip(names, vector.tolist(), strict=True):
                 found = score.features[name]

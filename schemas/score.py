@@ -31,13 +31,21 @@ class Source(Part):
 class Reason(Part):
     """One feature's share in a score.
 
-    Contributions are exact tree contributions (SHAP values) to the calibrated log-odds of the score.
+    Contributions are exact tree contributions (SHAP values) to the calibrated log-odds of the score. Of an
+    anomaly they are minus the logarithm of the share of transactions that are as far out.
     """
 
     feature: str
     value: float | None = Field(description="Null where unknown.")
     contribution: float = Field(description="Signed, in log-odds: positive raises the score.")
     text: str = Field(description="In an analyst's words.")
+
+
+class Anomaly(Part):
+    """How unusual a transaction is, by a model that knows no labels."""
+
+    score: Proba = Field(description="Share of the transactions learned from that were less unusual.")
+    model: ModelRef
 
 
 class FraudScore(Message):
@@ -52,6 +60,7 @@ class FraudScore(Message):
     reasons: tuple[Reason, ...] = Field(default=(), description="Given for review and block.")
     model: ModelRef
     flags: tuple[Flag, ...] = ()
+    anomaly: Anomaly | None = Field(default=None, description="Where an anomaly model is in use.")
     features: dict[str, float | None] | None = Field(default=None, description="Only by setting.")
     source: Source | None = Field(default=None, description="Absent in answers to synchronous requests.")
 
@@ -78,7 +87,9 @@ class Alert(Message):
     """Something a person should look at."""
 
     alert_id: str = Field(description="Deterministic: a repeat after a crash has the same id.")
-    kind: Literal["fraud", "churn"]
+    kind: Literal["fraud", "churn", "anomaly"] = Field(
+        description="An anomaly is sent only of a transaction that the fraud model allows."
+    )
     customer_id: Identifier
     event_time: Moment
     severity: Literal["review", "block", "medium", "high"]

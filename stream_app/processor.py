@@ -323,6 +323,8 @@ class TransactionProcessor:
             if decision:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
+            elif (unusual := messages.anomaly_alert(events, scored, row, models)) is not None:
+                outgoing.append(Outgoing(ALERTS.name, number, key, dump(unusual), headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
         if not partition.is_published(part.next_offset - 1):
             outgoing += churn_messages

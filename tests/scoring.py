@@ -18,6 +18,7 @@ from features.record import to_records
 from generator.bank import Bank
 from generator.settings import BankSettings
 from models import messages
+from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.fraud_training import FraudData, train_fraud
 from models.pipeline import ChurnResult, Events, Models, score_chunk
@@ -54,7 +55,8 @@ def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, source="small bank", rounds=100)
     registry.save(*fraud)
     registry.save(*train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
-    for name in NAMES:
+    registry.save(*train_anomaly(data.X, engine, created_at=CREATED_AT, alert_share=0.005))
+    for name in (*NAMES, ANOMALY):
         registry.promote(name, "v1")
     return registry
 
@@ -69,7 +71,7 @@ def eager(models: Models, data: TrainingData) -> Models:
         found = np.quantile(model.predict_proba(X.astype(np.float64)), shares)
         card = replace(model.card, thresholds=dict(zip(names, found.tolist(), strict=True)))
         parts.append(TreeModel(card, model.trees, customer_names(models.engine)))
-    return Models(models.engine, *parts)
+    return Models(models.engine, *parts, anomaly=models.anomaly)
 
 
 def arena_of(*customers: str) -> HistoryArena:

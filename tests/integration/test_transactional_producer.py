@@ -10,6 +10,7 @@ from infra.kafka_cluster import KafkaCluster
 from infra.log_tail import LogTail
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
+from tests.deployment import eventually
 from tests.faults.checker import read_log
 
 pytestmark = [
@@ -60,7 +61,13 @@ async def test_owner_before_is_fenced_off_and_what_it_left_open_does_not_count(c
         await second.publish([score(2)], 0)
         with pytest.raises((LeaseLost, PublishInDoubt)):
             await first.publish([score(3)], 0)
-        assert await tail.scored_upto("scores.fraud", 0, "transactions") == 3
+
+        # The broker says that a transaction is committed before its markers are in the partitions: only who
+        # takes the partition over waits for these.
+        async def all_seen() -> bool:
+            return await tail.scored_upto("scores.fraud", 0, "transactions") == 3
+
+        await eventually(all_seen, 10, "the committed score")
     finally:
         await tail.stop()
         await first.stop()

@@ -214,3 +214,24 @@ def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> 
     assert "20 scored and written to" in report
     with pytest.raises(ConfigError, match="give the --features file of training"):
         run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored)
+
+
+def test_an_anomaly_model_is_trained_without_any_label(folder, model, tmp_path):
+    mapping = tmp_path / "unlabelled.yaml"
+    mapping.write_text("\n".join(line for line in MAPPING.splitlines() if not line.startswith("label")))
+    out = tmp_path / "models"
+    file = ("--data", folder / "data.csv", "--mapping", mapping, "--out", out)
+    said = run("train", "anomaly", *file, "--anomaly-alerts", "0.02", "--to", "2026-02-10", "--json")
+    (card,) = json.loads(said.splitlines()[-1])
+    assert (card["name"], card["version"], card["data"]["rows"]) == ("anomaly", "v1", 1000)
+    assert card["metrics"]["alert_share"] == pytest.approx(0.02, abs=0.005)
+    run("train", "anomaly", *file, "--no-promote")
+    listed = json.loads(run("models", "list", "--models", out, "--json"))
+    assert [(m["version"], m["role"]) for m in listed] == [("v1", "champion"), ("v2", "")]
+    run("models", "promote", "anomaly", "v2", "--models", out)
+    with pytest.raises(ConfigError, match="anomaly: it has a champion only"):
+        run("models", "promote", "anomaly", "v1", "--as", "shadow", "--models", out)
+    with pytest.raises(ConfigError, match="anomaly: there is no outcome"):
+        run("models", "compare", "anomaly", "v1", "v2", *file[:4], "--models", out)
+    with pytest.raises(ModelError, match="needs 500 transactions, there are 0"):
+        run("train", "anomaly", *file, "--to", "2025-01-10")

@@ -1,7 +1,13 @@
+import io
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from models.anomaly import AnomalyScore
+from models.anomaly import AnomalyModel, AnomalyScore, looked_at, train_anomaly
+from models.reasons import by_name
+from schemas.errors import ModelError
 
 
 @pytest.fixture
@@ -61,3 +67,96 @@ def test_the_sample_stays_small_and_follows_what_comes(engine, usual):
     assert anomaly.seen == 90_000
     # Nine of ten are the later ones: their middle is no tail any more.
     assert np.median(anomaly.score(usual + 100.0)) < 0.8
+
+
+@pytest.fixture
+def trained(engine, usual):
+    return train_anomaly(
+        usual.astype(np.float32), engine, created_at="2026-01-01T00:00:00Z", alert_share=0.01
+    )
+
+
+@pytest.fixture
+def model(trained, engine):
+    return AnomalyModel(*trained, engine.names)
+
+
+def test_a_trained_model_says_what_a_score_says_that_saw_the_same(engine, usual, model):
+    same = learned(engine, usual.astype(np.float32).astype(np.float64)).score(usual.astype(np.float32))
+    assert model.score(usual) == pytest.approx(same, abs=1e-5)
+
+
+def test_the_share_that_was_asked_for_raises_alerts(usual, model, trained):
+    alerts = model.alerts(model.score(usual))
+    assert alerts.mean() == pytest.approx(0.01, abs=0.001)
+    assert trained[0].metrics["alert_share"] == alerts.mean()
+    assert not model.alerts(np.array([np.nan]))[0]
+
+
+def test_many_rows_are_told_by_a_sample_of_them(engine, usual):
+    X = np.tile(usual[:2_999].astype(np.float32), (61, 1))
+    card, tails = train_anomaly(X, engine, created_at="", alert_share=0.05)
+    assert (card.data["rows"], card.data["sample"]) == (182_939, 60_980)
+    model = AnomalyModel(card, tails, engine.names)
+    scores = model.score(usual)
+    assert scores.mean() == pytest.approx(0.5, abs=0.01)
+    assert model.alerts(scores).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_what_is_furthest_out_comes_first_and_all_shares_sum_to_what_ranks(engine, usual, model):
+    odd = usual[:3].copy()
+    odd[:, engine.names.index("distance_from_last_km")] = 9_000.0
+    for reasons in model.explain(odd, by_name(engine.features)):
+        assert reasons[0]["feature"] == "distance_from_last_km"
+        assert reasons[0]["value"] == 9_000.0
+        shares = [one["contribution"] for one in reasons]
+        assert shares == sorted(shares, reverse=True)
+        assert shares[-1] > 0
+    rows = usual[:, looked_at(engine)].astype(np.float32).astype(np.float64)
+    # Equal but for the order in which they are added up.
+    total, scores = model._tails.shares(rows).sum(axis=1).round(9), model.score(usual)
+    levels = [scores[total == level] for level in np.unique(total)]
+    assert len(levels) > 500
+    assert all(less.max() <= more.min() for less, more in pairwise(levels))
+
+
+def test_a_value_that_many_have_is_usual_although_it_was_learned_in_half_the_digits(engine, usual):
+    column = engine.names.index("amount")
+    usual[:2_400, column] = 0.1  # not the same number in 32 and in 64 bits
+    model = AnomalyModel(*train_anomaly(usual.astype(np.float32), engine, created_at=""), engine.names)
+    one = np.full((1, len(engine.names)), np.nan)
+    one[0, column] = 0.1
+    assert not model.explain(one, by_name(engine.features))[0][1:]
+    assert model._tails.shares(model._inputs(one)).sum() < 1.0
+
+
+def test_too_few_transactions_are_refused(engine, usual):
+    with pytest.raises(ModelError, match="needs 500 transactions, there are 499"):
+        train_anomaly(usual[:499].astype(np.float32), engine, created_at="")
+
+
+def saved(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "artefact",
+    [
+        b"",
+        b"not an archive",
+        saved(quantiles=np.zeros((63, 2))),
+        saved(quantiles=np.zeros((63, 2)), totals=np.zeros(5)),
+        saved(quantiles=np.array([object()]), totals=np.zeros(5)),
+    ],
+)
+def test_an_artefact_that_is_none_is_refused(trained, engine, artefact):
+    with pytest.raises(ModelError, match="model anomaly  cannot be used"):
+        AnomalyModel(trained[0], artefact, engine.names)
+
+
+def test_a_feature_that_is_not_declared_is_refused(trained, engine):
+    card = replace(trained[0], feature_names=("amount", "shoe_size"))
+    with pytest.raises(ModelError, match="not declared: shoe_size"):
+        AnomalyModel(card, trained[1], engine.names)

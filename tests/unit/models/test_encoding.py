@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -24,9 +25,13 @@ def scored(bank_messages, eager):
     return chunk, result
 
 
+@pytest.mark.parametrize("anomaly", [False, True])
 @pytest.mark.parametrize("with_features", [False, True])
-def test_fraud_scores_are_those_written_one_by_one(scored, eager, with_features):
+def test_fraud_scores_are_those_written_one_by_one(scored, eager, with_features, anomaly):
     chunk, result = scored
+    assert result.anomaly is not None
+    if not anomaly:
+        eager, result = replace(eager, anomaly=None), replace(result, anomaly=None, unusual={})
     offsets = list(range(10, 10 + 3 * len(chunk.transactions), 3))
     written = encoding.fraud_scores(
         chunk, result, eager, scored_at=SCORED_AT, offsets=offsets, with_features=with_features, **PLACE

@@ -29,11 +29,26 @@ def test_roles_of_the_registry_are_what_is_loaded(kept, engine):
     assert roles_of(in_use.current) == [
         ("fraud", "v1", "champion"),
         ("churn", "v1", "champion"),
+        ("anomaly", "v1", "champion"),
         ("fraud", "v2", "challenger"),
         ("fraud", "v3", "shadow"),
     ]
     assert in_use.current.challengers["fraud"].share == 0.25
-    assert roles_of(ModelsInUse(kept, engine, shadows=False).current) == roles_of(in_use.current)[:3]
+    assert roles_of(ModelsInUse(kept, engine, shadows=False).current) == roles_of(in_use.current)[:4]
+
+
+def test_a_set_from_before_there_were_anomaly_models_is_loaded_as_it_was(kept, engine):
+    before = '{"churn":{"champion":"v1"},"fraud":{"champion":"v1"}}'
+    in_use = ModelsInUse(kept, engine)
+    assert in_use.named(before).anomaly is None
+    assert in_use.named(in_use.current.identity).anomaly is in_use.current.anomaly is not None
+
+
+def test_without_an_anomaly_model_nothing_says_how_unusual_anything_is(kept, engine):
+    shutil.rmtree(kept._root / "anomaly")
+    in_use = ModelsInUse(kept, engine)
+    assert in_use.current.anomaly is None
+    assert "anomaly" not in in_use.current.identity
 
 
 def test_nothing_is_taken_where_nothing_changed(kept, engine):

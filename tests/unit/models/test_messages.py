@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -69,6 +70,35 @@ def test_alerts_name_their_transaction_and_say_why(scored, eager):
         assert alert["severity"] in {"review", "block"}
         assert alert["amount"] == float(transaction.amount)
         assert alert["reasons"] == result.reasons[row] != ()
+
+
+def test_what_is_unusual_and_allowed_raises_an_alert_of_its_own(scored, eager):
+    chunk, result = scored
+    assert {result.decisions[row] > 0 for row in result.unusual} == {True, False}
+    for row in range(len(chunk.transactions)):
+        alert = messages.anomaly_alert(*scored, row, eager)
+        wanted = result.anomaly[row] >= eager.anomaly.card.thresholds["alert"] and not result.decisions[row]
+        assert (alert is not None) == wanted
+        if alert is not None:
+            assert_is(Alert, alert)
+            assert alert["alert_id"] == f"anomaly:{chunk.transactions[row].transaction_id}"
+            assert (alert["kind"], alert["severity"]) == ("anomaly", "review")
+            assert alert["score"] == result.anomaly[row]
+            assert alert["reasons"] == result.unusual[row] != ()
+            assert alert["model"] == {"name": "anomaly", "version": "v1", "role": "champion"}
+
+
+def test_a_score_says_how_unusual_it_is_only_where_a_model_knows(scored, eager):
+    chunk, result = scored
+    message = fraud_score(scored, 0, eager, source=SOURCE)
+    assert message["anomaly"]["score"] == result.anomaly[0]
+    without = replace(eager, anomaly=None)
+    again = score_chunk(arena_of(*{t.customer_id for t in chunk.transactions}), chunk, without)
+    assert again.anomaly is None
+    assert not again.unusual
+    message = messages.fraud_score(chunk, again, 0, without, scored_at=SCORED_AT, source=SOURCE)
+    assert_is(FraudScore, message)
+    assert "anomaly" not in message
 
 
 def test_the_same_event_scored_again_is_the_same_message(scored, eager):

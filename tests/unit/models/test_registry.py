@@ -162,6 +162,22 @@ def test_trees_that_are_none_name_the_file(root, models):
         ModelRegistry(root).load("fraud", models.engine.names, "v2")
 
 
+def test_a_damaged_anomaly_model_names_the_file(root, models):
+    tails = root / "anomaly" / "v1" / "tails.npz"
+    tails.write_bytes(tails.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"anomaly/v1/tails\.npz is damaged"):
+        ModelRegistry(root).load_champions(models.engine)
+
+
+def test_an_anomaly_model_of_other_declarations_is_refused(root, models):
+    kept = ModelRegistry(root)
+    tails = (root / "anomaly" / "v1" / "tails.npz").read_bytes()
+    kept.save(replace(models.anomaly.card, features_hash="0123456789abcdef"), tails)
+    kept.promote("anomaly", "v2")
+    with pytest.raises(ModelError, match=r"anomaly v2 was trained on .* 0123.*tidegate train anomaly"):
+        kept.load_champions(models.engine)
+
+
 def test_models_of_other_declarations_are_refused_together(root, models):
     card = replace(models.churn.card, features_hash="0123456789abcdef")
     kept = ModelRegistry(root)

@@ -1,6 +1,7 @@
 """A worker in memory is run, and what it wrote is verified; then something is changed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,15 @@ def verified(
 ) -> tuple[Tally, PartitionRebuild]:
     tally = Tally()
     known: dict[str, Any] = {models.fraud.card.version: models.fraud}
+    unusual = {models.anomaly.card.version: models.anomaly} if models.anomaly else {}
     rebuild = PartitionRebuild(
-        0, models.engine, known.get, lambda customer: True, log_complete=complete, tally=tally
+        0,
+        models.engine,
+        known.get,
+        lambda customer: True,
+        log_complete=complete,
+        tally=tally,
+        anomaly_of=unusual.get,
     )
     rebuild.add_labels([r for r in stream.kafka.logs[L, 0] if r is not None])
     scores: dict[int, list[Published]] = {}
@@ -131,6 +139,21 @@ async def test_a_score_off_by_one_bit_is_the_first_difference(stream: Stream, mo
     assert [record["amount_minor"] for record in first.history] == [
         100 * (10 + n % 90) + 50 for n in range(2, 20, 3)
     ]
+
+
+async def test_an_anomaly_score_that_is_another_is_found_and_of_a_model_that_is_gone_not_compared(
+    stream: Stream, models: Models
+) -> None:
+    def change(score: Published) -> Published:
+        assert score.anomaly is not None
+        said = {"t-20": ("v1", score.anomaly[1] / 2 + 0.25), "t-21": ("v7", 0.5)}
+        return replace(score, anomaly=said.get(score.transaction_id, score.anomaly))
+
+    tally, _ = verified(stream, models, change=change)
+    assert (tally.differences, tally.scores) == (1, 71)
+    assert tally.first is not None
+    assert (tally.first.kind, tally.first.offset, tally.first.values.keys()) == ("score", 20, {"anomaly"})
+    assert tally.not_compared == {"anomaly model v7 not here": 1}
 
 
 async def test_no_number_of_labels_explains_a_wrong_score_and_all_else_stays_equal(

@@ -1,9 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from features.codec import decode
+from models.anomaly import AnomalyModel
 from models.pipeline import Models
+from models.registry import ModelRegistry
+from models.tree import TreeModel
 from schemas.errors import DependencyError
 from schemas.topics import ALERTS, CHURN_SCORES, DEAD_LETTERS, FRAUD_SCORES, TRANSACTIONS
 from tests.streaming import Crash, Stream, transaction
@@ -188,6 +192,32 @@ async def test_crash_repeats_the_same_messages_and_leaves_the_same_state(
     for topic in (DEAD_LETTERS, ALERTS, CHURN_SCORES):
         repeated, once = (s.kafka.messages(topic.name) for s in (broken, calm))
         assert [m for i, m in enumerate(repeated) if m not in repeated[:i]] == once
+
+
+async def test_what_is_unusual_and_allowed_is_alerted_however_often_the_process_dies(
+    models: Models, registry: ModelRegistry
+) -> None:
+    card, tails = registry._read("anomaly", "v1")
+    easily = AnomalyModel(replace(card, thresholds={"alert": 0.6}), tails, models.engine.names)
+    calm = replace(models.fraud.card, thresholds={"review": 2.0, "block": 3.0})
+    fraud = TreeModel(calm, models.fraud.trees, models.engine.names)
+    stream = Stream(replace(models, fraud=fraud, anomaly=easily))
+    stream.transact(30, customers=2)
+    stream.crash = crash_at("after-publish")
+    await stream.start()
+    with pytest.raises(Crash):
+        await stream.run()
+    stream.crash = lambda point: None
+    await stream.start()
+    await stream.run([4, 9])
+
+    scores = stream.kafka.messages(FRAUD_SCORES.name)
+    assert [s["transaction_id"] for s in scores] == [f"t-{number}" for number in range(30)]
+    unusual = [s["transaction_id"] for s in scores if s["anomaly"]["score"] >= 0.6]
+    assert 0 < len(unusual) < 30
+    alerts = [a for a in stream.kafka.messages(ALERTS.name) if a["kind"] == "anomaly"]
+    assert {a["alert_id"] for a in alerts} == {f"anomaly:{name}" for name in unusual}
+    assert {a["model"]["version"] for a in alerts} == {"v1"}
 
 
 async def test_publishing_comes_before_the_commit(stream: Stream) -> None:

@@ -1,6 +1,7 @@
 """Batches, explanations, segments and models."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ async def test_models_are_loaded_again_and_broken_ones_change_nothing(
         "reload": lambda: (mine.load_set(mine.roles_in_use(), engine), mine.load_segments(engine)),
         "replies": MemoryReplies(),
     }
-    async with serving(world.store, eager, extras=extras) as client:
+    async with serving(world.store, replace(eager, anomaly=None), extras=extras) as client:
         assert [m["name"] for m in (await client.get("/models/status")).json()["models"]] == [
             "fraud",
             "churn",
