@@ -22,7 +22,7 @@ from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, victims, window
 from models.backtest_report import FraudReport, fraud_report
 from models.churn_backtest import ChurnReport, every
-from models.online import OnlineScorer
+from models.online_scorer import OnlineScorer
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
 from schemas.errors import ConfigError
@@ -153,7 +153,12 @@ def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
     engine = engine_of(plan.card, plan.features)
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
-    learning = OnlineScorer(model, plan.mapping.label_delay_ms) if plan.online else None
+    learning = None
+    if plan.online:
+        memory = ModelRegistry(plan.root).memory(model.card)
+        if memory is None:
+            err.print("its trees stay as they are: nothing of what they were trained on was kept")
+        learning = OnlineScorer(model, plan.mapping.label_delay_ms, memory)
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, bar)
         start, begin, end = window(rows, plan.from_ms, plan.to_ms)
@@ -200,16 +205,22 @@ def _run_fraud(plan: BacktestPlan) -> None:
         **report.document(),
     }
     if learning is not None:
-        document["online"] = {"frauds": learning.frauds, "share": round(learning.learner.share, 4)}
+        document["online"] = {
+            "frauds": learning.frauds,
+            "share": round(learning.learning.share, 4),
+            "trees_grown": learning.learning.grown,
+        }
     if plan.json:
         print_json(document)
     else:
         print_refused(account)
         _print(document, report)
         if learning is not None:
+            grown = learning.learning.grown
+            again = f"; trees were grown anew {grown} times" if grown else ""
             out.print(
                 f"learned from {learning.frauds:,} reported frauds on the way; what was learned counts "
-                f"{learning.learner.share:.0%} at the end",
+                f"{learning.learning.share:.0%} at the end{again}",
                 highlight=False,
             )
     _write_html(plan.html, document, report)

@@ -24,8 +24,9 @@ from infra.mapping import Mapping
 from infra.model_store import open_registry
 from models.contest import Contest, contest
 from models.costs import Costs
-from models.fraud_training import train_fraud, vectors_of
+from models.fraud_training import memory_of, train_fraud, vectors_of
 from models.registry import ModelRegistry
+from models.relearning import Memory
 from models.tree import ModelCard, TreeModel
 from schemas.fields import to_rfc3339
 
@@ -83,28 +84,29 @@ def retrain(
         print_refused(account)
         held = newest_known(rows, champion.card, delay, held_back_days)
         if which is Which.FRAUD:
-            card, trees = _train_fraud(held, champion.card, engine, delay, seed, data.name, bar)
+            card, trees, memory = _train_fraud(held, champion.card, engine, delay, seed, data.name, bar)
         else:
             card, trees = _train_churn(held, champion.card, engine, seed, data.name, bar)
+            memory = None
         bar.add_task("scoring the held-back days", total=None)
         challenger = TreeModel(card, trees, customer_names(engine))
         found = _contest(held, champion, challenger, engine, resamples, seed)
     said = {"against": champion.card.version, "from_ms": held.from_ms, "to_ms": held.until_ms}
     card = replace(card, metrics={**card.metrics, "held_back": said | found.document()})
-    card = registry.save(card, trees)
+    card = registry.save(card, trees, memory)
     _give_role(registry, card, found, share)
     _say(card, champion.card, found, registry, json)
 
 
 def _train_fraud(
     held: HeldBack, champion: ModelCard, engine: Engine, delay: int, seed: int, source: str, bar: Progress
-) -> tuple[ModelCard, bytes]:
+) -> tuple[ModelCard, bytes, Memory | None]:
     task = bar.add_task("replaying history", total=len(held.rows))
     vectors = vectors_of(
         held.rows, engine, to_ms=held.from_ms, on_rows=lambda done: bar.update(task, completed=done)
     )
     trees = bar.add_task("training fraud (trees)", total=None)
-    return train_fraud(
+    trained = train_fraud(
         vectors,
         engine,
         created_at=to_rfc3339(datetime.now(UTC)),
@@ -115,6 +117,7 @@ def _train_fraud(
         costs=Costs(**champion.metrics.get("costs", {})),
         on_round=lambda done, total: bar.update(trees, completed=done, total=total),
     )
+    return *trained, memory_of(vectors, delay / DAY_MS)
 
 
 def _train_churn(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -28,8 +28,9 @@ from infra.row_mapper import label_message
 from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.costs import Costs
-from models.fraud_training import FraudData, train_fraud, vectors_of
+from models.fraud_training import FraudData, memory_of, train_fraud, vectors_of
 from models.registry import NAMES, SEGMENTS, ModelRegistry
+from models.relearning import Memory
 from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
 from models.tree import ModelCard
@@ -319,6 +320,14 @@ class TrainingPlan:
     anomaly_alerts: float = 0.001
 
 
+class Trained(NamedTuple):
+    """A model, and what it remembers of what it was trained on."""
+
+    card: ModelCard
+    artefact: bytes
+    memory: Memory | None = None
+
+
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
     """Train on a generated bank."""
     source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
@@ -396,7 +405,7 @@ def train_churn_alone(
     with progress() as bar:
         rows, account = read_log(data, mapping, bar)
         print_refused(account)
-        trained = train_churn_on_rows(what, rows, engine, bar)
+        trained = Trained(*train_churn_on_rows(what, rows, engine, bar))
     return _saved(plan, [trained])
 
 
@@ -406,41 +415,39 @@ def _train(
     engine = load_engine(plan.features, plan.entities)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
-    trained = []
+    trained: list[Trained] = []
 
     if plan.which in (Which.FRAUD, Which.ALL):
         trained.append(_fraud(plan, FraudData.of(data), engine, source, bar))
     if plan.which in (Which.CHURN, Which.ALL):
-        trained.append(
-            train_churn(
-                data.churn_rows,
-                engine,
-                created_at=created_at,
-                horizon_days=plan.horizon_days,
-                seed=plan.seed,
-                source=source,
-                entities=plan.entities,
-                on_round=_rounds(bar, "churn"),
-            )
+        churn = train_churn(
+            data.churn_rows,
+            engine,
+            created_at=created_at,
+            horizon_days=plan.horizon_days,
+            seed=plan.seed,
+            source=source,
+            entities=plan.entities,
+            on_round=_rounds(bar, "churn"),
         )
+        trained.append(Trained(*churn))
     if plan.which in (Which.SEGMENTS, Which.ALL):
-        trained.append(
-            train_segments(
-                data.churn_X.astype(np.float64),
-                data.churn_as_of_ms,
-                engine,
-                created_at=created_at,
-                seed=plan.seed,
-                source=source,
-            )
+        segments = train_segments(
+            data.churn_X.astype(np.float64),
+            data.churn_as_of_ms,
+            engine,
+            created_at=created_at,
+            seed=plan.seed,
+            source=source,
         )
+        trained.append(Trained(*segments))
     if plan.which in (Which.ANOMALY, Which.ALL):
         trained.append(_anomaly(plan, FraudData.of(data), engine, source))
     return _saved(plan, trained)
 
 
-def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> tuple[ModelCard, bytes]:
-    return train_anomaly(
+def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> Trained:
+    trained = train_anomaly(
         data.X,
         engine,
         created_at=to_rfc3339(datetime.now(UTC)),
@@ -448,16 +455,16 @@ def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -
         alert_share=plan.anomaly_alerts,
         data={"from_ms": int(data.time_ms.min(initial=data.end_ms)), "to_ms": data.end_ms},
     )
+    return Trained(*trained)
 
 
-def _fraud(
-    plan: TrainingPlan, data: FraudData, engine: Engine, source: str, bar: Progress
-) -> tuple[ModelCard, bytes]:
-    return train_fraud(
+def _fraud(plan: TrainingPlan, data: FraudData, engine: Engine, source: str, bar: Progress) -> Trained:
+    delay_days = plan.label_delay_ms / DAY_MS
+    trained = train_fraud(
         data,
         engine,
         created_at=to_rfc3339(datetime.now(UTC)),
-        label_delay_days=plan.label_delay_ms / DAY_MS,
+        label_delay_days=delay_days,
         seed=plan.seed,
         source=source,
         costs=plan.costs,
@@ -467,6 +474,7 @@ def _fraud(
         ),
         on_round=_rounds(bar, "fraud"),
     )
+    return Trained(*trained, memory_of(data, delay_days))
 
 
 def _rounds(bar: Progress, name: str) -> Callable[[int, int], None]:
@@ -474,9 +482,9 @@ def _rounds(bar: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _saved(plan: TrainingPlan, trained: list[tuple[ModelCard, bytes]]) -> list[ModelCard]:
+def _saved(plan: TrainingPlan, trained: list[Trained]) -> list[ModelCard]:
     registry = ModelRegistry(plan.models)
-    cards = [registry.save(card, trees) for card, trees in trained]
+    cards = [registry.save(*one) for one in trained]
     for card in cards:
         if plan.promote:
             registry.promote(card.name, card.version)

@@ -61,7 +61,8 @@ class Learned:
         unknown: Labels whose transaction no history holds any more.
         unreadable: Messages left out.
         waiting: Findings whose time has not come.
-        share: How much of what was learned counts.
+        share: How much counts of what was learned beside the trees.
+        trees_grown: How often trees were grown anew.
         versions: That were made.
     """
 
@@ -72,6 +73,7 @@ class Learned:
     unreadable: int = 0
     waiting: int = 0
     share: float = 0.0
+    trees_grown: int = 0
     versions: tuple[str, ...] = ()
 
 
@@ -147,7 +149,10 @@ class LabelLearner:
         # What its training had seen by its end it has learned.
         trained_to = int(card.data.get("to_ms", 0))
         findings = Findings(delay_ms, trained_to, self._plan.every)
-        learning = LabelLearning(base, self._plan.every)
+        memory = await asyncio.to_thread(self._registry.memory, card)
+        if memory is None:
+            _log.warning("trees stay as they are: nothing of what they were trained on was kept")
+        learning = LabelLearning(base, delay_ms, self._plan.every, memory)
         self._made_from = 0
         made_at, looked_at = -self._plan.seconds, time.monotonic()
         partitions = await self._retried("redis", self._partitions)
@@ -208,7 +213,8 @@ class LabelLearner:
                 if times[row] > trained[0] or (finding.fraud and finding.known_ms > trained[1])
             ]
             kept = [kept[row] for row in new]
-            learning.learn(kept, X[new])
+            # Seconds, where trees are grown anew.
+            await asyncio.to_thread(learning.learn, kept, X[new], [times[row] for row in new])
             frauds = sum(finding.fraud for finding in kept)
             learning.unknown += lost
             self._metrics.learned(frauds, len(kept) - frauds, lost, learning.share)
@@ -218,6 +224,7 @@ class LabelLearner:
         said.base, said.frauds, said.genuine = version, learning.frauds, learning.genuine
         said.unknown, said.unreadable = learning.unknown, topics.unreadable
         said.waiting, said.share = len(findings), learning.share
+        said.trees_grown = learning.grown
 
     def _put_into_use(self, learning: LabelLearning) -> None:
         """Save a version and give it its role, where there is enough new to say."""
@@ -227,7 +234,7 @@ class LabelLearner:
             _log.warning("what was learned was not put into use", error=str(error))
 
     def _make_version(self, learning: LabelLearning) -> None:
-        base = learning.base.card.version
+        base = learning.base.version
         roles = self._registry.roles("fraud")
         champion = self._registry.card("fraud", roles.champion)
         before = [roles.challenger, *roles.shadows] if self._plan.role != "champion" else [roles.champion]
@@ -243,7 +250,7 @@ class LabelLearner:
         card = learning.card(to_rfc3339(datetime.now(UTC)))
         if card is None:
             return
-        card = self._registry.save(card, learning.base.trees)
+        card = self._registry.save(card, learning.trees)
         if self._plan.role == "champion" and roles.champion != base:
             # Not remembered one by one: rolling back is to reach the trees.
             self._registry.carry_on("fraud", card.version)
@@ -267,6 +274,7 @@ class LabelLearner:
             frauds=learning.frauds,
             genuine=learning.genuine,
             share=round(learning.share, 3),
+            trees_grown=learning.grown,
         )
 
     async def _retried(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:

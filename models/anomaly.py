@@ -4,7 +4,6 @@ Li, Z. et al. (2022), ECOD: unsupervised outlier detection using empirical cumul
 IEEE Trans. Knowl. Data Eng. 35(12): a row is as odd as its values are far out in the tails of what was seen.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.engine import Engine, Matrix
+from models import arrays
 from models.reasons import Declared, reason
 from models.tree import ModelCard, columns_of
 from schemas.errors import ModelError
@@ -150,13 +150,12 @@ class AnomalyModel:
         self.reference = {"name": card.name, "version": card.version, "role": self.role}
         self._columns = columns_of(card, names)
         try:
-            with np.load(io.BytesIO(artefact), allow_pickle=False) as found:
-                quantiles, totals = found["quantiles"], found["totals"]
+            quantiles, totals = arrays.read(artefact, "quantiles", "totals")
             if quantiles.shape != (len(_PROBAS), len(self._columns)) or totals.ndim != 1 or not len(totals):
                 raise ValueError(f"shapes {quantiles.shape} and {totals.shape}")
             if {quantiles.dtype, totals.dtype} != {np.dtype(np.float64)}:
                 raise ValueError(f"types {quantiles.dtype} and {totals.dtype}")
-        except (ValueError, KeyError, OSError, EOFError) as bad:
+        except ValueError as bad:
             raise ModelError(f"model {card.name} {card.version} cannot be used: {bad}") from bad
         self._tails = Tails(np.asfortranarray(quantiles), totals)
         self._alert = card.thresholds[ALERT]
@@ -233,8 +232,6 @@ def train_anomaly(
     # As serving finds it: a share of the scores that it gives, which are no more than ranks.
     scores = np.round(tails.rank(rows), _DIGITS)
     threshold = float(np.quantile(scores, 1.0 - alert_share, method="higher"))
-    kept = io.BytesIO()
-    np.savez(kept, quantiles=tails.quantiles, totals=tails.totals)
     card = ModelCard(
         name=ANOMALY,
         version="",
@@ -247,7 +244,7 @@ def train_anomaly(
         data={"source": source, "rows": len(X), "sample": len(rows), **(data or {})},
         metrics={"alert_share": float((scores >= threshold).mean())},
     )
-    return card, kept.getvalue()
+    return card, arrays.to_bytes(quantiles=tails.quantiles, totals=tails.totals)
 
 
 def _totals(quantiles: Matrix, rows: Matrix) -> tuple[Vector, Vector]:

@@ -11,7 +11,7 @@ from features.definitions import DAY_MS, RETENTION_MS
 from features.engine import Engine, Matrix
 from features.kernels import ACCEPTED
 from models.anomaly import AnomalyScore
-from models.online import OnlineScorer
+from models.online_scorer import OnlineScorer
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel

@@ -23,6 +23,7 @@ def boost(
     on_round: OnRound | None = None,
     stop_on: tuple[Rows, Labels] | None = None,
     patience: int = 40,
+    weight: npt.NDArray[np.float64] | None = None,
 ) -> xgboost.Booster:
     """Trees for a yes or no.
 
@@ -36,11 +37,12 @@ def boost(
         stop_on: Later rows; once `patience` trees have not made their log loss smaller, no more are made
             and those are taken off again.
         patience: See `stop_on`.
+        weight: `(n,)` of rows; all count the same if left out.
     """
     # One thread: of two, each waits spinning for the other at every node, and where another process
     # wants a core that takes ten times as long.
     callbacks: list[xgboost.callback.TrainingCallback] = [_Progress(rounds, on_round)] if on_round else []
-    rows = xgboost.QuantileDMatrix(X, label=y, nthread=1)
+    rows = xgboost.QuantileDMatrix(X, label=y, weight=weight, nthread=1)
     evals = []
     if stop_on is not None:
         evals = [(xgboost.DMatrix(stop_on[0], label=stop_on[1], nthread=1), "later")]

@@ -6,39 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
+from models.platt import Platt
 from models.tree import to_proba
 
 Labels = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 _BINS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Platt:
-    """Calibrated log-odds are `slope * margin + intercept`.
-
-    One slope keeps the order of scores and the exactness of contributions, which isotonic steps do not.
-
-    Source:
-        Platt, J. (1999), Advances in Large Margin Classifiers, 61-74.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    @classmethod
-    def fit(cls, margin: Vector, y: Labels) -> "Platt":
-        """From margins of rows the model did not learn from; both kinds of rows must be there."""
-        # A little shrinkage: few frauds that are parted perfectly would make a slope without end.
-        found = LogisticRegression(C=100.0).fit(margin[:, None], y)
-        return cls(float(found.coef_[0, 0]), float(found.intercept_[0]))
-
-    def proba(self, margin: Vector) -> Vector:
-        """Probabilities of margins."""
-        return to_proba(self.slope * margin + self.intercept)
 
 
 @dataclass(frozen=True, slots=True)

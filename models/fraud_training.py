@@ -17,9 +17,10 @@ from features.engine import Engine
 from features.kernels import ACCEPTED
 from models import calibration, evaluation
 from models.boosting import Labels, OnRound, boost, margins, thin_negatives
-from models.calibration import Platt
 from models.costs import Costs, Effect, choose_thresholds
 from models.drift import with_reference
+from models.platt import Platt
+from models.relearning import Memory
 from models.replay import TrainingData
 from models.tree import ModelCard
 from models.tuning import DEFAULTS, Budget, Fold, search
@@ -208,6 +209,12 @@ def train_fraud(
     )
     trees = bytes(booster.save_raw("ubj"))
     return with_reference(card, trees, data.X, engine.names), trees
+
+
+def memory_of(data: FraudData, label_delay_days: float = 7) -> Memory:
+    """What a model that was trained on the same remembers of it."""
+    settled = data.settled(data.end_ms, round(label_delay_days * DAY_MS))
+    return Memory.of(data.X, data.known_by(data.end_ms) & settled, settled)
 
 
 def _refuse_too_few(data: FraudData, y: Labels, settled: Labels, label_delay_days: float) -> None:

@@ -18,7 +18,9 @@ from features.codes import transaction_hash
 from features.definitions import DAY_MS, LATENESS_MS
 from features.engine import Matrix
 from features.record import LABEL_KIND, Records, accepted
-from models.online import EVERY, FIRST, OnlineLearner
+from models.learning_model import LearningModel
+from models.online import EVERY, FIRST
+from models.relearning import Memory
 from models.tree import ModelCard, TreeModel
 from schemas.label import Label
 
@@ -157,66 +159,79 @@ class LabelLearning:
     """What a fraud model learns from findings.
 
     Attributes:
-        base: The model as it was trained.
+        base: Card of the model that it began from.
         frauds, genuine: What was learned from.
         unknown: Findings whose transaction no history holds any more.
 
     Args:
         base: Without a correction, whatever it has learned before.
+        delay_ms: Label delay.
         every: One genuine transaction in so many is told.
+        memory: What it was trained on: with it trees are grown anew now and then.
     """
 
-    def __init__(self, base: TreeModel, every: int = EVERY) -> None:
-        self.base = base.corrected(None)
+    def __init__(
+        self, base: TreeModel, delay_ms: int, every: int = EVERY, memory: Memory | None = None
+    ) -> None:
+        self.base = base.card
         self.frauds = self.genuine = self.unknown = 0
         self._known_ms = 0
-        self._learner = OnlineLearner(len(base.columns), every)
+        self._columns = base.columns
+        self._model = LearningModel(base, delay_ms, every=every, memory=memory)
 
     @property
     def ready(self) -> bool:
         """Whether enough was seen to learn."""
-        return self._learner.ready
+        return self._model.ready
+
+    @property
+    def trees(self) -> bytes:
+        """Those of the card: as they were trained, or grown since."""
+        return self._model.trees.trees
+
+    @property
+    def grown(self) -> int:
+        """How often trees were grown anew."""
+        return self._model.grown
 
     @property
     def share(self) -> float:
         """The posterior of the corrected scores against the trees' own: what counts of the correction."""
-        return self._learner.share
+        return self._model.share
 
     def see(self, X: Matrix) -> None:
         """Vectors `(n, n_features)` of any transactions, until it is ready."""
-        self._learner.see(self._inputs(X))
+        self._model.see(self._inputs(X))
 
-    def learn(self, findings: Sequence[Finding], X: Matrix) -> None:
-        """Findings in their order with their vectors, `(n, n_features)`."""
-        inputs, log_odds = self._inputs(X), self.base.log_odds(X)
-        for finding, x, offset in zip(findings, inputs, log_odds.tolist(), strict=True):
-            self._learner.learn_one(x, offset, finding.fraud)
+    def learn(self, findings: Sequence[Finding], X: Matrix, times_ms: Sequence[int]) -> None:
+        """Findings in their order, with the vectors `(n, n_features)` and times of their transactions."""
+        for finding, x, time_ms in zip(findings, self._inputs(X), times_ms, strict=True):
+            self._model.learn_one(x, finding.fraud, int(time_ms), finding.known_ms)
             self._known_ms = max(self._known_ms, finding.known_ms)
             self.frauds += finding.fraud
             self.genuine += not finding.fraud
 
     def card(self, created_at: str) -> ModelCard | None:
         """Card of the base with what was learned; `None` before anything was."""
-        correction = self._learner.correction()
-        if correction is None:
+        now = self._model.now
+        if now.correction is None and not self.grown:
             return None
-        card = self.base.card
         learned = {
-            "base": card.version,
+            "base": self.base.version,
             "frauds": self.frauds,
             "genuine": self.genuine,
-            "share": correction.share,
+            "share": self.share,
             "known_to_ms": self._known_ms,
         }
         return replace(
-            card,
+            now.card,
             created_at=created_at,
-            correction=correction.document(),
-            data={**card.data, "learned_from_labels": learned},
+            correction=now.correction.document() if now.correction is not None else {},
+            data={**now.card.data, "learned_from_labels": learned},
         )
 
     def _inputs(self, X: Matrix) -> npt.NDArray[np.float32]:
-        return X[:, self.base.columns].astype(np.float32)
+        return X[:, self._columns].astype(np.float32)
 
 
 def frauds_learned(card: ModelCard) -> int:
@@ -225,5 +240,5 @@ def frauds_learned(card: ModelCard) -> int:
 
 
 def base_version(card: ModelCard) -> str:
-    """Version whose trees a card has: its own unless labels have taught it more."""
+    """Version that a card's learning began from: its own unless labels have taught it more."""
     return str(card.data.get("learned_from_labels", {}).get("base", card.version))

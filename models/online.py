@@ -4,18 +4,15 @@ A way of fraud that was never seen in training is scored low by the trees until 
 logistic regression over bins of the features, with the trees' log-odds as its offset, learns what they miss.
 """
 
-import heapq
 from collections import deque
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from features.engine import Matrix
 from models.correction import WIDTH, Correction, Edges, Inputs, Places, Weights
 from models.linear import log_loss
-from models.tree import TreeModel, to_proba
+from models.tree import to_proba
 
 Vector = npt.NDArray[np.float64]
 
@@ -52,21 +49,23 @@ class OnlineLearner:
         n_features: Columns of the model.
         every: One genuine transaction in so many is told.
         seed: Of what is gone through again.
+        patient: Use nothing of what it learned from the first 2,000 labels, of which too many are frauds.
 
     Source:
         Duchi et al. (2011), JMLR 12, 2121-2159 (AdaGrad); He et al. (2014), ADKDD (a linear model that learns
         online behind trees).
     """
 
-    def __init__(self, n_features: int, every: int = EVERY, seed: int = 7) -> None:
+    def __init__(self, n_features: int, every: int = EVERY, seed: int = 7, *, patient: bool = False) -> None:
+        self._n_features, self._every, self._patient = n_features, every, patient
         self._log_every = float(np.log(every))
-        # Of the newest labels: log-odds of the trees, what was added to them, and the label.
-        self._judged: deque[tuple[float, float, bool]] = deque(maxlen=_JUDGED)
         self._random = np.random.default_rng(seed)
         self._first: list[Inputs] = []
         self._edges: Edges | None = None
-        self._weights: Weights = np.zeros(n_features * WIDTH)
-        self._squares: Weights = np.ones(n_features * WIDTH)
+        # Of the newest labels: log-odds of the trees, what was added to them, and the label.
+        self._judged: deque[tuple[float, float, bool]] = deque(maxlen=_JUDGED)
+        self._weights: Weights = np.zeros(self._n_features * WIDTH)
+        self._squares: Weights = np.ones(self._n_features * WIDTH)
         self._frauds = _Remembered(_MOST_FRAUDS)
         self._genuine = _Remembered(_MOST_GENUINE)
         self._loss = np.zeros(2)
@@ -88,7 +87,7 @@ class OnlineLearner:
 
     def correction(self) -> Correction | None:
         """What has been learned up to now; `None` before anything was."""
-        if self._edges is None or not self.labels:
+        if self._edges is None or not self.counts:
             return None
         return Correction(self._edges, self._weights.copy(), self.share, self._intercept())
 
@@ -96,6 +95,25 @@ class OnlineLearner:
     def share(self) -> float:
         """Of the correction that counts: the posterior of it against none."""
         return float(1.0 / (1.0 + np.exp(np.clip(self._loss[1] - self._loss[0], -50.0, 50.0))))
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything of what it has learned is to be used."""
+        return self.labels > 0 and (not self._patient or len(self._judged) >= _FEWEST_JUDGED)
+
+    def added(self, X: Inputs) -> Vector:
+        """What has been learned adds to the log-odds of rows `(n, n_features)`, without the intercept."""
+        if self._edges is None or not self.counts:
+            return np.zeros(len(X))
+        found: Vector = self.share * self._weights[self._edges.places(X)].sum(axis=1)
+        return found
+
+    def like_new(self, *, patient: bool | None = None) -> "OnlineLearner":
+        """One with the same bins that has learned nothing; as patient as this one unless said otherwise."""
+        patient = self._patient if patient is None else patient
+        other = OnlineLearner(self._n_features, self._every, patient=patient)
+        other._edges = self._edges
+        return other
 
     def _intercept(self) -> float:
         if len(self._judged) < _FEWEST_JUDGED:
@@ -163,103 +181,3 @@ class _Remembered:
 
     def any(self, random: np.random.Generator) -> tuple[Places, float] | None:
         return self._rows[int(random.integers(len(self._rows)))] if self._rows else None
-
-
-class OnlineScorer:
-    """A model over a log in time order, and what it has learned from the labels known at each moment.
-
-    Frauds are learned when they are reported, and with each the genuine transactions that were found so, or
-    whose label delay was over, by then; one in five of them, by its place in the log. So weights change at
-    reports and at nothing else, and scores do not depend on how the log is cut.
-
-    Args:
-        model: The trees.
-        delay_ms: Label delay of transactions of which nobody says anything.
-    """
-
-    def __init__(self, model: TreeModel, delay_ms: int) -> None:
-        self.learner = OnlineLearner(len(model.columns))
-        self.frauds = 0
-        # Whatever it had learned before: what is learned now takes the place of that.
-        self._model = self._now = model.corrected(None)
-        self._delay_ms = delay_ms
-        # (time, place, fraud, vector, log-odds)
-        self._waiting: list[tuple[int, int, bool, Inputs, float]] = []
-        self._reports: list[int] = []
-
-    @property
-    def now(self) -> TreeModel:
-        """The model with what it has learned up to now."""
-        return self._now
-
-    def learn(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> None:
-        """Rows that nobody asks to be scored; see `segments`."""
-        for _ in self.segments(X, places, time_ms, labels, label_ms):
-            pass
-
-    def segments(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> Iterator[tuple[int, int, TreeModel]]:
-        """Rows in parts `[begin, end)`, each with the model as it is then.
-
-        Args:
-            X: `(n, n_features)`.
-            places: `(n,)` in the log.
-            time_ms: `(n,)`.
-            labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
-            label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before
-                the last of them.
-        """
-        begin = 0
-        while begin < len(time_ms):
-            while self._reports and self._reports[0] <= time_ms[begin]:
-                self._learn_until(heapq.heappop(self._reports))
-            upto = int(np.searchsorted(time_ms, self._reports[0])) if self._reports else len(time_ms)
-            end = max(min(upto, len(time_ms)), begin + 1)
-            part = slice(begin, end)
-            self._wait(X[part], places[part], time_ms[part], labels[part], label_ms[part])
-            yield begin, end, self._now
-            begin = end
-
-    def _inputs(self, X: Matrix) -> Inputs:
-        return X[:, self._model.columns].astype(np.float32)
-
-    def _wait(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> None:
-        if not self.learner.ready:
-            self.learner.see(self._inputs(X))
-        fraud = labels == 1
-        kept = np.flatnonzero(fraud | ((labels == 0) & (places % EVERY == 0)))
-        known = np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)[kept]
-        inputs, log_odds = self._inputs(X[kept]), self._model.log_odds(X[kept])
-        columns = (known.tolist(), places[kept].tolist(), fraud[kept].tolist(), inputs, log_odds.tolist())
-        for entry in zip(*columns, strict=True):
-            heapq.heappush(self._waiting, entry)
-            if entry[2]:
-                heapq.heappush(self._reports, entry[0])
-
-    def _learn_until(self, time_ms: int) -> None:
-        while self._waiting and self._waiting[0][0] <= time_ms:
-            _, _, fraud, x, log_odds = heapq.heappop(self._waiting)
-            if self.learner.ready:
-                self.learner.learn_one(x, log_odds, fraud)
-                self.frauds += fraud
-        self._now = self._model.corrected(self.learner.correction())

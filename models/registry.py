@@ -2,6 +2,7 @@
 
 fraud/v3/card.json   what is known of the model
 fraud/v3/trees.ubj   its trees
+fraud/v3/memory.npz  a sample of what they were trained on
 fraud/roles.json     champion, challenger, shadows, and the champions before
 
 Segments have centres.json in the place of trees, an anomaly model has tails.npz.
@@ -21,6 +22,7 @@ from features.engine import Engine
 from features.lifetime import customer_names
 from models.anomaly import ALERT, ANOMALY, AnomalyModel
 from models.pipeline import Models
+from models.relearning import Memory
 from models.roles import Challenger, Roles, identity
 from models.segments import SegmentModel
 from models.store import FileModelStore, ModelStore, VersionTaken
@@ -32,6 +34,7 @@ NAMES = ("fraud", "churn")
 SEGMENTS: Final = "segments"
 _ARTEFACTS: Final = {SEGMENTS: "centres.json", ANOMALY: "tails.npz"}
 _TREES: Final = "trees.ubj"
+_MEMORY: Final = "memory.npz"
 _CARD_FILE: Final = "card.json"
 _THRESHOLDS: Final = {"fraud": ("review", "block"), "churn": ("medium", "high"), ANOMALY: (ALERT,)}
 _CARD: Final = TypeAdapter(ModelCard)
@@ -49,19 +52,41 @@ class ModelRegistry:
         self._root = root
         self._store: ModelStore = store or FileModelStore(root)
 
-    def save(self, card: ModelCard, trees: bytes) -> ModelCard:
-        """Keep a model under the next version of its name; returns its card with that version."""
+    def save(self, card: ModelCard, trees: bytes, memory: Memory | None = None) -> ModelCard:
+        """Keep a model under the next version of its name; returns its card with that version.
+
+        Args:
+            card: Its card.
+            trees: Its artefact.
+            memory: Of what it was trained on, for who goes on learning.
+        """
+        files = {_ARTEFACTS.get(card.name, _TREES): trees}
+        if memory is not None:
+            files[_MEMORY] = memory.to_bytes()
         while True:
             version = self._store.next_version(card.name)
             card = replace(card, version=version, trees_sha256=sha256(trees).hexdigest())
             said = (json.dumps(asdict(card), indent=2) + "\n").encode()
             try:
-                self._store.put(
-                    card.name, card.version, {_ARTEFACTS.get(card.name, _TREES): trees, _CARD_FILE: said}
-                )
+                self._store.put(card.name, card.version, {**files, _CARD_FILE: said})
             except VersionTaken:
                 continue
             return card
+
+    def memory(self, card: ModelCard) -> Memory | None:
+        """What is kept of what a version was trained on; `None` for nothing.
+
+        Raises:
+            ModelError: It cannot be read.
+        """
+        path = self._store.where(card.name, card.version, _MEMORY)
+        try:
+            kept = self._store.read(card.name, card.version, _MEMORY)
+            return Memory.of_bytes(kept, len(card.feature_names))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as bad:
+            raise ModelError(f"{path} cannot be read: {bad}") from bad
 
     def versions(self, name: str) -> list[str]:
         """Versions of a model, oldest first."""

@@ -93,6 +93,7 @@ class TreeModel:
         self.card = card
         self.trees = trees
         self.columns = columns_of(card, names)
+        self._names = names
         self.role = role
         self.correction: Correction | None = None
         if card.correction:
@@ -116,9 +117,13 @@ class TreeModel:
 
     def log_odds(self, X: Matrix) -> Vector:
         """Calibrated log-odds, shape `(n,)`, of rows `X: (n, n_features)` in the engine's order."""
-        if not len(X):
+        return self.log_odds_of(self._inputs(X))
+
+    def log_odds_of(self, inputs: Inputs) -> Vector:
+        """The same of rows `(n, n_columns)` in the order of `card.feature_names`."""
+        if not len(inputs):
             return np.empty(0)
-        inputs, linear = self._inputs(X), self.card.linear
+        linear = self.card.linear
         of_trees = (self._forest.margins if self._forest else self._booster_margins)(inputs)
         margin = np.asarray(of_trees, dtype=np.float64)
         if linear is not None:
@@ -133,6 +138,10 @@ class TreeModel:
         other = copy(self)
         other.correction = correction
         return other
+
+    def regrown(self, card: ModelCard, trees: bytes) -> "TreeModel":
+        """Other trees over the same columns, in the same role."""
+        return TreeModel(card, trees, self._names, self.role)
 
     def predict_proba(self, X: Matrix) -> Vector:
         """Calibrated probabilities, shape `(n,)`."""

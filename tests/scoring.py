@@ -20,7 +20,7 @@ from generator.settings import BankSettings
 from models import messages
 from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
-from models.fraud_training import FraudData, train_fraud
+from models.fraud_training import FraudData, memory_of, train_fraud
 from models.pipeline import ChurnResult, Events, Models, score_chunk
 from models.registry import NAMES, ModelRegistry
 from models.replay import TrainingData, replay_for_training
@@ -53,7 +53,7 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
 def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     registry = ModelRegistry(root)
     fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, source="small bank", rounds=100)
-    registry.save(*fraud)
+    registry.save(*fraud, memory_of(FraudData.of(data)))
     registry.save(*train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
     registry.save(*train_anomaly(data.X, engine, created_at=CREATED_AT, alert_share=0.005))
     for name in (*NAMES, ANOMALY):

@@ -29,8 +29,9 @@ from infra.mapping import Mapping
 from models.backtest import backtest_fraud
 from models.contest import contest, fraud_scores
 from models.costs import Costs
-from models.fraud_training import train_fraud, vectors_of
-from models.online import OnlineScorer
+from models.fraud_training import memory_of, train_fraud, vectors_of
+from models.online_scorer import OnlineScorer
+from models.relearning import Memory
 from models.tree import TreeModel
 from models.vectors import Rows
 
@@ -86,9 +87,15 @@ def log_of(settings: BankSettings, *mappings: Mapping) -> list[Log]:
 
 def trained(rows: Rows, engine: Engine, to_ms: int | None = None) -> TreeModel:
     """By what `tidegate train fraud` does."""
+    return remembering(rows, engine, to_ms)[0]
+
+
+def remembering(rows: Rows, engine: Engine, to_ms: int | None = None) -> tuple[TreeModel, Memory]:
+    """The same, with what it remembers of what it was trained on."""
     data = vectors_of(rows, engine, to_ms=to_ms)
     costs = Costs(alerts_share=BUDGET)
-    return TreeModel(*train_fraud(data, engine, created_at="", costs=costs), engine.names)
+    model = TreeModel(*train_fraud(data, engine, created_at="", costs=costs), engine.names)
+    return model, memory_of(data)
 
 
 def share_with_interval(hit: np.ndarray, customer: np.ndarray) -> str:
@@ -199,8 +206,8 @@ def online(typology: str, customers: int) -> list[str]:
     frauds, of_it = log.typology != "", log.typology == typology
     label_ms = log.rows.label_time_ms
     every, its = (np.sort(label_ms[mine & (label_ms > start_ms)]) for mine in (frauds, of_it))
-    model = trained(log.rows, engine, start_ms)
-    scorer = OnlineScorer(model, 7 * DAY_MS)
+    model, memory = remembering(log.rows, engine, start_ms)
+    scorer = OnlineScorer(model, 7 * DAY_MS, memory)
     snapshots: dict[int, tuple[int, TreeModel]] = {}
     at_ms = 0
     for block in backtest_fraud(log.rows, model, engine, from_ms=start_ms, anomaly=False, online=scorer):
@@ -236,8 +243,7 @@ def online(typology: str, customers: int) -> list[str]:
         "",
         f"`{typology}` from day {first_day} of a bank ({customers:,} customers, seed {settings.seed}), "
         f"{int(y.sum()):,} transactions of it among {len(y):,} behind the last label; both trees learned "
-        f"from {first_day} days. What was learned counts "
-        f"{snapshots[max(snapshots)][1].correction.share:.0%}.",
+        f"from {first_day} days. Trees were grown anew {scorer.learning.grown} times.",
     ]
     return lines
 

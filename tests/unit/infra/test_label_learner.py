@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features.codes import transaction_hash
+from features.definitions import DAY_MS
 from infra.label_learner import LabelLearner, Plan
 from infra.learning_metrics import LearningMetrics
 from infra.memory_store import MemoryHistoryStore
@@ -24,10 +25,12 @@ def kept(registry, tmp_path):
 
 @pytest.fixture
 def learning(models, training_data):
-    found = LabelLearning(models.fraud)
+    found = LabelLearning(models.fraud, 7 * DAY_MS)
     X = training_data.X.astype(np.float64)
     found.see(X)
-    found.learn([Finding(0, n, "c", transaction_hash(str(n)), n % 2 == 0) for n in range(50)], X[:50])
+    found.learn(
+        [Finding(0, n, "c", transaction_hash(str(n)), n % 2 == 0) for n in range(50)], X[:50], [0] * 50
+    )
     assert found.frauds == 25
     return found
 

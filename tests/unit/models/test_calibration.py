@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.calibration import Platt, compare, reliability
+from models.calibration import compare, reliability
+from models.platt import Platt
 from models.tree import to_proba
 
 

@@ -162,7 +162,7 @@ def test_event_whose_windows_are_not_whole_any_more_is_none():
 @pytest.fixture
 def learning(models, training_data):
     """Beside the small bank's model: what nobody had called fraud is, where the amount is large."""
-    learning = LabelLearning(models.fraud)
+    learning = LabelLearning(models.fraud, DAY_MS)
     X = training_data.X.astype(np.float64)
     while not learning.ready:
         learning.see(X)
@@ -171,7 +171,7 @@ def learning(models, training_data):
         findings.reported(fraud(f"f{n}", T0 + n))
     findings.scored("c", UNSAMPLED, T0 + DAY_MS)
     due = findings.due(400)
-    learning.learn(due, X[np.argsort(-X[:, models.engine.names.index("amount")])[:400]])
+    learning.learn(due, X[np.argsort(-X[:, models.engine.names.index("amount")])[:400]], [T0] * 400)
     return learning
 
 
@@ -181,17 +181,17 @@ def test_card_of_what_was_learned_gives_the_same_scores_bit_for_bit(
     card = learning.card("2026-01-01T00:00:00.000Z")
     assert card is not None
     registry = ModelRegistry(tmp_path)
-    saved = registry.save(card, learning.base.trees)
+    saved = registry.save(card, learning.trees)
     loaded = registry.load("fraud", models.engine.names, saved.version)
     X = training_data.X[:2000].astype(np.float64)
-    live = models.fraud.corrected(learning._learner.correction())
+    live = learning._model.now
     assert np.array_equal(loaded.log_odds(X), live.log_odds(X))
     assert np.abs(loaded.log_odds(X) - models.fraud.log_odds(X)).max() > 0.1
     assert loaded.contributions(X).sum(axis=1) == pytest.approx(loaded.log_odds(X), abs=1e-4)
 
 
 def test_card_says_what_it_was_learned_beside_and_is_none_before(learning, models):
-    assert LabelLearning(models.fraud).card("") is None
+    assert LabelLearning(models.fraud, DAY_MS).card("") is None
     card = learning.card("2026-01-01T00:00:00.000Z")
     assert card.data["learned_from_labels"] | {"share": 0} == {
         "base": models.fraud.card.version,
@@ -211,4 +211,4 @@ def test_learning_begins_from_the_trees_alone_whatever_they_had_learned_before(l
     card = replace(learning.card(""), version="v2")
     taught = TreeModel(card, models.fraud.trees, models.engine.names)
     assert taught.correction is not None
-    assert LabelLearning(taught).base.correction is None
+    assert LabelLearning(taught, DAY_MS)._model.now.correction is None

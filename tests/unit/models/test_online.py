@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from models.correction import WIDTH, Correction, Edges
-from models.online import OnlineLearner, OnlineScorer
+from models.online import OnlineLearner
+from models.online_scorer import OnlineScorer
 from models.tree import TreeModel, to_proba
 from schemas.errors import ModelError
 
@@ -85,7 +86,8 @@ def test_contributions_of_a_corrected_model_sum_to_its_log_odds(models, training
 def scored(models, training_data):
     """Rows in time order with labels, and whole-at-once scores of a model that learns."""
     X = training_data.X[-9_000:].astype(np.float64)
-    time_ms = training_data.time_ms[-9_000:]
+    # Of later days than the trees have learned from.
+    time_ms = training_data.time_ms[-9_000:] + 365 * 86_400_000
     random = np.random.default_rng(2)
     labels = (random.random(9_000) < 0.02).astype(np.int8)
     labels[random.random(9_000) < 0.01] = -1

@@ -3,9 +3,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.registry import NAMES, ModelRegistry
+from models.relearning import Memory
 from schemas.errors import ModelError
 
 
@@ -160,6 +162,27 @@ def test_trees_that_are_none_name_the_file(root, models):
     ModelRegistry(root).save(models.fraud.card, b"not trees at all")
     with pytest.raises(ModelError, match=r"v2/trees\.ubj cannot be read as a model"):
         ModelRegistry(root).load("fraud", models.engine.names, "v2")
+
+
+def test_what_a_model_remembers_is_kept_with_it(root, models):
+    kept, columns = ModelRegistry(root), len(models.fraud.card.feature_names)
+    assert kept.memory(kept.card("churn", "v1")) is None
+    X = np.arange(3 * columns, dtype=np.float32).reshape(3, columns)
+    card = kept.save(models.fraud.card, models.fraud.trees, Memory(X, np.array([True, False, False]), 4.0))
+    found = kept.memory(card)
+    assert np.array_equal(found.X, X)
+    assert (found.fraud.tolist(), found.every) == ([True, False, False], 4.0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "of another model", "no archive"])
+def test_a_damaged_memory_names_the_file(root, models, damage):
+    kept = ModelRegistry(root)
+    X = np.zeros((3, 2 if damage == "of another model" else len(models.fraud.card.feature_names)), np.float32)
+    card = kept.save(models.fraud.card, models.fraud.trees, Memory(X, np.zeros(3, np.bool_), 1.0))
+    file = root / "fraud" / card.version / "memory.npz"
+    file.write_bytes({"cut": file.read_bytes()[:-30], "no archive": b"PK"}.get(damage, file.read_bytes()))
+    with pytest.raises(ModelError, match=r"fraud/v2/memory\.npz cannot be read"):
+        kept.memory(card)
 
 
 def test_a_damaged_anomaly_model_names_the_file(root, models):

@@ -1,0 +1,74 @@
+"""A fraud model that goes on learning: trees, a correction beside them, and now and then trees grown anew."""
+
+from models.correction import Inputs
+from models.online import EVERY, OnlineLearner
+from models.relearning import Memory, Relearning, Told
+from models.tree import TreeModel
+
+
+class LearningModel:
+    """Learns one labelled transaction after the other; equal sequences give equal models.
+
+    Args:
+        model: The trees; what had been learned beside them before is left out.
+        delay_ms: Label delay.
+        every: One genuine transaction in so many is told.
+        memory: What the trees were trained on; without it they stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: TreeModel,
+        delay_ms: int,
+        *,
+        every: int = EVERY,
+        memory: Memory | None = None,
+    ) -> None:
+        self.trees = model.corrected(None)
+        self._learner = OnlineLearner(len(model.columns), every)
+        self._relearning = Relearning(memory, every, delay_ms) if memory is not None else None
+        if memory is not None:
+            self._learner.see(memory.X[~memory.fraud])
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough was seen to learn."""
+        return self._learner.ready
+
+    @property
+    def share(self) -> float:
+        """How much counts of what was learned beside the trees, 0 to 1."""
+        return self._learner.share
+
+    @property
+    def grown(self) -> int:
+        """How often trees were grown anew."""
+        return self._relearning.grown if self._relearning is not None else 0
+
+    @property
+    def now(self) -> TreeModel:
+        """The model with all it has learned."""
+        return self.trees.corrected(self._learner.correction())
+
+    def see(self, X: Inputs) -> None:
+        """Rows `(n, n_columns)` without labels, until it is ready."""
+        if not self.ready:
+            self._learner.see(X)
+
+    def learn_one(self, x: Inputs, fraud: bool, time_ms: int, known_ms: int) -> None:
+        """A transaction's label has come.
+
+        Args:
+            x: Its vector, `(n_columns,)`.
+            fraud: The label.
+            time_ms: Of the transaction.
+            known_ms: When the label came; never before that of an earlier call.
+        """
+        log_odds = float(self.trees.log_odds_of(x[None])[0])
+        if self._relearning is not None:
+            self._relearning.add(Told(x, time_ms, fraud))
+        self._learner.learn_one(x, log_odds, fraud)
+        if self._relearning is not None and self._relearning.due:
+            grown = self._relearning.grow(self.trees, self._learner, known_ms)
+            if grown is not None:
+                self.trees, self._learner = grown

@@ -1,0 +1,123 @@
+"""A model over a log in time order that learns from each label when it is known."""
+
+import heapq
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from features.engine import Matrix
+from models.correction import Inputs
+from models.learning_model import LearningModel
+from models.online import EVERY
+from models.relearning import Memory
+from models.tree import TreeModel
+
+
+class OnlineScorer:
+    """A model over a log in time order, and what it has learned from the labels known at each moment.
+
+    Frauds are learned when they are reported, and with each the genuine transactions that were found so, or
+    whose label delay was over, by then; one in five of them, by its place in the log. So weights change at
+    reports and at nothing else, and scores do not depend on how the log is cut.
+
+    Args:
+        model: The trees.
+        delay_ms: Label delay of transactions of which nobody says anything.
+        memory: What they were trained on: with it they are grown anew now and then.
+    """
+
+    def __init__(self, model: TreeModel, delay_ms: int, memory: Memory | None = None) -> None:
+        self.learning = LearningModel(model, delay_ms, memory=memory)
+        self.frauds = 0
+        self._columns = model.columns
+        self._now = self.learning.trees
+        self._delay_ms = delay_ms
+        self._trained_to_ms = int(model.card.data.get("to_ms", 0))
+        # (when it is known, place, fraud, vector, time)
+        self._waiting: list[tuple[int, int, bool, Inputs, int]] = []
+        self._reports: list[int] = []
+
+    @property
+    def now(self) -> TreeModel:
+        """The model with what it has learned up to now."""
+        return self._now
+
+    def learn(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> None:
+        """Rows that nobody asks to be scored; see `segments`."""
+        for _ in self.segments(X, places, time_ms, labels, label_ms):
+            pass
+
+    def segments(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> Iterator[tuple[int, int, TreeModel]]:
+        """Rows in parts `[begin, end)`, each with the model as it is then.
+
+        Args:
+            X: `(n, n_features)`.
+            places: `(n,)` in the log.
+            time_ms: `(n,)`.
+            labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
+            label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before
+                the last of them.
+        """
+        begin = 0
+        while begin < len(time_ms):
+            while self._reports and self._reports[0] <= time_ms[begin]:
+                self._learn_until(heapq.heappop(self._reports))
+            upto = int(np.searchsorted(time_ms, self._reports[0])) if self._reports else len(time_ms)
+            end = max(min(upto, len(time_ms)), begin + 1)
+            part = slice(begin, end)
+            self._wait(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+            yield begin, end, self._now
+            begin = end
+
+    def _inputs(self, X: Matrix) -> Inputs:
+        return X[:, self._columns].astype(np.float32)
+
+    def _wait(
+        self,
+        X: Matrix,
+        places: npt.NDArray[np.intp],
+        time_ms: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int8],
+        label_ms: npt.NDArray[np.int64],
+    ) -> None:
+        if not self.learning.ready:
+            self.learning.see(self._inputs(X))
+        fraud, known = labels == 1, np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)
+        # What the trees have learned already: a transaction of their days whose label they knew.
+        new = (time_ms > self._trained_to_ms) | (fraud & (known > self._trained_to_ms + self._delay_ms))
+        kept = np.flatnonzero(new & (fraud | ((labels == 0) & (places % EVERY == 0))))
+        known = known[kept]
+        columns = (
+            known.tolist(),
+            places[kept].tolist(),
+            fraud[kept].tolist(),
+            self._inputs(X[kept]),
+            time_ms[kept].tolist(),
+        )
+        for entry in zip(*columns, strict=True):
+            heapq.heappush(self._waiting, entry)
+            if entry[2]:
+                heapq.heappush(self._reports, entry[0])
+
+    def _learn_until(self, time_ms: int) -> None:
+        while self._waiting and self._waiting[0][0] <= time_ms:
+            known_ms, _, fraud, x, at_ms = heapq.heappop(self._waiting)
+            if self.learning.ready:
+                self.learning.learn_one(x, fraud, at_ms, known_ms)
+                self.frauds += fraud
+        self._now = self.learning.now
