@@ -9,7 +9,7 @@ import typer
 from cli.console import err, progress
 from cli.generated import bank_settings
 from generator.bank import Bank
-from generator.events import TYPOLOGIES
+from generator.events import ALL_TYPOLOGIES, ON_REQUEST, TYPOLOGIES
 from generator.settings import BankSettings
 from infra.bank_files import write_bank
 from schemas.errors import ConfigError
@@ -26,7 +26,8 @@ def generate(
     typology: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A way of fraud that occurs ({', '.join(TYPOLOGIES)}); may be given several times."
+            help=f"A way of fraud that occurs ({', '.join(ALL_TYPOLOGIES)}); may be given several times. "
+            f"Without it all but {', '.join(ON_REQUEST)}."
         ),
     ] = None,
     typology_from: Annotated[

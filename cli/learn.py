@@ -65,8 +65,9 @@ def learn(
     and one in five of the transactions that nobody reports when its label delay is over, each with its vector
     as of when it was scored, computed from the histories in Redis. Every so many frauds a version is saved:
     the trees as they were, and what labels have taught beside them, as far as it proved right on labels
-    before it learned from them; from some dozens of frauds on trees grown anew, where they prove better. Workers and API take it as any other version. Trained anew, or rolled back to
-    another model, it begins from that one. Changes nothing but the registry; SIGTERM ends it.
+    before it learned from them; from some dozens of frauds on trees grown anew, where they prove better.
+    Workers and API take it as any other version. Trained anew, or rolled back to another model, it begins
+    from that one. Changes nothing but the registry; SIGTERM ends it.
     """
     configure("warning" if once else "info")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -99,6 +99,27 @@ def misuse(case: Case, cash_out: Ints) -> Rows:
     return rows
 
 
+def charged_again(case: Case, merchant: int, day_ms: int) -> Rows:
+    """A card that was just used at a terminal in wrong hands: it is charged there again, as others are.
+
+    Args:
+        case: The victim.
+        merchant: Whose terminal it is.
+        day_ms: Length of the time in which it is charged.
+    """
+    rng, merchants = case.rng, case.world.merchants
+    count = 1 + int(rng.poisson(0.6))
+    where = np.full(count, merchant)
+    scale = np.full(count, case.typical_minor / 2_200.0) * rng.uniform(0.8, 1.6, count)
+    return make_rows(
+        case.customer,
+        case.after(case.begin(int(merchants.category[merchant])), count, day_ms / 6),
+        np.maximum(merchants.amounts(rng, where, scale), 100),
+        Kind.POS,
+        merchant=where,
+    )
+
+
 def orders(case: Case, begin_ms: int, count: int, mean_gap_ms: float) -> Rows:
     """Orders online that turn into money; the stealthier, the more like the victim's own."""
     rng, stealth = case.rng, case.stealth

@@ -15,12 +15,18 @@ TYPOLOGIES = (
     "large_amount",
     "mule_chain",
 )
-"""Ways of fraud. A row's code is the place here plus one; 0 is genuine."""
+"""Ways of fraud of a bank, unless others are asked for."""
+
+ON_REQUEST = ("compromised_terminal",)
+"""Ways of fraud that occur only where they are asked for."""
+
+ALL_TYPOLOGIES = (*TYPOLOGIES, *ON_REQUEST)
+"""A row's code is the place here plus one; 0 is genuine."""
 
 LOOKALIKES = ("holiday", "house_move", "christmas", "new_phone", "big_purchase", "pass_through")
 """Genuine behaviour that looks like fraud. A row's code is the place here plus one; 0 is ordinary."""
 
-CARD_TYPOLOGIES = frozenset({"card_testing", "stolen_card", "compromised_merchant"})
+CARD_TYPOLOGIES = frozenset({"card_testing", "stolen_card", "compromised_merchant", "compromised_terminal"})
 """Ways of fraud after whose report the card is replaced."""
 
 
@@ -30,7 +36,7 @@ def typology_code(name: str) -> int:
     >>> typology_code("card_testing")
     1
     """
-    return TYPOLOGIES.index(name) + 1
+    return ALL_TYPOLOGIES.index(name) + 1
 
 
 def lookalike_code(name: str) -> int:
@@ -50,7 +56,8 @@ class BankEvent:
         time_ms: Event time of a transaction, label time of a label, update time of a customer.
         topic: Where the message belongs.
         message: As the contract says, ready for JSON. The truth is not in it.
-        typology: One of `TYPOLOGIES` for a fraudulent transaction and for a label about one, else ``None``.
+        typology: One of `ALL_TYPOLOGIES` for a fraudulent transaction and for a label about one, else
+            ``None``.
         lookalike: One of `LOOKALIKES` for genuine transactions that look like fraud, else ``None``.
     """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from generator.account_fraud import account_takeover, large_amount, mule_chain
-from generator.card_fraud import card_rows, card_testing, misuse, stolen_card
+from generator.card_fraud import card_rows, card_testing, charged_again, misuse, stolen_card
 from generator.draws import Bools, Floats, Ints, Stream, generator_for
 from generator.merchants import ONLINE
 from generator.profiles import SENIOR, STUDENT
@@ -13,6 +13,7 @@ from generator.reports import reported
 from generator.rhythm import Day
 from generator.rings import Case, Ring, Rings
 from generator.rows import Rows
+from generator.settings import DAY_MS
 from generator.world import World
 
 # Share of all victims. A mule counts as a victim: the account is misused either way.
@@ -23,11 +24,14 @@ _SHARES = {
     "compromised_merchant": 0.20,
     "large_amount": 0.14,
     "mule_chain": 0.12,
+    "compromised_terminal": 0.20,
 }
 # Those with one victim each; the others have a course of their own.
 _SINGLE = ("card_testing", "stolen_card", "account_takeover", "large_amount")
 _LEAST_FUNDS_MINOR = 25_000
 _MULES_PER_CHAIN = 4.0
+_CHARGED_AGAIN = 0.8
+"""Share of those who used a terminal in wrong hands."""
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Campaign:
         used_until: First day after it.
         wanted: Victims.
         visitors: Customers whose card was copied, each once.
+        terminal: Whether the fraud is at the merchant itself: cards used at its terminal are charged again.
     """
 
     merchant: int
@@ -53,6 +58,7 @@ class Campaign:
     used_until: int
     wanted: int
     visitors: list[int] = field(default_factory=list)
+    terminal: bool = False
 
 
 class Fraudsters:
@@ -66,6 +72,9 @@ class Fraudsters:
         # The first campaign comes early: a short span shows one as well.
         first_day = world.settings.typology_from.get("compromised_merchant", 0)
         self._next_campaign = first_day + float(rng.uniform(0.0, 4.0))
+        self._next_terminal = world.settings.typology_from.get("compromised_terminal", 0) + float(
+            rng.uniform(0.0, 4.0)
+        )
 
     def __len__(self) -> int:
         """Customers whose copied cards are waiting to be misused."""
@@ -90,6 +99,8 @@ class Fraudsters:
             self._launder(day, rng, settled)
         if victims.get("compromised_merchant", 0.0) > 0.0:
             self._compromise(day, rng, victims["compromised_merchant"])
+        if victims.get("compromised_terminal", 0.0) > 0.0:
+            self._take_terminal(day, rng, victims["compromised_terminal"])
         for campaign in self._campaigns:
             self._misuse(day, rng, campaign, settled)
         self._campaigns = [campaign for campaign in self._campaigns if day.index < campaign.used_until]
@@ -181,10 +192,7 @@ class Fraudsters:
         wanted = max(4, min(round(0.006 * world.settings.customers), 80))
         self._next_campaign = day.index + max(wanted / victims_per_day, 1.0) * float(rng.uniform(0.8, 1.2))
         merchants = world.merchants
-        # A merchant enough people visit: weight by fame among those that sell things.
-        selling = np.where(merchants.category > 0, np.minimum(merchants.fame, 20.0), 0.0)
-        selling = np.where(merchants.city >= merchants.home_cities, 0.0, selling)
-        merchant = int(rng.choice(len(merchants), p=selling / selling.sum()))
+        merchant = self._visited(rng)
         ring = self._rings.pick(world, rng)
         # Some merchants are victims; some charge the cards again themselves.
         accomplice = rng.random() < 0.35
@@ -199,20 +207,51 @@ class Fraudsters:
             Campaign(merchant, ring, cash_out, until, begin, begin + int(rng.integers(8, 22)), wanted)
         )
 
+    def _visited(self, rng: np.random.Generator, *, shops: bool = False) -> int:
+        """A merchant enough people visit: weight by fame among those that sell things; or shops alone."""
+        merchants = self._world.merchants
+        selling = np.where(merchants.category > 0, np.minimum(merchants.fame, 20.0), 0.0)
+        selling = np.where(merchants.city >= merchants.home_cities, 0.0, selling)
+        if shops:
+            # Not the few where everybody goes.
+            selling = np.where((merchants.city == ONLINE) | (merchants.fame > 5.0), 0.0, selling)
+        return int(rng.choice(len(merchants), p=selling / selling.sum()))
+
+    def _take_terminal(self, day: Day, rng: np.random.Generator, victims_per_day: float) -> None:
+        """Get hold of a terminal when it is time, for three to five weeks."""
+        if day.index < self._next_terminal:
+            return
+        world = self._world
+        wanted = max(4, min(round(0.05 * world.settings.customers), 200))
+        self._next_terminal = day.index + max(wanted / victims_per_day, 1.0) * float(rng.uniform(0.8, 1.2))
+        merchant, ring = self._visited(rng, shops=True), self._rings.pick(world, rng)
+        until = day.index + int(rng.integers(21, 36))
+        self._campaigns.append(
+            Campaign(merchant, ring, np.array([merchant]), until, day.index, until, wanted, terminal=True)
+        )
+
     def _misuse(self, day: Day, rng: np.random.Generator, campaign: Campaign, settled: Bools) -> None:
         if not campaign.used_from <= day.index < campaign.used_until or not campaign.visitors:
             return
         world = self._world
         days = campaign.used_until - campaign.used_from
         due = int(rng.poisson(min(campaign.wanted, len(campaign.visitors)) / days))
+        if campaign.terminal:
+            # Whoever was there yesterday; not everybody, or it would be known at once.
+            due = int(rng.binomial(len(campaign.visitors), _CHARGED_AGAIN))
         for _ in range(min(due, len(campaign.visitors))):
             customer = campaign.visitors.pop(int(rng.integers(len(campaign.visitors))))
             if not settled[customer]:
                 continue
             case = Case.of(world, rng, day, customer, self._rings)
             case.ring = campaign.ring
-            rows = misuse(case, campaign.cash_out)
-            world.agenda.add(reported(rng, world.settings, rows, "compromised_merchant"))
+            if campaign.terminal:
+                rows, name = charged_again(case, campaign.merchant, DAY_MS), "compromised_terminal"
+            else:
+                rows, name = misuse(case, campaign.cash_out), "compromised_merchant"
+            world.agenda.add(reported(rng, world.settings, rows, name))
+        if campaign.terminal:
+            campaign.visitors.clear()
 
 
 def _drawn(rng: np.random.Generator, liking: Floats) -> int | None:

@@ -23,6 +23,7 @@ _WAYS = {
     "compromised_merchant": ((0.62, 0.15, 0.23), 1.0),
     "large_amount": ((0.38, 0.22, 0.40), 0.6),
     "mule_chain": ((0.0, 0.50, 0.50), 2.5),
+    "compromised_terminal": ((0.62, 0.15, 0.23), 1.0),
 }
 _LATEST_DAYS = 120.0
 _SOONEST_MS = 15 * MINUTE_MS

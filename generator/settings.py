@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from generator.events import TYPOLOGIES
+from generator.events import ALL_TYPOLOGIES, TYPOLOGIES
 from generator.places import HOME_COUNTRIES
 from schemas.errors import ConfigError
 from schemas.money import CURRENCIES, minor_unit_scale
@@ -30,7 +30,7 @@ class BankSettings:
         merchants: Shops, online shops and cash machines; ``None`` derives it from ``customers``.
         fraud_rate: Share of customers drawn into a fraud in 30 days. The default makes about
             0.4 % of the transactions fraud.
-        typologies: Ways of fraud that occur; the others' share goes to these.
+        typologies: Ways of fraud that occur, of `ALL_TYPOLOGIES`; the others' share goes to these.
         typology_from: First day of a way of fraud, by typology; one not named occurs from day 0.
             Merchants are compromised from that day, and the copied cards misused a week or two later.
         churn_rate: Share of customers who leave in 90 days.
@@ -82,9 +82,9 @@ class BankSettings:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {value}")
-        unknown = [name for name in (*self.typologies, *self.typology_from) if name not in TYPOLOGIES]
+        unknown = [name for name in (*self.typologies, *self.typology_from) if name not in ALL_TYPOLOGIES]
         if unknown:
-            raise ConfigError(f"typologies must be of {', '.join(TYPOLOGIES)}, not {', '.join(unknown)}")
+            raise ConfigError(f"typologies must be of {', '.join(ALL_TYPOLOGIES)}, not {', '.join(unknown)}")
         if not 0.1 <= self.label_delay_days <= 60:
             raise ConfigError(f"label_delay_days must be 0.1 to 60, not {self.label_delay_days}")
         if self.country not in HOME_COUNTRIES:

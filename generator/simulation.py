@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from generator.draws import Bools, Ints, Stream
-from generator.events import CARD_TYPOLOGIES, LOOKALIKES, TYPOLOGIES, BankEvent, typology_code
+from generator.events import ALL_TYPOLOGIES, CARD_TYPOLOGIES, LOOKALIKES, BankEvent, typology_code
 from generator.fraud import Fraudsters
 from generator.habits import EXTERNAL_FIRST
 from generator.ledger import arrivals
@@ -23,7 +23,7 @@ from generator.world import World
 _REPLACED_AFTER = frozenset(typology_code(name) for name in CARD_TYPOLOGIES)
 _RENEWALS_A_YEAR = 0.3
 _EMPTY_MINOR = 500
-_TYPOLOGY_NAMES = (None, *TYPOLOGIES)
+_TYPOLOGY_NAMES = (None, *ALL_TYPOLOGIES)
 _LOOKALIKE_NAMES = (None, *LOOKALIKES)
 
 

@@ -1,7 +1,7 @@
 """Figures of docs/models.md on generated banks: `python -m tests.bench.fraud_models typologies`.
 
-Parts are `typologies`, `columns` and `online`. Each makes its banks, trains, scores and writes its own part
-of docs/models.md, between two comments; minutes.
+Parts are `typologies`, `columns`, `terminals` and `online`. Each makes its banks, trains, scores and writes
+its own part of docs/models.md, between two comments; minutes.
 Models never see the banks they are measured on.
 """
 
@@ -163,10 +163,15 @@ def typologies(small: int, large: int, seeds: list[int]) -> list[str]:
     return lines
 
 
-def columns() -> list[str]:
-    """Six columns against all, where compromised merchants are the fraud."""
+def columns(typology: str, seed: int = 21) -> list[str]:
+    """Six columns against all, where one way of fraud is all there is."""
     settings = BankSettings(
-        customers=1000, days=125, seed=21, start=START, typologies=("compromised_merchant",), fraud_rate=0.12
+        customers=1000 if typology in TYPOLOGIES else 4000,
+        days=125,
+        seed=seed,
+        start=START,
+        typologies=(typology,),
+        fraud_rate=0.12,
     )
     every, six = Mapping.load(ALL_COLUMNS), Mapping.parse(SIX_COLUMNS, "six columns")
     # The label is known after the same week in both.
@@ -284,19 +289,25 @@ def written(name: str, lines: list[str]) -> Iterator[str]:
             yield from lines
 
 
+_PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
+    "typologies": lambda asked: typologies(*asked.sizes, asked.seeds),
+    "columns": lambda asked: columns("compromised_merchant", asked.seed),
+    "terminals": lambda asked: columns("compromised_terminal", asked.seed),
+    "online": lambda asked: online(asked.typology, asked.customers),
+}
+
+
 def main() -> None:
     """Write one part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("typologies", "columns", "online"))
+    parser.add_argument("part", choices=_PARTS)
     parser.add_argument("--sizes", type=int, nargs=2, default=(250, 800))
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     parser.add_argument("--typology", choices=TYPOLOGIES, default="card_testing")
     parser.add_argument("--customers", type=int, default=1200, help="of the bank of `online`")
+    parser.add_argument("--seed", type=int, default=21, help="of the bank of `columns` and `terminals`")
     asked = parser.parse_args()
-    if asked.part == "typologies":
-        lines = typologies(*asked.sizes, asked.seeds)
-    else:
-        lines = columns() if asked.part == "columns" else online(asked.typology, asked.customers)
+    lines = _PARTS[asked.part](asked)
     print("\n".join(lines))
     DOCS.write_text("\n".join(written(asked.part, lines)) + "\n")
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from generator.bank import Bank
-from generator.events import TYPOLOGIES
+from generator.events import ON_REQUEST, TYPOLOGIES
 from generator.settings import DAY_MS, BankSettings
 from generator.simulation import Simulation
 
@@ -132,3 +132,39 @@ def test_every_typology_varies_in_amount(frauds):
     for typology in TYPOLOGIES:
         spent = sorted(amount for events in frauds[typology].values() for amount in amounts(events))
         assert spent[int(0.9 * len(spent))] > 3 * spent[int(0.1 * len(spent))]
+
+
+def test_a_terminal_in_wrong_hands_charges_who_was_there_again_for_some_weeks():
+    settings = BankSettings(
+        customers=400, days=70, seed=4, fraud_rate=0.3, typologies=("compromised_terminal",)
+    )
+    seen, frauds = defaultdict(list), []
+    for event in Bank(settings).events():
+        if event.topic != "transactions":
+            continue
+        who = event.message["customer_id"], event.message.get("merchant_id")
+        if event.typology is None:
+            seen[who].append(event.time_ms)
+        else:
+            frauds.append((who, event))
+    assert len(frauds) > 50
+    assert {event.typology for _, event in frauds} == {"compromised_terminal"}
+    assert {event.message["channel"] for _, event in frauds} == {"pos"}
+    for who, event in frauds:
+        assert any(event.time_ms - 4 * DAY_MS < time_ms < event.time_ms for time_ms in seen[who])
+    by_merchant = defaultdict(list)
+    for (_, merchant), event in frauds:
+        by_merchant[merchant].append(event.time_ms)
+    assert len(by_merchant) < 20
+    assert max(max(times) - min(times) for times in by_merchant.values()) > 14 * DAY_MS
+    # Most who are there are charged again, and look like everybody else.
+    (busiest, times) = max(by_merchant.items(), key=lambda item: len(item[1]))
+    visits = [t for (_, m), found in seen.items() if m == busiest for t in found]
+    during = sum(min(times) - DAY_MS < t < max(times) for t in visits)
+    assert 0.5 * during < len(times) < 2 * during
+
+
+def test_terminals_are_in_wrong_hands_only_where_that_is_asked_for():
+    assert not {event.typology for event in Bank(BankSettings(customers=200, days=30)).events()} & {
+        *ON_REQUEST
+    }
