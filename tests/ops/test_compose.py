@@ -38,6 +38,12 @@ def test_profiles_have_what_they_promise():
     assert in_profile("minimal") == {"kafka", "redis", "topics", "models", "worker", "api"}
     assert in_profile("full") == in_profile("minimal") | {"prometheus", "grafana"}
     assert in_profile("cluster") == {"kafka-2", "kafka-3", "redis-replica"}
+    assert in_profile("learn") == {"learn"}
+
+
+def test_who_learns_may_write_models_and_nobody_else_who_serves():
+    writes = {n for n, s in SERVICES.items() if "models:/models" in s.get("volumes", [])}
+    assert writes == {"models", "learn"}
 
 
 @pytest.mark.parametrize("profile", ["minimal", "full"])
