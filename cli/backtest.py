@@ -22,6 +22,7 @@ from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, victims, window
 from models.backtest_report import FraudReport, fraud_report
 from models.churn_backtest import ChurnReport, every
+from models.label_learning import base_version
 from models.online_scorer import OnlineScorer
 from models.registry import ModelRegistry, find_model
 from models.tree import ModelCard
@@ -155,7 +156,9 @@ def _run_fraud(plan: BacktestPlan) -> None:
     model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
     learning = None
     if plan.online:
-        memory = ModelRegistry(plan.root).memory(model.card)
+        registry = ModelRegistry(plan.root)
+        # What labels have taught is kept without it.
+        memory = registry.memory(registry.card("fraud", base_version(model.card)))
         if memory is None:
             err.print("its trees stay as they are: nothing of what they were trained on was kept")
         learning = OnlineScorer(model, plan.mapping.label_delay_ms, memory)

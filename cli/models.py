@@ -211,7 +211,7 @@ def promote(
 def retire(
     name: Which, version: Version, models: Folder = _DEFAULT, mlflow_uri: Mlflow = "", json: Json = False
 ) -> None:
-    """Take the role of challenger or shadow from a version."""
+    """Take the role of challenger or shadow from a version; an anomaly model can be retired as champion."""
     _say(name, open_registry(models, mlflow_uri).retire(name, version), json)
 
 

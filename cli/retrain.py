@@ -139,7 +139,7 @@ def _contest(
     held: HeldBack, champion: TreeModel, challenger: TreeModel, engine: Engine, resamples: int, seed: int
 ) -> Contest:
     one, other = (held.scores(model, engine) for model in (champion, challenger))
-    learned_ms = int(champion.card.data.get("to_ms", 0))
+    learned_ms = champion.card.learned_to_ms
     if champion.card.name == "churn":
         # It knows what came of its last cut-off.
         learned_ms += champion.card.horizon_days * DAY_MS

@@ -35,7 +35,7 @@ from models.replay import replay_for_training
 from models.segments import MEANINGS, train_segments
 from models.tree import ModelCard
 from models.tuning import Budget
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ModelError
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.label import Label
 from schemas.parse import parse_message
@@ -116,7 +116,9 @@ def train(
     ] = None,
     anomaly_alerts: Annotated[
         float,
-        typer.Option(min=0, max=0.1, help="Share of transactions that are to raise an alert as an anomaly."),
+        typer.Option(
+            min=0, max=0.1, help="Share of transactions that are to raise an alert as an anomaly; 0: none."
+        ),
     ] = 0.001,
     promote: Annotated[bool, typer.Option(help="Put the new model into use.")] = True,
     features: Annotated[
@@ -367,7 +369,8 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
     mapping.check_trains_fraud()
     engine = load_engine(plan.features, plan.entities)
     with progress() as bar:
-        trained = _fraud(plan, _vectors(plan, data, mapping, engine, bar), engine, data.name, bar)
+        vectors = _vectors(plan, data, mapping, engine, bar)
+        trained = _fraud(plan, vectors, engine, data.name, bar)
     return _saved(plan, [trained])
 
 
@@ -375,11 +378,20 @@ def train_anomaly_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> l
     """Train the anomaly model on a file in any order; no label is looked at."""
     engine = load_engine(plan.features, plan.entities)
     with progress() as bar:
-        trained = _anomaly(plan, _vectors(plan, data, mapping, engine, bar), engine, data.name)
+        vectors = _vectors(plan, data, mapping, engine, bar, untold=True)
+        trained = _anomaly(plan, vectors, engine, data.name)
     return _saved(plan, [trained])
 
 
-def _vectors(plan: TrainingPlan, data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> FraudData:
+def _vectors(
+    plan: TrainingPlan,
+    data: Path,
+    mapping: Mapping,
+    engine: Engine,
+    bar: Progress,
+    *,
+    untold: bool = False,
+) -> FraudData:
     rows, account = read_log(data, mapping, bar)
     task = bar.add_task("replaying history", total=len(rows))
     found = vectors_of(
@@ -388,6 +400,7 @@ def _vectors(plan: TrainingPlan, data: Path, mapping: Mapping, engine: Engine, b
         from_ms=plan.from_ms,
         to_ms=plan.to_ms,
         on_rows=lambda done: bar.update(task, completed=done),
+        untold=untold,
     )
     bar.update(task, completed=len(found.X), total=len(found.X))
     print_refused(account)
@@ -442,7 +455,13 @@ def _train(
         )
         trained.append(Trained(*segments))
     if plan.which in (Which.ANOMALY, Which.ALL):
-        trained.append(_anomaly(plan, FraudData.of(data), engine, source))
+        try:
+            trained.append(_anomaly(plan, FraudData.of(data), engine, source))
+        except ModelError as refused:
+            if plan.which is Which.ANOMALY:
+                raise
+            # The others do without it.
+            err.print(f"no anomaly model: {refused}", highlight=False, soft_wrap=True)
     return _saved(plan, trained)
 
 

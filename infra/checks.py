@@ -13,6 +13,7 @@ from features.lifetime import customer_names
 from infra.access import KafkaAccess, RedisAccess, expires
 from infra.kafka_inspection import KafkaFacts
 from infra.redis_inspection import RedisFacts
+from models.anomaly import ANOMALY
 from models.registry import NAMES, ModelRegistry
 from schemas.errors import TidegateError
 from schemas.topics import TOPICS, TRANSACTIONS
@@ -104,9 +105,13 @@ def _closed(folder: Path) -> bool:
 def check_models(folder: Path, engine: Engine, now: datetime) -> Iterator[Finding]:
     """Models that are in use."""
     registry = ModelRegistry(folder)
-    for name in NAMES:
+    optional = [ANOMALY] if registry.roles(ANOMALY).champion else []
+    for name in (*NAMES, *optional):
         try:
-            card = registry.load(name, customer_names(engine)).card
+            if name == ANOMALY:
+                card = registry.load_anomaly(registry.champion(name), engine).card
+            else:
+                card = registry.load(name, customer_names(engine)).card
         except TidegateError as bad:
             yield error(
                 f"model.{name}", str(bad), f"run 'tidegate train {name}' or point TIDEGATE_MODELS elsewhere"

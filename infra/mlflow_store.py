@@ -102,10 +102,14 @@ class MlflowModelStore:
         """A file of a version.
 
         Raises:
+            FileNotFoundError: The version has no such file.
             OSError: It cannot be read.
         """
         try:
             found = self._client.get_model_version(_PREFIX + name, version.removeprefix("v"))
+            there = artifacts.list_artifacts(artifact_uri=found.source, tracking_uri=self._uri)
+            if file not in {Path(one.path).name for one in there}:
+                raise FileNotFoundError(f"{found.source} has no {file}")
             with tempfile.TemporaryDirectory() as folder:
                 path = artifacts.download_artifacts(
                     artifact_uri=f"{found.source}/{file}", dst_path=folder, tracking_uri=self._uri

@@ -4,6 +4,7 @@ Li, Z. et al. (2022), ECOD: unsupervised outlier detection using empirical cumul
 IEEE Trans. Knowl. Data Eng. 35(12): a row is as odd as its values are far out in the tails of what was seen.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -28,6 +29,10 @@ _CATEGORIES: Final = frozenset({"velocity", "novelty", "anomaly", "transaction_p
 _KEPT: Final = 8_192
 _FEWEST: Final = 50
 _FEWEST_TO_TRAIN: Final = 500
+_FEWEST_ALERTS: Final = 5
+"""Of the rows learned from: with fewer the threshold would be a matter of chance."""
+_NEVER: Final = 2.0
+"""A threshold that no score reaches."""
 _RANKED: Final = 65_536
 """Rows whose totals the trained model knows: of them one in a thousand is still sixty-five."""
 _DIGITS: Final = 5
@@ -221,17 +226,24 @@ def train_anomaly(
     Raises:
         ModelError: They are too few.
     """
-    if len(X) < _FEWEST_TO_TRAIN:
+    fewest = max(_FEWEST_TO_TRAIN, math.ceil(_FEWEST_ALERTS / alert_share) if alert_share else 0)
+    if len(X) < fewest:
         raise ModelError(
-            f"an anomaly model needs {_FEWEST_TO_TRAIN:,} transactions, there are {len(X):,}: "
-            "give it more of them"
+            f"an anomaly model that alerts of {alert_share:.4g} of all transactions needs {fewest:,} to "
+            f"learn from, there are {len(X):,}: give it more of them, or let it alert more (--anomaly-alerts)"
         )
     columns = looked_at(engine)
     rows = X[:: -(-len(X) // _RANKED)][:, columns].astype(np.float64)
     tails = Tails.of(rows)
     # As serving finds it: a share of the scores that it gives, which are no more than ranks.
     scores = np.round(tails.rank(rows), _DIGITS)
-    threshold = float(np.quantile(scores, 1.0 - alert_share, method="higher"))
+    threshold = float(np.quantile(scores, 1.0 - alert_share, method="higher")) if alert_share else _NEVER
+    alerted = float((scores >= threshold).mean())
+    if alerted > 3 * alert_share:
+        raise ModelError(
+            f"transactions are too much alike to tell the {alert_share:.4g} most unusual: {alerted:.1%} are "
+            "equally unusual; look at what the mapping reads"
+        )
     card = ModelCard(
         name=ANOMALY,
         version="",
@@ -242,7 +254,7 @@ def train_anomaly(
         intercept=0.0,
         thresholds={ALERT: threshold},
         data={"source": source, "rows": len(X), "sample": len(rows), **(data or {})},
-        metrics={"alert_share": float((scores >= threshold).mean())},
+        metrics={"alert_share": alerted},
     )
     return card, arrays.to_bytes(quantiles=tails.quantiles, totals=tails.totals)
 

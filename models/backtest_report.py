@@ -246,10 +246,10 @@ def _notes(scored: Scored, judged: Scored, card: ModelCard, cards_a_day: int) ->
     elif judged.y.all() or not judged.y.any():
         kind = "fraud" if judged.y.all() else "genuine"
         notes.append(f"all labelled transactions are {kind}: figures that compare the two are not defined")
-    learned_to = card.data.get("to_ms")
-    if learned_to is not None and len(scored.time_ms) and int(scored.time_ms.min()) <= int(learned_to):
+    learned_to = card.learned_to_ms
+    if learned_to and len(scored.time_ms) and int(scored.time_ms.min()) <= learned_to:
         notes.append(
-            f"the model learned from transactions up to {epoch_ms_to_rfc3339(int(learned_to))}: where those "
+            f"the model learned from transactions up to {epoch_ms_to_rfc3339(learned_to)}: where those "
             "are among the scored ones, figures flatter it (train with --to, score with --from)"
         )
     days = np.unique(judged.time_ms // DAY_MS)

@@ -76,6 +76,7 @@ def vectors_of(
     from_ms: int | None = None,
     to_ms: int | None = None,
     on_rows: Callable[[int], None] = lambda done: None,
+    untold: bool = False,
 ) -> FraudData:
     """Replay a log for training.
 
@@ -85,6 +86,8 @@ def vectors_of(
         from_ms: Learn from later transactions only; what came before is their history.
         to_ms: As of when: nothing at or after it is looked at, nor any label of later.
         on_rows: Told how many rows are done.
+        untold: Whether rows are wanted of which the file says nothing although it says of some that they are
+            genuine.
     """
     end = len(rows) if to_ms is None else int(np.searchsorted(rows.time_ms, to_ms))
     begin = 0 if from_ms is None else min(int(np.searchsorted(rows.time_ms, from_ms)), end)
@@ -105,7 +108,7 @@ def vectors_of(
             kept[at : at + size - skip] = part.features.status[skip:] == ACCEPTED
             done += size
         on_rows(done)
-    kept &= told[begin:]
+    kept &= told[begin:] | untold
     times = rows.time_ms[begin:end]
     end_ms = to_ms if to_ms is not None else int(rows.time_ms[-1]) if end else 0
     if not kept.all():

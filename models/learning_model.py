@@ -1,7 +1,7 @@
 """A fraud model that goes on learning: trees, a correction beside them, and now and then trees grown anew."""
 
 from models.correction import Inputs
-from models.online import EVERY, OnlineLearner
+from models.online import EVERY, FIRST, OnlineLearner
 from models.relearning import Memory, Relearning, Told
 from models.tree import TreeModel
 
@@ -28,7 +28,9 @@ class LearningModel:
         self._learner = OnlineLearner(len(model.columns), every)
         self._relearning = Relearning(memory, every, delay_ms) if memory is not None else None
         if memory is not None:
-            self._learner.see(memory.X[~memory.fraud])
+            genuine = memory.X[~memory.fraud]
+            # Of all its days: at first windows are still filling.
+            self._learner.see(genuine[:: max(1, len(genuine) // FIRST)])
 
     @property
     def ready(self) -> bool:
@@ -38,7 +40,7 @@ class LearningModel:
     @property
     def share(self) -> float:
         """How much counts of what was learned beside the trees, 0 to 1."""
-        return self._learner.share
+        return self._learner.share if self._learner.counts else 0.0
 
     @property
     def grown(self) -> int:

@@ -33,7 +33,7 @@ class OnlineScorer:
         self._columns = model.columns
         self._now = self.learning.trees
         self._delay_ms = delay_ms
-        self._trained_to_ms = int(model.card.data.get("to_ms", 0))
+        self._trained_to_ms = model.card.trees_to_ms
         # (when it is known, place, fraud, vector, time)
         self._waiting: list[tuple[int, int, bool, Inputs, int]] = []
         self._reports: list[int] = []

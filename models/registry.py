@@ -147,12 +147,16 @@ class ModelRegistry:
         return self._assign(name, version, self.roles(name).shadowed(version))
 
     def retire(self, name: str, version: str) -> Roles:
-        """Take the role of challenger or shadow from a version.
+        """Take the role of challenger or shadow from a version; of an anomaly model that of the champion.
 
         Raises:
             ModelError: It has neither.
         """
         roles = self.roles(name)
+        if name == ANOMALY and version and roles.champion == version:
+            # Nothing needs it.
+            self._store.assign(name, replace(roles, champion=""))
+            return self.roles(name)
         if roles.of(version) not in ("challenger", "shadow"):
             raise ModelError(f"{name} {version} is neither challenger nor shadow")
         self._store.assign(name, roles.without(version))

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from models import arrays
 from models.boosting import boost, margins
+from models.drift import Bins
 from models.linear import log_loss
 from models.online import OnlineLearner
 from models.platt import Platt
-from models.tree import ModelCard, TreeModel
+from models.tree import ModelCard, TreeModel, to_proba
 
 Inputs = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -32,8 +33,10 @@ FEWEST: Final = 50
 _FEWEST_JUDGED: Final = 20
 _SHARE: Final = 0.1
 """Of all frauds known that must be new: so what growing costs grows no faster than what is known."""
-_TOLERANCE: Final = 1.02
-"""Trees that were grown here give way to others that know more where these lose no more than so much."""
+_BETTER: Final = 0.95
+"""Trees that were trained give way where others lose so much less."""
+_NO_WORSE: Final = 1.02
+"""Trees that were grown here give way to others, which know more, where these lose no more than so much."""
 _ROUNDS: Final = 300
 # Shallower than in training: of what is new there is little.
 _PARAMS: Final = {
@@ -131,15 +134,19 @@ class Relearning:
         self._frauds: deque[Inputs] = deque(maxlen=_MOST_FRAUDS)
         self._genuine: deque[Inputs] = deque(maxlen=_MOST_GENUINE)
         # As they were told: those that the trees in use have not seen.
-        self._new: list[Told] = []
+        self._new: deque[Told] = deque(maxlen=_MOST_FRAUDS + _MOST_GENUINE)
         self._known_frauds = int(memory.fraud.sum())
         self._due = self._enough()
         self._new_frauds = 0
+        self._newest_ms = 0
         self.grown = 0
 
     def add(self, told: Told) -> None:
         """A transaction's label has come."""
-        self._new.append(told)
+        if len(self._new) == self._new.maxlen:
+            self._new_frauds -= self._new[0].fraud
+        # A copy: a row of many would keep all of them in memory.
+        self._new.append(told._replace(x=told.x.copy()))
         self._new_frauds += told.fraud
 
     @property
@@ -170,7 +177,7 @@ class Relearning:
         newer = [told for told in self._new if middle_ms <= told.time_ms < settled_ms]
         young = [told for told in self._new if told.time_ms >= settled_ms]
         X, truth = np.array([told.x for told in newer]), np.array([told.fraud for told in newer])
-        if truth.all():
+        if truth.all() or not any(told.fraud for told in older):
             return None
         before = model.log_odds_of(X) + _beside(model, learner.like_new(), older).added(X)
         margin = margins(self._boost(older), X)
@@ -179,14 +186,17 @@ class Relearning:
             log_loss(platt.log_odds(margin), truth),
             log_loss(Platt.fit(before, truth).log_odds(before), truth),
         ]
-        if platt.slope <= 0 or losses[0] > losses[1] * (_TOLERANCE if self.grown else 1.0):
+        if platt.slope <= 0 or losses[0] > losses[1] * (_NO_WORSE if self.grown else _BETTER):
             return None
         self._take_in(older + newer)
-        self._new, self._new_frauds = young, sum(told.fraud for told in young)
+        self._newest_ms = max(told.time_ms for told in older + newer)
+        self._new = deque(young, maxlen=self._new.maxlen)
+        self._new_frauds = sum(told.fraud for told in young)
         self._known_frauds = int(self._memory.fraud.sum()) + len(self._frauds)
         self._due = self._new_frauds + self._enough()
         self.grown += 1
         grown = model.regrown(self._card(model.card, platt, losses), bytes(self._boost().save_raw("ubj")))
+        grown.card = replace(grown.card, reference={**grown.card.reference, "score": self._scores(grown)})
         return Grown(grown, _beside(grown, learner.like_new(patient=True), young))
 
     def _enough(self) -> float:
@@ -200,7 +210,8 @@ class Relearning:
         memory = self._memory
         frauds = [*self._frauds, *(told.x for told in more if told.fraud)]
         genuine = [*self._genuine, *(told.x for told in more if not told.fraud)]
-        X = np.concatenate([memory.X, np.array([*frauds, *genuine], dtype=np.float32)])
+        told_X = np.array([*frauds, *genuine], dtype=np.float32).reshape(-1, memory.X.shape[1])
+        X = np.concatenate([memory.X, told_X])
         y = np.r_[memory.fraud, np.repeat([True, False], [len(frauds), len(genuine)])]
         # A genuine one of the memory stands for as many as one that was told.
         weight = np.ones(len(X))
@@ -213,16 +224,24 @@ class Relearning:
             "log_loss": losses[0],
             "log_loss_before": losses[1],
             "times": self.grown,
+            "to_ms": self._newest_ms,
         }
+        kept = {name: value for name, value in card.metrics.items() if name == "costs"}
         return replace(
             card,
             slope=platt.slope,
             # Genuine transactions are a sample, so odds were too high (King and Zeng 2001).
             intercept=platt.intercept - float(np.log(self._every)),
             data={**card.data, "grown_anew": learned},
-            # Of its columns still, of its scores no more.
-            reference={key: value for key, value in card.reference.items() if key != "score"},
+            metrics={**kept, "note": "trees grown anew from labels: not measured on held-back days"},
         )
+
+    def _scores(self, grown: TreeModel) -> dict[str, list[float]]:
+        """How its scores are distributed, of as many frauds as there are among all transactions."""
+        memory = self._memory
+        frauds = memory.X[memory.fraud][:: max(1, round(memory.every))]
+        rows = np.concatenate([memory.X[~memory.fraud], frauds])
+        return Bins.of(to_proba(grown.log_odds_of(rows))).document()
 
 
 def _beside(trees: TreeModel, learner: OnlineLearner, rows: Sequence[Told]) -> OnlineLearner:

@@ -39,6 +39,7 @@ class ModelStore(Protocol):
         """A file of a version.
 
         Raises:
+            FileNotFoundError: There is none.
             OSError: It cannot be read.
         """
         ...

@@ -58,6 +58,18 @@ class ModelCard:
     reference: Mapping[str, Any] = field(default_factory=dict)
     correction: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def trees_to_ms(self) -> int:
+        """Newest transaction that its trees have learned from; 0 where that is not known."""
+        grown = self.data.get("grown_anew", {})
+        return max(int(self.data.get("to_ms") or 0), int(grown.get("to_ms", 0)))
+
+    @property
+    def learned_to_ms(self) -> int:
+        """The same, or the newest label that was learned from since."""
+        since = self.data.get("learned_from_labels", {})
+        return max(self.trees_to_ms, int(since.get("known_to_ms", 0)))
+
 
 def columns_of(card: ModelCard, names: Sequence[str]) -> npt.NDArray[np.intp]:
     """Where what a model reads is among the features called `names`.

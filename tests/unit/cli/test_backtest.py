@@ -106,7 +106,7 @@ def test_two_commands_train_and_score(folder: Path, model: Path) -> None:
 def test_a_model_that_goes_on_learning_says_from_how_many_frauds(folder: Path, model: Path) -> None:
     # Its bins are settled by the first five thousand transactions; here are fewer, so nothing is learned.
     found = [backtest(folder, model, "--from", "2026-02-10", *more) for more in ((), ("--online",))]
-    assert found[1].pop("online") == {"frauds": 0, "share": 0.5, "trees_grown": 0}
+    assert found[1].pop("online") == {"frauds": 0, "share": 0.0, "trees_grown": 0}
     assert found[0]["figures"] == found[1]["figures"]
 
 
@@ -225,7 +225,7 @@ def test_an_anomaly_model_is_trained_without_any_label(folder, model, tmp_path):
     (card,) = json.loads(said.splitlines()[-1])
     assert (card["name"], card["version"], card["data"]["rows"]) == ("anomaly", "v1", 1000)
     assert card["metrics"]["alert_share"] == pytest.approx(0.02, abs=0.005)
-    run("train", "anomaly", *file, "--no-promote")
+    run("train", "anomaly", *file, "--anomaly-alerts", "0.02", "--no-promote")
     listed = json.loads(run("models", "list", "--models", out, "--json"))
     assert [(m["version"], m["role"]) for m in listed] == [("v1", "champion"), ("v2", "")]
     run("models", "promote", "anomaly", "v2", "--models", out)
@@ -233,5 +233,19 @@ def test_an_anomaly_model_is_trained_without_any_label(folder, model, tmp_path):
         run("models", "promote", "anomaly", "v1", "--as", "shadow", "--models", out)
     with pytest.raises(ConfigError, match="anomaly: there is no outcome"):
         run("models", "compare", "anomaly", "v1", "v2", *file[:4], "--models", out)
-    with pytest.raises(ModelError, match="needs 500 transactions, there are 0"):
+    with pytest.raises(ModelError, match="needs 5,000 to learn from, there are 0"):
         run("train", "anomaly", *file, "--to", "2025-01-10")
+    run("models", "retire", "anomaly", "v2", "--models", out)
+    assert not [m["role"] for m in json.loads(run("models", "list", "--models", out, "--json")) if m["role"]]
+
+
+def test_an_anomaly_model_looks_at_what_nobody_investigated_too(folder, tmp_path):
+    mapping = tmp_path / "told.yaml"
+    mapping.write_text(MAPPING.replace('"yes"]}', '"yes"], genuine: ["no"]}'))
+    out = tmp_path / "models"
+    said = run(
+        *("train", "anomaly", "--data", folder / "data.csv", "--mapping", mapping, "--out", out),
+        *("--anomaly-alerts", "0.02", "--json"),
+    )
+    (card,) = json.loads(said.splitlines()[-1])
+    assert card["data"]["rows"] == 1500

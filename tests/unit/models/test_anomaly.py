@@ -123,7 +123,9 @@ def test_what_is_furthest_out_comes_first_and_all_shares_sum_to_what_ranks(engin
 def test_a_value_that_many_have_is_usual_although_it_was_learned_in_half_the_digits(engine, usual):
     column = engine.names.index("amount")
     usual[:2_400, column] = 0.1  # not the same number in 32 and in 64 bits
-    model = AnomalyModel(*train_anomaly(usual.astype(np.float32), engine, created_at=""), engine.names)
+    model = AnomalyModel(
+        *train_anomaly(usual.astype(np.float32), engine, created_at="", alert_share=0.01), engine.names
+    )
     one = np.full((1, len(engine.names)), np.nan)
     one[0, column] = 0.1
     assert not model.explain(one, by_name(engine.features))[0][1:]
@@ -131,8 +133,27 @@ def test_a_value_that_many_have_is_usual_although_it_was_learned_in_half_the_dig
 
 
 def test_too_few_transactions_are_refused(engine, usual):
-    with pytest.raises(ModelError, match="needs 500 transactions, there are 499"):
-        train_anomaly(usual[:499].astype(np.float32), engine, created_at="")
+    with pytest.raises(ModelError, match="needs 500 to learn from, there are 499"):
+        train_anomaly(usual[:499].astype(np.float32), engine, created_at="", alert_share=0.05)
+
+
+def test_so_few_alerts_that_chance_would_draw_the_line_are_refused(engine, usual):
+    with pytest.raises(ModelError, match=r"alerts of 0.001 .* needs 5,000 to learn from, there are 3,000"):
+        train_anomaly(usual.astype(np.float32), engine, created_at="")
+
+
+def test_no_alerts_are_none_also_of_what_is_most_unusual(engine, usual):
+    model = AnomalyModel(
+        *train_anomaly(usual.astype(np.float32), engine, created_at="", alert_share=0.0), engine.names
+    )
+    assert model.score(np.full((1, len(engine.names)), 1e9))[0] > 0.99
+    assert not model.alerts(np.array([1.0]))[0]
+
+
+def test_transactions_that_are_all_alike_are_refused(engine):
+    X = np.zeros((1_000, len(engine.names)), dtype=np.float32)
+    with pytest.raises(ModelError, match=r"too much alike .* 100.0% are equally unusual"):
+        train_anomaly(X, engine, created_at="", alert_share=0.01)
 
 
 def saved(**arrays):

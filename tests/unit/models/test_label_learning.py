@@ -212,3 +212,12 @@ def test_learning_begins_from_the_trees_alone_whatever_they_had_learned_before(l
     taught = TreeModel(card, models.fraud.trees, models.engine.names)
     assert taught.correction is not None
     assert LabelLearning(taught, DAY_MS)._model.now.correction is None
+
+
+def test_a_card_says_how_far_its_trees_and_its_labels_reach(models):
+    card = replace(models.fraud.card, data={"to_ms": 5})
+    assert (card.trees_to_ms, card.learned_to_ms) == (5, 5)
+    grown = replace(card, data={"to_ms": 5, "grown_anew": {"to_ms": 7}})
+    assert (grown.trees_to_ms, grown.learned_to_ms) == (7, 7)
+    learned = replace(grown, data={**grown.data, "learned_from_labels": {"known_to_ms": 9}})
+    assert (learned.trees_to_ms, learned.learned_to_ms) == (7, 9)

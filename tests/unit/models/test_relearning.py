@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from models.drift import STABLE, Reference, psi
 from models.fraud_training import FraudData, memory_of
 from models.learning_model import LearningModel
 from models.online import OnlineLearner
@@ -107,6 +108,10 @@ def test_grown_trees_find_what_is_new_and_still_what_they_found_before(models, m
     assert 0.5 * y[later].sum() < expected < 2 * y[later].sum()
     vectors = X[later].astype(np.float64)
     assert grown.contributions(vectors).sum(axis=1) == pytest.approx(grown.log_odds(vectors), abs=1e-3)
+    assert grown.card.data["grown_anew"]["to_ms"] == 60_000 * 2_999
+    assert "average_precision" not in grown.card.metrics
+    score = Reference(grown.card).score
+    assert psi(score.shares, score.count(to_proba(grown.log_odds_of(memory.X[~memory.fraud])))) < STABLE
     assert grown.card.data["grown_anew"]["log_loss"] < grown.card.data["grown_anew"]["log_loss_before"]
 
 
@@ -127,6 +132,26 @@ def test_labels_that_say_nothing_grow_no_trees_and_are_remembered(models, memory
     # Asked again when as much is new once more, and then of all of it.
     assert not relearning.due
     assert len(relearning._new) == len(X)
+
+
+def test_frauds_of_one_moment_alone_grow_no_trees(models, memory, new_way):
+    X, y = new_way
+    relearning = Relearning(memory, EVERY, DELAY_MS)
+    for x, fraud in zip(X[:2_000], y[:2_000], strict=True):
+        relearning.add(Told(x, 0, bool(fraud)))
+    assert relearning.grow(models.fraud, ready(memory), DELAY_MS + 1) is None
+
+
+def test_what_waits_for_trees_stays_within_bounds(monkeypatch):
+    monkeypatch.setattr("models.relearning._MOST_FRAUDS", 10)
+    monkeypatch.setattr("models.relearning._MOST_GENUINE", 90)
+    X = np.zeros((1_000, 3), dtype=np.float32)
+    relearning = Relearning(Memory(X[:10], np.ones(10, dtype=bool), 1.0), EVERY, DELAY_MS)
+    for row in range(1_000):
+        relearning.add(Told(X[row], row, fraud=row % 10 == 0))
+    assert len(relearning._new) == 100
+    assert relearning._new_frauds == 10
+    assert relearning._new[0].x.base is None, "a view would keep its whole batch"
 
 
 def test_trees_are_not_shown_what_is_too_young_for_the_others_to_be_known(models, memory, new_way):
