@@ -37,6 +37,9 @@ def test_what_is_put_is_read_back(store):
     for missing in (("fraud", "v9", "card.json"), ("fraud", "v1", "other"), ("churn", "v1", "card.json")):
         with pytest.raises(OSError, match=r"."):
             store.read(*missing)
+    # Not as a store that does not answer: who can do without the file asks for it.
+    with pytest.raises(FileNotFoundError):
+        store.read("fraud", "v1", "other")
 
 
 def test_a_version_is_given_out_once(store):
