@@ -127,6 +127,6 @@ def _sentence(learned: Learned, role: str) -> str:
     rest = f"; left out: {', '.join(left_out)}" if left_out else ""
     return (
         f"beside fraud {learned.base}: learned from {learned.frauds:,} frauds and {learned.genuine:,} "
-        f"genuine transactions, of which {learned.share:.0%} counts; trees grown anew {learned.trees_grown} "
-        f"times; {learned.waiting:,} wait for their time; {made}{rest}"
+        f"genuine transactions; trees grown anew {learned.trees_grown} times, what was learned beside them "
+        f"counts {learned.share:.0%}; {learned.waiting:,} wait for their time; {made}{rest}"
     )

@@ -25,7 +25,9 @@ class LearningModel:
         memory: Memory | None = None,
     ) -> None:
         self.trees = model.corrected(None)
-        self._learner = OnlineLearner(len(model.columns), every)
+        # Not beside trees that were grown here: they learn from the same labels, and what it makes of several
+        # frauds reported at once, of which the first tells the others, would be added to what they know.
+        self._learner: OnlineLearner | None = OnlineLearner(len(model.columns), every)
         self._relearning = Relearning(memory, every, delay_ms) if memory is not None else None
         if memory is not None:
             genuine = memory.X[~memory.fraud]
@@ -35,12 +37,12 @@ class LearningModel:
     @property
     def ready(self) -> bool:
         """Whether enough was seen to learn."""
-        return self._learner.ready
+        return self._learner is None or self._learner.ready
 
     @property
     def share(self) -> float:
         """How much counts of what was learned beside the trees, 0 to 1."""
-        return self._learner.share if self._learner.counts else 0.0
+        return self._learner.share if self._learner is not None and self._learner.labels else 0.0
 
     @property
     def grown(self) -> int:
@@ -50,11 +52,11 @@ class LearningModel:
     @property
     def now(self) -> TreeModel:
         """The model with all it has learned."""
-        return self.trees.corrected(self._learner.correction())
+        return self.trees.corrected(self._learner.correction() if self._learner is not None else None)
 
     def see(self, X: Inputs) -> None:
         """Rows `(n, n_columns)` without labels, until it is ready."""
-        if not self.ready:
+        if self._learner is not None:
             self._learner.see(X)
 
     def learn_one(self, x: Inputs, fraud: bool, time_ms: int, known_ms: int) -> None:
@@ -66,11 +68,12 @@ class LearningModel:
             time_ms: Of the transaction.
             known_ms: When the label came; never before that of an earlier call.
         """
-        log_odds = float(self.trees.log_odds_of(x[None])[0])
-        if self._relearning is not None:
-            self._relearning.add(Told(x, time_ms, fraud))
-        self._learner.learn_one(x, log_odds, fraud)
-        if self._relearning is not None and self._relearning.due:
+        if self._learner is not None:
+            self._learner.learn_one(x, float(self.trees.log_odds_of(x[None])[0]), fraud)
+        if self._relearning is None:
+            return
+        self._relearning.add(Told(x, time_ms, fraud))
+        if self._relearning.due:
             grown = self._relearning.grow(self.trees, self._learner, known_ms)
             if grown is not None:
-                self.trees, self._learner = grown
+                self.trees, self._learner = grown, None

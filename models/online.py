@@ -49,15 +49,14 @@ class OnlineLearner:
         n_features: Columns of the model.
         every: One genuine transaction in so many is told.
         seed: Of what is gone through again.
-        patient: Use nothing of what it learned from the first 2,000 labels, of which too many are frauds.
 
     Source:
         Duchi et al. (2011), JMLR 12, 2121-2159 (AdaGrad); He et al. (2014), ADKDD (a linear model that learns
         online behind trees).
     """
 
-    def __init__(self, n_features: int, every: int = EVERY, seed: int = 7, *, patient: bool = False) -> None:
-        self._n_features, self._every, self._patient = n_features, every, patient
+    def __init__(self, n_features: int, every: int = EVERY, seed: int = 7) -> None:
+        self._n_features, self._every = n_features, every
         self._log_every = float(np.log(every))
         self._random = np.random.default_rng(seed)
         self._first: list[Inputs] = []
@@ -87,7 +86,7 @@ class OnlineLearner:
 
     def correction(self) -> Correction | None:
         """What has been learned up to now; `None` before anything was."""
-        if self._edges is None or not self.counts:
+        if self._edges is None or not self.labels:
             return None
         return Correction(self._edges, self._weights.copy(), self.share, self._intercept())
 
@@ -96,22 +95,16 @@ class OnlineLearner:
         """Of the correction that counts: the posterior of it against none."""
         return float(1.0 / (1.0 + np.exp(np.clip(self._loss[1] - self._loss[0], -50.0, 50.0))))
 
-    @property
-    def counts(self) -> bool:
-        """Whether anything of what it has learned is to be used."""
-        return self.labels > 0 and (not self._patient or len(self._judged) >= _FEWEST_JUDGED)
-
     def added(self, X: Inputs) -> Vector:
         """What has been learned adds to the log-odds of rows `(n, n_features)`, without the intercept."""
-        if self._edges is None or not self.counts:
+        if self._edges is None or not self.labels:
             return np.zeros(len(X))
         found: Vector = self.share * self._weights[self._edges.places(X)].sum(axis=1)
         return found
 
-    def like_new(self, *, patient: bool | None = None) -> "OnlineLearner":
-        """One with the same bins that has learned nothing; as patient as this one unless said otherwise."""
-        patient = self._patient if patient is None else patient
-        other = OnlineLearner(self._n_features, self._every, patient=patient)
+    def like_new(self) -> "OnlineLearner":
+        """One with the same bins that has learned nothing."""
+        other = OnlineLearner(self._n_features, self._every)
         other._edges = self._edges
         return other
 

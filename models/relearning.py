@@ -31,7 +31,7 @@ _MOST_GENUINE: Final = 60_000
 FEWEST: Final = 50
 """New frauds before trees are grown again."""
 _FEWEST_JUDGED: Final = 20
-_SHARE: Final = 0.1
+_SHARE: Final = 0.05
 """Of all frauds known that must be new: so what growing costs grows no faster than what is known."""
 _BETTER: Final = 0.95
 """Trees that were trained give way where others lose so much less."""
@@ -109,13 +109,6 @@ class Told(NamedTuple):
     fraud: bool
 
 
-class Grown(NamedTuple):
-    """Trees, and a learner that has learned beside them from labels that they have not seen."""
-
-    trees: TreeModel
-    learner: OnlineLearner
-
-
 class Relearning:
     """Collects labelled transactions, and grows trees from them and a memory when enough are new.
 
@@ -154,7 +147,7 @@ class Relearning:
         """Whether enough is new."""
         return self._new_frauds >= self._due
 
-    def grow(self, model: TreeModel, learner: OnlineLearner, now_ms: int) -> Grown | None:
+    def grow(self, model: TreeModel, learner: OnlineLearner | None, now_ms: int) -> TreeModel | None:
         """Trees that have learned from more; `None` where they would not be better.
 
         Trees that have seen the older half of what is new are compared, on the newer half, with those in use
@@ -163,7 +156,7 @@ class Relearning:
 
         Args:
             model: In use, without a correction; it has seen nothing of what is new.
-            learner: That learns beside it.
+            learner: That learns beside it, if one does.
             now_ms: Time of the newest label.
         """
         # Asked again only when as much is new once more, whatever comes of it.
@@ -179,7 +172,9 @@ class Relearning:
         X, truth = np.array([told.x for told in newer]), np.array([told.fraud for told in newer])
         if truth.all() or not any(told.fraud for told in older):
             return None
-        before = model.log_odds_of(X) + _beside(model, learner.like_new(), older).added(X)
+        before = model.log_odds_of(X)
+        if learner is not None:
+            before = before + _beside(model, learner.like_new(), older).added(X)
         margin = margins(self._boost(older), X)
         platt = Platt.fit(margin, truth)
         losses = [
@@ -197,7 +192,7 @@ class Relearning:
         self.grown += 1
         grown = model.regrown(self._card(model.card, platt, losses), bytes(self._boost().save_raw("ubj")))
         grown.card = replace(grown.card, reference={**grown.card.reference, "score": self._scores(grown)})
-        return Grown(grown, _beside(grown, learner.like_new(patient=True), young))
+        return grown
 
     def _enough(self) -> float:
         return max(FEWEST, _SHARE * self._known_frauds)
@@ -246,8 +241,7 @@ class Relearning:
 
 def _beside(trees: TreeModel, learner: OnlineLearner, rows: Sequence[Told]) -> OnlineLearner:
     """The learner, once it has learned beside these trees from these rows."""
-    if rows:
-        offsets = trees.log_odds_of(np.array([told.x for told in rows]))
-        for told, offset in zip(rows, offsets.tolist(), strict=True):
-            learner.learn_one(told.x, offset, told.fraud)
+    offsets = trees.log_odds_of(np.array([told.x for told in rows]))
+    for told, offset in zip(rows, offsets.tolist(), strict=True):
+        learner.learn_one(told.x, offset, told.fraud)
     return learner
