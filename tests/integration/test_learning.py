@@ -148,7 +148,7 @@ async def test_what_labels_teach_is_put_into_use_finds_the_new_way_and_can_be_ve
     expected = sum(score["score"] for score in everything)
     by_the_trees = registry.load("fraud", names, "v1").predict_proba(X).sum()
     print(f"{expected:.0f} frauds expected, {by_the_trees:.0f} by the trees before, {came} came")
-    # Both are calibrated by what was known when the label delay was over; half of these frauds are reported later.
+    # Both are calibrated by what was known when the label delay was over: not all frauds are.
     assert 0.5 * by_the_trees < expected < 2 * came
 
 
