@@ -153,10 +153,10 @@ def backtest(
 def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
     engine = engine_of(plan.card, plan.features)
-    model = ModelRegistry(plan.root).load("fraud", engine.names, plan.card.version)
+    registry = ModelRegistry(plan.root)
+    model = registry.load("fraud", engine.names, plan.card.version)
     learning = None
     if plan.online:
-        registry = ModelRegistry(plan.root)
         # What labels have taught is kept without it.
         memory = registry.memory(registry.card("fraud", base_version(model.card)))
         if memory is None:

@@ -31,7 +31,7 @@ from models.costs import Costs
 from models.fraud_training import FraudData, memory_of, train_fraud, vectors_of
 from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.relearning import Memory
-from models.replay import replay_for_training
+from models.replay import TrainingData, replay_for_training
 from models.segments import MEANINGS, train_segments
 from models.tree import ModelCard
 from models.tuning import Budget
@@ -456,7 +456,7 @@ def _train(
         trained.append(Trained(*segments))
     if plan.which in (Which.ANOMALY, Which.ALL):
         try:
-            trained.append(_anomaly(plan, FraudData.of(data), engine, source))
+            trained.append(_anomaly(plan, data, engine, source))
         except ModelError as refused:
             if plan.which is Which.ANOMALY:
                 raise
@@ -465,7 +465,7 @@ def _train(
     return _saved(plan, trained)
 
 
-def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> Trained:
+def _anomaly(plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str) -> Trained:
     trained = train_anomaly(
         data.X,
         engine,

@@ -6,7 +6,7 @@ from generator.draws import Ints
 from generator.merchants import CATEGORY
 from generator.rings import Case, resold
 from generator.rows import NONE, Kind, Rows, make_rows
-from generator.settings import HOUR_MS, MINUTE_MS
+from generator.settings import DAY_MS, HOUR_MS, MINUTE_MS
 
 _DEVICE_KNOWN = 0.6
 _CONTACTLESS_LIMIT = 5_000
@@ -99,13 +99,12 @@ def misuse(case: Case, cash_out: Ints) -> Rows:
     return rows
 
 
-def charged_again(case: Case, merchant: int, day_ms: int) -> Rows:
+def charged_again(case: Case, merchant: int) -> Rows:
     """A card that was just used at a terminal in wrong hands: it is charged there again, as others are.
 
     Args:
         case: The victim.
         merchant: Whose terminal it is.
-        day_ms: Length of the time in which it is charged.
     """
     rng, merchants = case.rng, case.world.merchants
     count = 1 + int(rng.poisson(0.6))
@@ -113,7 +112,7 @@ def charged_again(case: Case, merchant: int, day_ms: int) -> Rows:
     scale = np.full(count, case.typical_minor / 2_200.0) * rng.uniform(0.8, 1.6, count)
     return make_rows(
         case.customer,
-        case.after(case.begin(int(merchants.category[merchant])), count, day_ms / 6),
+        case.after(case.begin(int(merchants.category[merchant])), count, DAY_MS / 6),
         np.maximum(merchants.amounts(rng, where, scale), 100),
         Kind.POS,
         merchant=where,

@@ -13,7 +13,6 @@ from generator.reports import reported
 from generator.rhythm import Day
 from generator.rings import Case, Ring, Rings
 from generator.rows import Rows
-from generator.settings import DAY_MS
 from generator.world import World
 
 # Share of all victims. A mule counts as a victim: the account is misused either way.
@@ -246,7 +245,7 @@ class Fraudsters:
             case = Case.of(world, rng, day, customer, self._rings)
             case.ring = campaign.ring
             if campaign.terminal:
-                rows, name = charged_again(case, campaign.merchant, DAY_MS), "compromised_terminal"
+                rows, name = charged_again(case, campaign.merchant), "compromised_terminal"
             else:
                 rows, name = misuse(case, campaign.cash_out), "compromised_merchant"
             world.agenda.add(reported(rng, world.settings, rows, name))

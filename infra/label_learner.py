@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 
 from features.definitions import DAY_MS
@@ -17,6 +18,7 @@ from infra.label_topics import LabelTopics, vectors_of
 from infra.learning_metrics import LearningMetrics
 from infra.retried import Stopped, retried
 from models.label_learning import Findings, LabelLearning, base_version, frauds_learned
+from models.learning_model import unlearned
 from models.online import EVERY
 from models.registry import ModelRegistry
 from models.tree import ModelCard
@@ -147,8 +149,7 @@ class LabelLearner:
         delay_days = card.data.get("label_delay_days")
         delay_ms = int(float(_DELAY_DAYS if delay_days is None else delay_days) * DAY_MS)
         # What its training had seen by its end it has learned.
-        trained_to = int(card.data.get("to_ms", 0))
-        findings = Findings(delay_ms, trained_to, self._plan.every)
+        findings = Findings(delay_ms, card.trees_to_ms, self._plan.every)
         memory = await asyncio.to_thread(self._registry.memory, card)
         if memory is None:
             _log.warning("trees stay as they are: nothing of what they were trained on was kept")
@@ -167,7 +168,7 @@ class LabelLearner:
                 self._metrics.read("label", topics.labels - seen[1])
                 if topics.caught_up:
                     # Not before: a label may be in a partition that is not read yet.
-                    await self._learn(findings, learning, (trained_to, trained_to + delay_ms))
+                    await self._learn(findings, learning, delay_ms)
                 self._note(card.version, topics, findings, learning)
                 ended = once and topics.caught_up
                 now = time.monotonic()
@@ -195,7 +196,7 @@ class LabelLearner:
             _log.info("another model is in use: learning begins anew", before=card.version)
         return now.version == card.version
 
-    async def _learn(self, findings: Findings, learning: LabelLearning, trained: tuple[int, int]) -> None:
+    async def _learn(self, findings: Findings, learning: LabelLearning, delay_ms: int) -> None:
         while not learning.ready and (sample := findings.sample(_BATCH)):
             _, X, _ = await self._retried("redis", lambda: vectors_of(sample, self._store, self._engine))
             learning.see(X)
@@ -206,15 +207,12 @@ class LabelLearner:
             kept, X, times = await self._retried("redis", lambda: vectors_of(due, self._store, self._engine))
             there = {finding.number for finding in kept}
             lost = sum(f.number not in there and not findings.again(f) for f in due)
-            # What the trees have learned already: a transaction of their days whose label they knew.
-            new = [
-                row
-                for row, finding in enumerate(kept)
-                if times[row] > trained[0] or (finding.fraud and finding.known_ms > trained[1])
-            ]
+            known = np.array([finding.known_ms for finding in kept], dtype=np.int64)
+            fraud = np.array([finding.fraud for finding in kept], dtype=np.bool_)
+            new = np.flatnonzero(unlearned(learning.base, delay_ms, times, known, fraud)).tolist()
             kept = [kept[row] for row in new]
             # Seconds, where trees are grown anew.
-            await asyncio.to_thread(learning.learn, kept, X[new], [times[row] for row in new])
+            await asyncio.to_thread(learning.learn, kept, X[new], times[new].tolist())
             frauds = sum(finding.fraud for finding in kept)
             learning.unknown += lost
             self._metrics.learned(frauds, len(kept) - frauds, lost, learning.share)

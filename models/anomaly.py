@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from features.engine import Engine, Matrix
 from models import arrays
-from models.reasons import Declared, reason
+from models.reasons import Declared, strongest
 from models.tree import ModelCard, columns_of
 from schemas.errors import ModelError
 from schemas.score import Role
@@ -58,19 +58,13 @@ class Tails:
     totals: Vector
 
     @classmethod
-    def of(cls, sample: Matrix, ranked: Matrix | None = None) -> Self:
-        """Tails of rows `(n, k)`; NaN is unknown.
-
-        Args:
-            sample: Gives the quantiles.
-            ranked: Gives the totals; the sample if left out.
-        """
+    def of(cls, sample: Matrix) -> Self:
+        """Tails of rows `(n, k)`; NaN is unknown."""
         ordered = np.sort(sample, axis=0)  # unknown ones last
         known = np.maximum((~np.isnan(sample)).sum(axis=0), 1)
         places = (_PROBAS[:, None] * (known - 1)).round().astype(np.intp)
         quantiles = np.asfortranarray(np.take_along_axis(ordered, places, axis=0))
-        rows = sample if ranked is None else ranked
-        return cls(quantiles, np.sort(np.maximum(*_totals(quantiles, rows))))
+        return cls(quantiles, np.sort(np.maximum(*_totals(quantiles, sample))))
 
     def rank(self, rows: Matrix) -> Vector:
         """Of rows `(n, k)` the share of those seen that were less far out."""
@@ -182,17 +176,8 @@ class AnomalyModel:
         A contribution is minus the logarithm of the share of transactions that are as far out; all of a
         row's together are its total.
         """
-        shares, explained = self._tails.shares(self._inputs(X)), []
-        for row, share in zip(X[:, self._columns], shares, strict=True):
-            order = np.argsort(-share, kind="stable")[:most]
-            explained.append(
-                tuple(
-                    reason(features[self.card.feature_names[i]], float(row[i]), float(share[i]))
-                    for i in order
-                    if share[i] > 0
-                )
-            )
-        return explained
+        shares = self._tails.shares(self._inputs(X))
+        return strongest(self.card.feature_names, X[:, self._columns], shares, features, most=most)
 
     def _inputs(self, X: Matrix) -> Matrix:
         # By way of what it learned from: a value that many have must be equal to its quantile.

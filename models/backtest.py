@@ -1,6 +1,6 @@
 """A model over a past log, as if it had been there: each score from what was known at its moment."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from features.definitions import DAY_MS, RETENTION_MS
 from features.engine import Engine, Matrix
 from features.kernels import ACCEPTED
 from models.anomaly import AnomalyScore
-from models.online_scorer import OnlineScorer
+from models.online_scorer import Labelled, OnlineScorer
 from models.pipeline import decide
 from models.reasons import by_name, explain
 from models.tree import TreeModel
@@ -136,12 +136,13 @@ def backtest_fraud(
             X, numbers = part.features.X[kept], kept + done
             if online is not None:
                 history = accepted[accepted + done < begin]
-                before, when = history + done, rows.label_time_ms[history + done]
-                online.learn(part.features.X[history], before, rows.time_ms[before], labels[before], when)
+                online.learn(_labelled(rows, labels, part.features.X[history], history + done))
             done += len(part.customer_ids)
             unusual, odd = odd[kept], odd[len(part.customer_ids) :]
-            when = rows.label_time_ms[numbers]
-            for first, last, now in _as_of(model, online, X, numbers, rows.time_ms, labels, when):
+            segments: Iterable[tuple[int, int, TreeModel]] = [(0, len(numbers), model)]
+            if online is not None and len(numbers):
+                segments = online.segments(_labelled(rows, labels, X, numbers))
+            for first, last, now in segments:
                 mine = slice(first, last)
                 score = now.predict_proba(X[mine])
                 decisions = decide(now, score)
@@ -160,18 +161,8 @@ def backtest_fraud(
                 )
 
 
-def _as_of(
-    model: TreeModel,
-    online: OnlineScorer | None,
-    X: Matrix,
-    numbers: npt.NDArray[np.intp],
-    time_ms: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int8],
-    label_ms: npt.NDArray[np.int64],
-) -> Iterator[tuple[int, int, TreeModel]]:
-    if online is None or not len(numbers):
-        return iter([(0, len(numbers), model)])
-    return online.segments(X, numbers, time_ms[numbers], labels[numbers], label_ms)
+def _labelled(rows: Rows, labels: npt.NDArray[np.int8], X: Matrix, numbers: npt.NDArray[np.intp]) -> Labelled:
+    return Labelled(X, numbers, rows.time_ms[numbers], labels[numbers], rows.label_time_ms[numbers])
 
 
 class _Unusual:

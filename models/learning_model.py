@@ -1,9 +1,27 @@
 """A fraud model that goes on learning: trees, a correction beside them, and now and then trees grown anew."""
 
+import numpy as np
+import numpy.typing as npt
+
 from models.correction import Inputs
 from models.online import EVERY, FIRST, OnlineLearner
 from models.relearning import Memory, Relearning, Told
-from models.tree import TreeModel
+from models.tree import ModelCard, TreeModel
+
+
+def unlearned(
+    card: ModelCard,
+    delay_ms: int,
+    time_ms: npt.NDArray[np.int64],
+    known_ms: npt.NDArray[np.int64],
+    fraud: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """Which labelled transactions, `(n,)`, a model's trees have not learned from.
+
+    Those of later days than theirs, and frauds of their days whose label they did not know.
+    """
+    to_ms = card.trees_to_ms
+    return (time_ms > to_ms) | (fraud & (known_ms > to_ms + delay_ms))
 
 
 class LearningModel:

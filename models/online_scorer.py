@@ -2,16 +2,42 @@
 
 import heapq
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from features.engine import Matrix
 from models.correction import Inputs
-from models.learning_model import LearningModel
+from models.learning_model import LearningModel, unlearned
 from models.online import EVERY
 from models.relearning import Memory
 from models.tree import TreeModel
+
+
+class Labelled(NamedTuple):
+    """Rows of a log with what will become known of them.
+
+    Attributes:
+        X: `(n, n_features)`.
+        places: `(n,)` in the log.
+        time_ms: `(n,)`.
+        labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
+        label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before the
+            last of them.
+    """
+
+    X: Matrix
+    places: npt.NDArray[np.intp]
+    time_ms: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int8]
+    label_ms: npt.NDArray[np.int64]
+
+    def part(self, rows: slice) -> "Labelled":
+        """Some of them."""
+        return Labelled(
+            self.X[rows], self.places[rows], self.time_ms[rows], self.labels[rows], self.label_ms[rows]
+        )
 
 
 class OnlineScorer:
@@ -33,7 +59,7 @@ class OnlineScorer:
         self._columns = model.columns
         self._now = self.learning.trees
         self._delay_ms = delay_ms
-        self._trained_to_ms = model.card.trees_to_ms
+        self._card = model.card
         # (when it is known, place, fraud, vector, time)
         self._waiting: list[tuple[int, int, bool, Inputs, int]] = []
         self._reports: list[int] = []
@@ -43,63 +69,33 @@ class OnlineScorer:
         """The model with what it has learned up to now."""
         return self._now
 
-    def learn(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> None:
+    def learn(self, rows: Labelled) -> None:
         """Rows that nobody asks to be scored; see `segments`."""
-        for _ in self.segments(X, places, time_ms, labels, label_ms):
+        for _ in self.segments(rows):
             pass
 
-    def segments(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> Iterator[tuple[int, int, TreeModel]]:
-        """Rows in parts `[begin, end)`, each with the model as it is then.
-
-        Args:
-            X: `(n, n_features)`.
-            places: `(n,)` in the log.
-            time_ms: `(n,)`.
-            labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
-            label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before
-                the last of them.
-        """
+    def segments(self, rows: Labelled) -> Iterator[tuple[int, int, TreeModel]]:
+        """Rows in parts `[begin, end)`, each with the model as it is then."""
+        time_ms = rows.time_ms
         begin = 0
         while begin < len(time_ms):
             while self._reports and self._reports[0] <= time_ms[begin]:
                 self._learn_until(heapq.heappop(self._reports))
             upto = int(np.searchsorted(time_ms, self._reports[0])) if self._reports else len(time_ms)
             end = max(min(upto, len(time_ms)), begin + 1)
-            part = slice(begin, end)
-            self._wait(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+            self._wait(rows.part(slice(begin, end)))
             yield begin, end, self._now
             begin = end
 
     def _inputs(self, X: Matrix) -> Inputs:
         return X[:, self._columns].astype(np.float32)
 
-    def _wait(
-        self,
-        X: Matrix,
-        places: npt.NDArray[np.intp],
-        time_ms: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int8],
-        label_ms: npt.NDArray[np.int64],
-    ) -> None:
+    def _wait(self, rows: Labelled) -> None:
+        X, places, time_ms, labels, label_ms = rows
         if not self.learning.ready:
             self.learning.see(self._inputs(X))
         fraud, known = labels == 1, np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)
-        # What the trees have learned already: a transaction of their days whose label they knew.
-        new = (time_ms > self._trained_to_ms) | (fraud & (known > self._trained_to_ms + self._delay_ms))
+        new = unlearned(self._card, self._delay_ms, time_ms, known, fraud)
         kept = np.flatnonzero(new & (fraud | ((labels == 0) & (places % EVERY == 0))))
         known = known[kept]
         columns = (

@@ -250,9 +250,10 @@ def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
 
 
 def _with_anomaly(scored: ScoredChunk, model: AnomalyModel, engine: Engine) -> ScoredChunk:
-    X, accepted = scored.features.X, scored.accepted
-    anomaly = np.full(len(X), np.nan)
-    anomaly[accepted] = model.score(X[accepted])
+    X = scored.features.X
+    # Of duplicates too, which are few: to leave them out all others would have to be copied.
+    anomaly = model.score(X)
+    anomaly[scored.features.status != kernels.ACCEPTED] = np.nan
     rows = np.flatnonzero(model.alerts(anomaly))
     explained = model.explain(X[rows], by_name(engine.features)) if len(rows) else []
     return replace(scored, anomaly=anomaly, unusual=dict(zip(rows.tolist(), explained, strict=True)))

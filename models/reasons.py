@@ -29,10 +29,22 @@ def explain(
         most: Reasons per row.
         rising: Only what raises the score; else by absolute size.
     """
-    shares = model.contributions(X)[:, :-1]
-    names = model.card.feature_names
+    names, shares = model.card.feature_names, model.contributions(X)[:, :-1]
+    return strongest(names, X[:, model.columns], shares, features, most=most, rising=rising)
+
+
+def strongest(
+    names: Sequence[str],
+    values: Matrix,
+    shares: Matrix,
+    features: Mapping[str, Declared],
+    *,
+    most: int = 4,
+    rising: bool = True,
+) -> list[tuple[dict[str, Any], ...]]:
+    """`explain`, of values and their shares in a score, both `(n, len(names))`."""
     explained = []
-    for row, share in zip(X[:, model.columns], shares, strict=True):
+    for row, share in zip(values, shares, strict=True):
         order = np.argsort(-share if rising else -np.abs(share), kind="stable")[:most]
         explained.append(
             tuple(

@@ -128,10 +128,8 @@ class Relearning:
         self._genuine: deque[Inputs] = deque(maxlen=_MOST_GENUINE)
         # As they were told: those that the trees in use have not seen.
         self._new: deque[Told] = deque(maxlen=_MOST_FRAUDS + _MOST_GENUINE)
-        self._known_frauds = int(memory.fraud.sum())
         self._due = self._enough()
         self._new_frauds = 0
-        self._newest_ms = 0
         self.grown = 0
 
     def add(self, told: Told) -> None:
@@ -184,15 +182,18 @@ class Relearning:
         if platt.slope <= 0 or losses[0] > losses[1] * (_NO_WORSE if self.grown else _BETTER):
             return None
         self._take_in(older + newer)
-        self._newest_ms = max(told.time_ms for told in older + newer)
         self._new = deque(young, maxlen=self._new.maxlen)
         self._new_frauds = sum(told.fraud for told in young)
-        self._known_frauds = int(self._memory.fraud.sum()) + len(self._frauds)
         self._due = self._new_frauds + self._enough()
         self.grown += 1
-        grown = model.regrown(self._card(model.card, platt, losses), bytes(self._boost().save_raw("ubj")))
+        card = self._card(model.card, platt, losses, max(told.time_ms for told in newer))
+        grown = model.regrown(card, bytes(self._boost().save_raw("ubj")))
         grown.card = replace(grown.card, reference={**grown.card.reference, "score": self._scores(grown)})
         return grown
+
+    @property
+    def _known_frauds(self) -> int:
+        return int(self._memory.fraud.sum()) + len(self._frauds)
 
     def _enough(self) -> float:
         return max(FEWEST, _SHARE * self._known_frauds)
@@ -213,13 +214,13 @@ class Relearning:
         weight[: len(memory.X)][~memory.fraud] = memory.every / self._every
         return boost(X, y, _PARAMS, _ROUNDS, seed=self._seed, weight=weight)
 
-    def _card(self, card: ModelCard, platt: Platt, losses: Sequence[float]) -> ModelCard:
+    def _card(self, card: ModelCard, platt: Platt, losses: Sequence[float], to_ms: int) -> ModelCard:
         learned = {
             "frauds": self._known_frauds,
             "log_loss": losses[0],
             "log_loss_before": losses[1],
             "times": self.grown,
-            "to_ms": self._newest_ms,
+            "to_ms": to_ms,
         }
         kept = {name: value for name, value in card.metrics.items() if name == "costs"}
         return replace(

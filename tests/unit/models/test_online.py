@@ -6,7 +6,7 @@ import pytest
 
 from models.correction import WIDTH, Correction, Edges
 from models.online import OnlineLearner
-from models.online_scorer import OnlineScorer
+from models.online_scorer import Labelled, OnlineScorer
 from models.tree import TreeModel, to_proba
 from schemas.errors import ModelError
 
@@ -102,8 +102,8 @@ def scores_of(model, scored, cuts):
     online, found, places = OnlineScorer(model, 86_400_000), [], np.arange(len(X))
     for begin, end in zip([0, *cuts], [*cuts, len(X)], strict=True):
         part = slice(begin, end)
-        segments = online.segments(X[part], places[part], time_ms[part], labels[part], label_ms[part])
-        for first, last, now in segments:
+        rows = Labelled(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+        for first, last, now in online.segments(rows):
             found += now.predict_proba(X[part][first:last]).tolist()
     assert online.frauds > 0
     return found
