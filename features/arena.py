@@ -94,12 +94,26 @@ class HistoryArena:
         capacity = _capacity_for(n)
         self.start[slot] = self._allocate(capacity)
         self._capacity[slot], self.length[slot] = capacity, n
-        self.pool[self.start[slot] : self.start[slot] + n] = history.records
+        _copy(history.records, self.pool, int(self.start[slot]))
         self.headers[slot] = empty_headers(1)[0]
         self.set_totals(slot, history.totals)
         self.stored_bytes[slot] = 0
         self._slots[customer_id] = slot
         return slot
+
+    def put_new(self, customer_ids: Sequence[str]) -> None:
+        """Take in customers without a history, none of whom is here."""
+        n = len(customer_ids)
+        while len(self._free_slots) < n:
+            self._grow_slots()
+        # Before the free slots are touched: a pool that cannot grow leaves everything as it was.
+        blocks = self._allocate_many(n, _SMALLEST)
+        taken = [self._free_slots.pop() for _ in range(n)]
+        slots = np.array(taken, dtype=np.int64)
+        self.start[slots], self._capacity[slots] = blocks, _SMALLEST
+        self.length[slots] = self.stored_bytes[slots] = 0
+        self.headers[slots] = empty_headers(1)
+        self._slots.update(zip(customer_ids, taken, strict=True))
 
     def drop(self, customer_id: str) -> None:
         """Forget a customer."""
@@ -128,9 +142,15 @@ class HistoryArena:
         packed_bytes = int(self.headers["packed_bytes"][slot])
         self.headers[slot] = read_headers(encode_header(totals, packed_bytes))[0]
 
-    def churn_days(self) -> npt.NDArray[np.int64]:
-        """Day of the last churn score of each slot, `(n_slots,)`; -1 before the first."""
-        days = self.headers["churn_day"].astype(np.int64)
+    def newest_ms(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Time of each slot's last record, `(n,)`; 0 for none."""
+        length = self.length[slots]
+        last = self.start[slots] + np.maximum(length, 1) - 1
+        return np.where(length > 0, self.pool["time_ms"][last], 0)
+
+    def churn_days(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Day of the last churn score of each slot, `(n,)`; -1 before the first."""
+        days = self.headers["churn_day"][slots].astype(np.int64)
         days[days == NEVER] = -1
         return days
 
@@ -153,9 +173,15 @@ class HistoryArena:
         What no longer counts is let go first.
         """
         unique, wanted = np.unique(slots, return_counts=True)
-        short = self.length[unique] + wanted > self._capacity[unique]
-        for slot, more in zip(unique[short].tolist(), wanted[short].tolist(), strict=True):
-            self.prune(slot)
+        short = np.flatnonzero(self.length[unique] + wanted > self._capacity[unique])
+        if not len(short):
+            return
+        slots, wanted = unique[short], wanted[short]
+        span = self.newest_ms(slots) - self.pool["time_ms"][self.start[slots]]
+        old = (span > RETENTION_MS) | (self.length[slots] > MAX_EVENTS)
+        for slot, more, prunable in zip(slots.tolist(), wanted.tolist(), old.tolist(), strict=True):
+            if prunable:
+                self.prune(slot)
             needed = int(self.length[slot]) + more
             if needed > self._capacity[slot]:
                 self._move(slot, _capacity_for(needed))
@@ -169,15 +195,16 @@ class HistoryArena:
         newest = int(self.pool["time_ms"][last])
         kept = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
         if kept > first:
-            self.pool[first : first + end - kept] = self.pool[kept:end].copy()
+            _copy(self.pool[kept:end], self.pool, first)
             self.length[slot] = end - kept
 
     def _move(self, slot: int, capacity: int) -> None:
-        records = self.records(slot).copy()
+        # Where they stand is nobody's now, and stays as it is until it is handed out.
+        records = self.records(slot)
         self._release(slot)
         self.start[slot] = self._allocate(capacity)
         self._capacity[slot] = capacity
-        self.pool[self.start[slot] : self.start[slot] + len(records)] = records
+        _copy(records, self.pool, int(self.start[slot]))
 
     def _release(self, slot: int) -> None:
         capacity = int(self._capacity[slot])
@@ -189,15 +216,26 @@ class HistoryArena:
         self._held += capacity
         if self._free_blocks[capacity]:
             return self._free_blocks[capacity].pop()
-        if self._used + capacity > len(self.pool):
+        return self._cut(capacity)
+
+    def _allocate_many(self, count: int, capacity: int) -> npt.NDArray[np.int64]:
+        self._held += count * capacity
+        free = self._free_blocks[capacity]
+        if len(free) >= count:
+            return np.array([free.pop() for _ in range(count)], dtype=np.int64)
+        return self._cut(count * capacity) + capacity * np.arange(count, dtype=np.int64)
+
+    def _cut(self, records: int) -> int:
+        """Hand out records of the pool that never were, or are not any more, in a block."""
+        if self._used + records > len(self.pool):
             if 2 * self._held <= len(self.pool):
                 self._pack()
             else:
-                grown = np.zeros(max(2 * len(self.pool), self._used + capacity), dtype=RECORD)
-                grown[: self._used] = self.pool[: self._used]
+                grown = np.zeros(max(2 * len(self.pool), self._used + records), dtype=RECORD)
+                _copy(self.pool[: self._used], grown, 0)
                 self.pool = grown
         block = self._used
-        self._used += capacity
+        self._used += records
         return block
 
     def _pack(self) -> None:
@@ -205,9 +243,8 @@ class HistoryArena:
         packed = np.zeros(len(self.pool), dtype=RECORD)
         self._used = 0
         for slot in self._slots.values():
-            n = int(self.length[slot])
             if self._capacity[slot]:  # 0 while a slot is between two blocks
-                packed[self._used : self._used + n] = self.records(slot)
+                _copy(self.records(slot), packed, self._used)
                 self.start[slot] = self._used
                 self._used += int(self._capacity[slot])
         self.pool = packed
@@ -218,7 +255,14 @@ class HistoryArena:
         for name in ("start", "length", "stored_bytes", "_capacity"):
             setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, dtype=np.int64)]))
         self.headers = np.concatenate([self.headers, empty_headers(n)])
-        self._free_slots = list(range(2 * n - 1, n - 1, -1))
+        self._free_slots = [*range(2 * n - 1, n - 1, -1), *self._free_slots]
+
+
+def _copy(records: Records, pool: Records, first: int) -> None:
+    """Put records into a pool, byte by byte: numpy copies those of many fields field by field."""
+    size = RECORD.itemsize
+    whole = np.ascontiguousarray(records).view(np.uint8)
+    pool.view(np.uint8)[first * size : first * size + len(whole)] = whole
 
 
 def _capacity_for(n: int) -> int:

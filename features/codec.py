@@ -45,8 +45,7 @@ Headers = npt.NDArray[np.void]
 _DAY_MS: Final = 24 * 3600 * 1000
 
 # Of a record: 24 bytes that differ nearly always, and the rest, which customers repeat.
-_REST: Final = 24
-_REST_BYTES: Final = RECORD.itemsize - _REST
+_REST_BYTES: Final = RECORD.itemsize - 24
 _REST_WORDS: Final = _REST_BYTES // 8
 _PACKED_COUNT: Final = struct.Struct("<I")
 _COMPRESSION: Final = 3
@@ -217,17 +216,61 @@ def pack(records: Records) -> bytes:
     Args:
         records: `(n,)` in any order; times that grow take the least.
     """
-    rest = np.ascontiguousarray(_bytes_of(records)[:, _REST:]).view(f"V{_REST_BYTES}").ravel()
-    distinct, number = np.unique(rest, return_inverse=True)
-    parts = (
-        _PACKED_COUNT.pack(len(distinct)),
-        _across(np.diff(records["time_ms"], prepend=np.int64(0))),
-        _across(records["amount_minor"]),
-        distinct.tobytes(),
-        _across(number.astype("<u4")),
-    )
+    n = len(records)
+    words = np.ascontiguousarray(records).view("<u8").reshape(n, RECORD.itemsize // 8)
+    across, numbers = np.empty(16 * n, dtype=np.uint8), np.empty(4 * n, dtype=np.uint8)
+    distinct = np.empty(n * _REST_WORDS, dtype="<u8")
+    table = np.full(2 << n.bit_length(), -1, dtype=np.int64)
+    n_distinct = _take_apart(words, table, across, numbers, distinct)
+    rests = distinct[: n_distinct * _REST_WORDS].tobytes()
+    parts = (_PACKED_COUNT.pack(n_distinct), across.tobytes(), rests, numbers.tobytes())
     compressed = _zstd.compressor.compress(b"".join(parts))
-    return _PACKED_COUNT.pack(len(records)) + records["transaction"].tobytes() + compressed
+    return _PACKED_COUNT.pack(n) + words[:, 1].tobytes() + compressed
+
+
+@numba.njit(cache=True)
+def _take_apart(words: Any, table: Any, across: Any, numbers: Any, distinct: Any) -> Any:
+    """The parts of a packed block: what `_fill` reads.
+
+    Args:
+        words: `(n, k)` records.
+        table: `(2**m,)`, more than twice as long as there are records; all -1.
+        across: `(16 n,)`; filled with differences of times and with amounts, byte by byte across records.
+        numbers: `(4 n,)`; filled with the number of each record's rest among `distinct`, in the same way.
+        distinct: `(n (k - 3),)`; filled with rests in the order in which they come.
+
+    Returns:
+        How many different rests there are.
+    """
+    n, size = words.shape[0], words.shape[1] - 3
+    mask, found, before = len(table) - 1, 0, np.uint64(0)
+    for i in range(n):
+        step, amount, mixed = words[i, 0] - before, words[i, 2], np.uint64(0)
+        before = words[i, 0]
+        for word in range(size):
+            mixed = (mixed ^ words[i, 3 + word]) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+        place = np.int64(mixed & np.uint64(mask))
+        while table[place] >= 0:
+            same = True
+            for word in range(size):
+                same &= distinct[table[place] * size + word] == words[i, 3 + word]
+            if same:
+                break
+            place = (place + 1) & mask
+        if table[place] < 0:
+            for word in range(size):
+                distinct[found * size + word] = words[i, 3 + word]
+            table[place] = found
+            found += 1
+        number = table[place]
+        for byte in range(8):
+            shift = np.uint64(8 * byte)
+            across[byte * n + i] = np.uint8((step >> shift) & np.uint64(0xFF))
+            across[(8 + byte) * n + i] = np.uint8((amount >> shift) & np.uint64(0xFF))
+        for byte in range(4):
+            numbers[byte * n + i] = np.uint8((number >> (8 * byte)) & 0xFF)
+    return found
 
 
 def unpack(packed: bytes, room: int = 0) -> Records:
@@ -367,12 +410,3 @@ def _hide_replaced(records: Records) -> None:
 def packed_length(stored: bytes | None) -> int:
     """Length of the packed block that a stored history, or a header alone, speaks of."""
     return int(_HEADER.unpack_from(stored)[3]) if stored else 0
-
-
-def _bytes_of(records: Records) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(records).view(np.uint8).reshape(len(records), RECORD.itemsize)
-
-
-def _across(numbers: npt.NDArray[np.generic]) -> bytes:
-    whole = np.ascontiguousarray(numbers)
-    return whole.view(np.uint8).reshape(len(whole), whole.itemsize).T.tobytes()

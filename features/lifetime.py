@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.arena import HistoryArena
-from features.codec import Totals
+from features.codec import Headers, Totals, encode_header, read_headers
 from features.codes import MINOR_UNITS
 from features.definitions import DAY_MS, Feature, Op
 from features.engine import Engine, Matrix
@@ -18,6 +18,7 @@ from features.record import TRANSACTION_KIND, Records
 
 _WINDOWS_DAYS: Final = (30, 60, 90)
 _RATE_DAYS: Final = 30.0
+_DAY_MS: Final = int(DAY_MS)
 
 
 def _ever(name: str, unit: str, meaning: str, phrase: str) -> Feature:
@@ -120,10 +121,11 @@ def customer_vectors(
     Returns:
         `(n, n_features + k)`.
     """
-    lifetime = np.empty((len(slots), len(LIFETIME)))
-    for i, (slot, moment) in enumerate(zip(slots.tolist(), as_of_ms.tolist(), strict=True)):
-        records = arena.records(slot)
-        lifetime[i] = lifetime_vector(records, totals_before(arena.totals(slot), records, moment), moment)
+    lifetime = lifetime_vectors(arena, slots, arena.headers[slots], as_of_ms)
+    for i in np.flatnonzero(arena.newest_ms(slots) >= as_of_ms).tolist():
+        records, moment = arena.records(int(slots[i])), int(as_of_ms[i])
+        totals = totals_before(arena.totals(int(slots[i])), records, moment)
+        lifetime[i] = lifetime_vector(records, totals, moment)
     return np.hstack([engine.compute_many(arena, slots, as_of_ms), lifetime])
 
 
@@ -169,45 +171,37 @@ def lifetime_vector(records: Records, totals: Totals, as_of_ms: int) -> npt.NDAr
     Returns:
         `(k,)`; unknown for who has no transaction before the moment.
     """
-    vector = np.full(len(LIFETIME), np.nan)
-    if totals.count == 0:
-        return vector
-    newest_ms, currency, *days = _look_back(records, as_of_ms)
-    if newest_ms < 0:
-        # What the history kept is all later: its day is known all the same.
-        newest_ms = totals.last_day * DAY_MS
-    scale = float(MINOR_UNITS[currency]) if currency >= 0 else 100.0
-    silence, tenure = as_of_ms - newest_ms, as_of_ms - totals.first_ms
-    active = max(totals.active_days, 1)
-    first_day = totals.first_ms // DAY_MS
-    interval = (totals.last_day - first_day) * DAY_MS / (active - 1) if active > 1 else math.nan
-    spent = totals.debit_minor / scale
-    vector[:] = (
-        silence / 1000,
-        tenure / 1000,
-        totals.count,
-        spent,
-        totals.credit_minor / scale,
-        active,
-        *days,
-        active * _RATE_DAYS / (tenure / DAY_MS + _RATE_DAYS),
-        interval / 1000,
-        silence / interval if active > 1 and interval > 0 else math.nan,
-        silence / max(tenure, 1),
-        spent / active,
-        totals.count / active,
-    )
-    return vector
+    header, vector = read_headers(encode_header(totals)), np.empty((1, len(LIFETIME)))
+    place = np.array([[0], [len(records)], [as_of_ms]])
+    _lifetimes(records, place[0], place[1], header, place[2], MINOR_UNITS, vector)
+    found: npt.NDArray[np.float64] = vector[0]
+    return found
+
+
+def lifetime_vectors(
+    arena: HistoryArena, slots: npt.NDArray[np.int64], totals: Headers, as_of_ms: npt.NDArray[np.int64]
+) -> Matrix:
+    """`lifetime_vector` of customers in the arena, `(n, k)`.
+
+    Args:
+        arena: Histories.
+        slots: `(n,)` the customers' slots.
+        totals: `(n,)` of `codec.HEADER`, each as of its moment.
+        as_of_ms: `(n,)` the moments.
+    """
+    vectors = np.empty((len(slots), len(LIFETIME)))
+    _lifetimes(arena.pool, arena.start[slots], arena.length[slots], totals, as_of_ms, MINOR_UNITS, vectors)
+    return vectors
 
 
 @numba.njit(cache=True)
-def _look_back(records: Any, as_of_ms: int) -> Any:
+def _look_back(pool: Any, start: int, length: int, as_of_ms: int) -> Any:
     """Time and currency of the newest transaction before a moment (-1: none), active days of each window."""
     newest, currency, day_ms = -1, -1, 86_400_000
     in_30, in_60, in_90 = 0, 0, 0
     day = -1
-    for index in range(records.shape[0] - 1, -1, -1):
-        record = records[index]
+    for index in range(start + length - 1, start - 1, -1):
+        record = pool[index]
         time_ms = record.time_ms
         if record.kind != 0 or time_ms >= as_of_ms:
             continue
@@ -224,6 +218,51 @@ def _look_back(records: Any, as_of_ms: int) -> Any:
             if age <= 30 * day_ms:
                 in_30 += 1
     return newest, currency, in_30, in_60, in_90
+
+
+@numba.njit(cache=True)
+def _lifetimes(pool: Any, start: Any, length: Any, totals: Any, as_of_ms: Any, units: Any, out: Any) -> None:
+    """Fill rows of `out` from histories in a pool.
+
+    Args:
+        pool: Records.
+        start: `(n,)` where each history begins.
+        length: `(n,)` of each.
+        totals: `(n,)` of `codec.HEADER`.
+        as_of_ms: `(n,)`.
+        units: Minor units of a major one, by currency.
+        out: `(n, k)`.
+    """
+    for i in range(out.shape[0]):
+        header, moment, vector = totals[i], as_of_ms[i], out[i]
+        if header.count == 0:
+            vector[:] = math.nan
+            continue
+        newest_ms, currency, in_30, in_60, in_90 = _look_back(pool, start[i], length[i], moment)
+        last_day, active = np.int64(header.last_day), max(np.int64(header.active_days), 1)
+        if newest_ms < 0:
+            # What the history kept is all later: its day is known all the same.
+            newest_ms = last_day * _DAY_MS
+        scale = units[currency] if currency >= 0 else 100.0
+        silence, tenure = moment - newest_ms, moment - header.first_ms
+        spent = header.debit_minor / scale
+        between = (last_day - header.first_ms // _DAY_MS) * _DAY_MS
+        interval = between / (active - 1) if active > 1 else math.nan
+        vector[0] = silence / 1000
+        vector[1] = tenure / 1000
+        vector[2] = header.count
+        vector[3] = spent
+        vector[4] = header.credit_minor / scale
+        vector[5] = active
+        vector[6] = in_30
+        vector[7] = in_60
+        vector[8] = in_90
+        vector[9] = active * _RATE_DAYS / (tenure / _DAY_MS + _RATE_DAYS)
+        vector[10] = interval / 1000
+        vector[11] = silence / interval if active > 1 and interval > 0 else math.nan
+        vector[12] = silence / max(tenure, 1)
+        vector[13] = spent / active
+        vector[14] = header.count / active
 
 
 def declared(engine: Engine) -> Sequence[Feature | EntityFeature]:

@@ -17,6 +17,7 @@ from models.pipeline import Models
 from models.registry import ModelRegistry
 from schemas.errors import HistoryError
 from schemas.parse import dump
+from stream_app.collector import collect_rarely
 
 STEPS = ("parse", "load", "score", "encode", "pack")
 _PUBLISHED_MS = 4_102_444_800_000
@@ -53,6 +54,8 @@ def run_steps(plan: StepsPlan) -> dict[str, Any]:
             event.message for event in Bank(bank).events() if event.topic == "transactions"
         )
     ]
+    # As the worker does.
+    collect_rarely()
     chunks = [log[start : start + plan.chunk] for start in range(0, len(log), plan.chunk)]
     runs = [asyncio.run(_run(chunks, models)) for _ in range(plan.runs)]
     medians = {step: round(statistics.median(run[step] for run in runs), 2) for step in STEPS}

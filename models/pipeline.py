@@ -13,7 +13,13 @@ from features.codec import Headers, Totals, empty_headers, encode_header, read_h
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.entities import EntityFeature
-from features.lifetime import LIFETIME, customer_names, customer_vectors, declared, lifetime_vector
+from features.lifetime import (
+    customer_names,
+    customer_vectors,
+    declared,
+    lifetime_vector,
+    lifetime_vectors,
+)
 from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
 from models.anomaly import AnomalyModel
@@ -335,7 +341,9 @@ def _due_churn(
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     rows = scored.accepted
     slots, times = scored.slots[rows], events.records["time_ms"][rows]
-    first, mixed = kernels.first_of_day(times, slots, arena.churn_days(), DAY_MS)
+    # Only these: a worker may know a million customers, and a chunk may be one event.
+    known, number = np.unique(slots, return_inverse=True)
+    first, mixed = kernels.first_of_day(times, number, arena.churn_days(known), DAY_MS)
     due = np.flatnonzero(first)
     if not len(due):
         return []
@@ -343,18 +351,16 @@ def _due_churn(
     as_of = times[due] + 1
     X = models.engine.compute_many(arena, slots[due], as_of)
     corrected = slots[(scored.features.flags[rows] & kernels.FLAG_CORRECTED) > 0]
-    mixed = (mixed | np.isin(slots, corrected))[due]
-    lifetime = np.empty((len(due), len(LIFETIME)))
-    for i, (n, slot, moment) in enumerate(
-        zip(due.tolist(), slots[due].tolist(), as_of.tolist(), strict=True)
-    ):
-        history = arena.records(slot)
-        if mixed[i]:
-            # Only what came later and is older, or corrects, can be in the windows of this moment.
-            later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
-            history = _before(history, later, moment - 1, events.records, scored.features)
-            X[i] = models.engine.compute(history, None, moment)
-        # Who has a newer event was scored for its day: nothing that came before is after this moment.
+    if len(corrected):
+        mixed |= np.isin(slots, corrected)
+    # Who has a newer event was scored for its day: nothing that came before is after this moment.
+    lifetime = lifetime_vectors(arena, slots[due], totals[due], as_of)
+    for i in np.flatnonzero(mixed[due]).tolist():
+        n, slot, moment = int(due[i]), int(slots[due[i]]), int(as_of[i])
+        # Only what came later and is older, or corrects, can be in the windows of this moment.
+        later = rows[n + 1 :][slots[n + 1 :] == slot].tolist()
+        history = _before(arena.records(slot), later, moment - 1, events.records, scored.features)
+        X[i] = models.engine.compute(history, None, moment)
         lifetime[i] = lifetime_vector(history, totals_of(totals[n]), moment)
     customers = [events.transactions[row].customer_id for row in rows[due].tolist()]
     wanted = list(zip(customers, slots[due].tolist(), as_of.tolist(), strict=True))

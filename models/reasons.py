@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,16 @@ def strongest(
     rising: bool = True,
 ) -> list[tuple[dict[str, Any], ...]]:
     """`explain`, of values and their shares in a score, both `(n, len(names))`."""
-    explained = []
-    for row, share in zip(values, shares, strict=True):
-        order = np.argsort(-share if rising else -np.abs(share), kind="stable")[:most]
-        explained.append(
-            tuple(
-                reason(features[names[i]], float(row[i]), float(share[i]))
-                for i in order
-                if share[i] > 0 or (not rising and share[i] != 0)
-            )
+    order = np.argsort(-shares if rising else -np.abs(shares), axis=1, kind="stable")[:, :most]
+    columns = (order, np.take_along_axis(values, order, axis=1), np.take_along_axis(shares, order, axis=1))
+    return [
+        tuple(
+            reason(features[names[i]], value, share)
+            for i, value, share in zip(*row, strict=True)
+            if share > 0 or (not rising and share != 0)
         )
-    return explained
+        for row in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def reason(feature: Declared, value: float, contribution: float) -> dict[str, Any]:
@@ -78,12 +78,20 @@ def in_words(feature: Declared, value: float) -> str:
     if "|" in phrase:
         yes, no = phrase.split("|")
         return f"{yes}: unknown" if math.isnan(value) else yes if value else no
-    coded = next((placeholder for placeholder in _WORDS if placeholder in phrase), None)
+    coded = _coded(phrase)
     if coded is not None and 1 <= value <= len(_WORDS[coded]):
         return phrase.replace(coded, _WORDS[coded][int(value) - 1])
     if coded is not None or math.isnan(value):
         return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
-    return phrase.format(value=value, duration=duration(value), weekday=_DAYS[int(value) % 7])
+    weekday = _DAYS[int(value) % 7]
+    if "{duration" in phrase:
+        return phrase.format(value=value, duration=duration(value), weekday=weekday)
+    return phrase.format(value=value, weekday=weekday)
+
+
+@cache
+def _coded(phrase: str) -> str | None:
+    return next((placeholder for placeholder in _WORDS if placeholder in phrase), None)
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from schemas.errors import DependencyError, TidegateError
 from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
 from stream_app.agents import INPUTS, add_agents
+from stream_app.collector import collect_rarely
 from stream_app.liveness import Liveness
 from stream_app.model_watch import ModelWatch
 from stream_app.processor import Delivery, Placement
@@ -290,12 +290,7 @@ async def _run(
     add_agents(app, lambda: worker)
     # The consumer has a thread of its own; at Python's 5 ms each wakes the other up late on busy cores.
     sys.setswitchinterval(0.001)
-    # What is there now stays: a full collection that looks through it stops everything for 0.1 s.
-    gc.collect()
-    gc.freeze()
-    # A chunk makes and drops tens of thousands of objects. With Python's 700 it was looked through again and
-    # again meanwhile: 8 % of a busy worker's processor time.
-    gc.set_threshold(50_000)
+    collect_rarely()
     # A worker that was paused hears within a heartbeat that it is not in the group any more.
     liveness = Liveness(
         worker, lost_s=settings.session_timeout_s, still_s=6 * settings.session_timeout_s, fail=worker.fail

@@ -113,11 +113,13 @@ class Partition:
         missing = self.arena.missing(customer_ids)
         if missing:
             histories = await self._store.load(self.number, missing, lease)
+            self.arena.put_new([c for c, stored in zip(missing, histories, strict=True) if stored is None])
             for customer_id, stored in zip(missing, histories, strict=True):
-                slot = self.arena.put(customer_id, decode(stored))
-                packed_bytes = packed_length(stored)
-                self.arena.headers["packed_bytes"][slot] = packed_bytes
-                self.arena.stored_bytes[slot] = len(stored or b"") - packed_bytes
+                if stored is not None:
+                    slot = self.arena.put(customer_id, decode(stored))
+                    packed_bytes = packed_length(stored)
+                    self.arena.headers["packed_bytes"][slot] = packed_bytes
+                    self.arena.stored_bytes[slot] = len(stored) - packed_bytes
         return len(missing)
 
     def is_published(self, offset: int) -> bool:

@@ -50,6 +50,14 @@ class ArenaEqualsDictOfLists(RuleBasedStateMachine):
         self.totals[name] = totals
         assert self.arena.slot(name) == slot
 
+    @rule(names=st.sets(NAMES, max_size=80))
+    def put_new(self, names):
+        new = [name for name in sorted(names) if name not in self.model]
+        self.arena.put_new(new)
+        for name in new:
+            self.model[name], self.totals[name] = [], Totals()
+            assert self.arena.stored_bytes[self.arena._slots[name]] == 0
+
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def put_again_what_is_here(self, data):

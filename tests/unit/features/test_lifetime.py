@@ -4,9 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import lifetime
+from features.arena import HistoryArena
 from features.codec import History, Totals, decode, encode
 from features.engine import Engine
-from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector, lifetime_vector, totals_before
+from features.lifetime import (
+    LIFETIME_NAMES,
+    customer_names,
+    customer_vector,
+    customer_vectors,
+    lifetime_vector,
+    totals_before,
+)
 from features.record import RECORD, Records
 from tests.scoring import DAY_MS, START, at, events
 
@@ -91,5 +99,15 @@ def test_vector_is_the_engines_and_lifetime_behind_it(engine: Engine):
 @given(st.lists(st.floats(0, 200), max_size=20), st.floats(0, 200))
 def test_compiled_look_back_does_what_its_text_says(days, as_of_day):
     past, as_of = records(*sorted(days)), START_MS + int(as_of_day * DAY_MS)
-    plain = lifetime._look_back.py_func(past.view(np.recarray), as_of)
-    assert tuple(map(int, plain)) == tuple(map(int, lifetime._look_back(past, as_of)))
+    plain = lifetime._look_back.py_func(past.view(np.recarray), 0, len(past), as_of)
+    assert tuple(map(int, plain)) == tuple(map(int, lifetime._look_back(past, 0, len(past), as_of)))
+
+
+@given(st.lists(st.lists(st.floats(0, 100), max_size=8), min_size=1, max_size=4), st.floats(0, 101))
+def test_many_in_an_arena_are_each_alone(engine: Engine, of_each, as_of_day):
+    arena, moment = HistoryArena(), START_MS + int(as_of_day * DAY_MS)
+    histories = [records(*sorted(days)) if days else np.zeros(0, dtype=RECORD) for days in of_each]
+    slots = [arena.put(str(i), History(Totals().plus(of), of)) for i, of in enumerate(histories)]
+    found = customer_vectors(engine, arena, np.array(slots), np.full(len(slots), moment))
+    alone = [customer_vector(engine, of, Totals().plus(of), moment) for of in histories]
+    np.testing.assert_array_equal(found, alone)
