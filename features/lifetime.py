@@ -239,7 +239,7 @@ def _lifetimes(pool: Any, start: Any, length: Any, totals: Any, as_of_ms: Any, u
             vector[:] = math.nan
             continue
         newest_ms, currency, in_30, in_60, in_90 = _look_back(pool, start[i], length[i], moment)
-        last_day, active = np.int64(header.last_day), max(np.int64(header.active_days), 1)
+        last_day, active = int(header.last_day), max(int(header.active_days), 1)
         if newest_ms < 0:
             # What the history kept is all later: its day is known all the same.
             newest_ms = last_day * _DAY_MS
