@@ -55,7 +55,8 @@ def is_card_number(value: str) -> bool:
 
 def may_hold_card_number(raw: bytes) -> bool:
     """Whether a closer look is needed: no message with a card number is without 13 digits or an escape."""
-    return _THIRTEEN in raw.translate(_DIGITS, b" -") or b"\\u00" in raw
+    # One byte is found many times faster than four, and hardly any message has an escape.
+    return _THIRTEEN in raw.translate(_DIGITS, b" -") or (b"\\" in raw and b"\\u00" in raw)
 
 
 def card_number_field(raw: bytes) -> str | None:

@@ -87,11 +87,11 @@ def to_epoch_ms(moment: datetime) -> int:
     >>> to_epoch_ms(datetime(2026, 3, 1, 9, 30, 0, 1999, tzinfo=UTC))
     1772357400001
     """
-    delta = moment - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 Moment = Annotated[
     datetime,

@@ -23,7 +23,7 @@ _Text = Annotated[str, Meta(max_length=128)]
 _FIRST_MS: Final = to_epoch_ms(EARLIEST)
 _END_MS: Final = to_epoch_ms(LATEST)
 _SCALES: Final = {currency: int(minor_unit_scale(currency)) for currency in CURRENCIES}
-_AMOUNT: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?")
+_MOST_DIGITS: Final = 12
 _BALANCE: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,4})?")
 _MCC: Final = frozenset(f"{code:04d}" for code in range(10_000))
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -113,9 +113,7 @@ def _moment(value: str | int) -> int | None:
     if type(value) is str:
         # Only UTC with no or three decimals, of all that the standard allows.
         size = len(value) - (1 if value[-1:] == "Z" else 6 if value[-6:] == "+00:00" else 99)
-        if size not in {19, 23} or value[10] != "T" or (size == 23 and value[19] != "."):
-            return None
-        if value[4] != "-" or value[7] != "-" or value[13] != ":" or value[16] != ":":
+        if value[4:20:3] != "--T::." if size == 23 else size != 19 or value[4:19:3] != "--T::":
             return None
         try:
             value = to_epoch_ms(datetime.fromisoformat(value))
@@ -129,10 +127,12 @@ def _minor(amount: str | int, currency: str) -> int | None:
     if scale is None:
         return None
     if type(amount) is str:
-        digits = _AMOUNT.fullmatch(amount)
-        if digits is None or (digits[2] is not None and scale != 100):
+        whole, point, cents = amount.partition(".")
+        if not (amount.isascii() and whole.isdigit() and len(whole) <= _MOST_DIGITS):
             return None
-        minor = int(digits[1]) * scale + (int(digits[2].ljust(2, "0")) if digits[2] else 0)
+        if point and not (scale == 100 and cents.isdigit() and len(cents) <= 2):
+            return None
+        minor = int(whole) * scale + (int(cents) * (10 if len(cents) == 1 else 1) if point else 0)
     else:
         minor = int(amount) * scale
     return minor if 0 < minor <= MAX_AMOUNT_MINOR else None
