@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
@@ -42,11 +42,16 @@ class Feed:
         producer: Started.
         bank: The bank.
         until_ms: Events at or after it are not published: the future.
+        leave_out: Topics whose messages are not published.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, bank: Bank, until_ms: int) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, bank: Bank, until_ms: int, leave_out: Container[str] = ()
+    ) -> None:
         self._producer = producer
-        self._events = (event for event in bank.events() if event.time_ms < until_ms)
+        self._events = (
+            event for event in bank.events() if event.time_ms < until_ms and event.topic not in leave_out
+        )
         self._held: BankEvent | None = None
         self.sent = Sent()
 

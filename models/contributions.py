@@ -134,7 +134,7 @@ def _expected(forest: Forest, cover: Table) -> float:
 def _kernel(n_points: int) -> Any:
     """The passes with so many points: twice as fast where that is known when they are compiled."""
 
-    @numba.njit(cache=True)
+    @numba.njit(cache=True, nogil=True)
     def add_shares(  # type: ignore[no-untyped-def]
         inputs, roots, ends, column, value, left, right, unknown,
         by, above, factor, counted, products, state, out,
