@@ -20,7 +20,7 @@ from features.engine import Matrix
 from features.record import LABEL_KIND, Records, accepted
 from models.learning_model import LearningModel
 from models.online import EVERY, FIRST
-from models.relearning import Memory
+from models.relearning import Memory, Told
 from models.tree import ModelCard, TreeModel
 from schemas.label import Label
 
@@ -206,7 +206,8 @@ class LabelLearning:
     def learn(self, findings: Sequence[Finding], X: Matrix, times_ms: Sequence[int]) -> None:
         """Findings in their order, with the vectors `(n, n_features)` and times of their transactions."""
         for finding, x, time_ms in zip(findings, self._inputs(X), times_ms, strict=True):
-            self._model.learn_one(x, finding.fraud, int(time_ms), finding.known_ms)
+            told = Told(x, int(time_ms), finding.fraud, finding.transaction)
+            self._model.learn_one(told, finding.known_ms)
             self._known_ms = max(self._known_ms, finding.known_ms)
             self.frauds += finding.fraud
             self.genuine += not finding.fraud

@@ -77,20 +77,19 @@ class LearningModel:
         if self._learner is not None:
             self._learner.see(X)
 
-    def learn_one(self, x: Inputs, fraud: bool, time_ms: int, known_ms: int) -> None:
+    def learn_one(self, told: Told, known_ms: int) -> None:
         """A transaction's label has come.
 
         Args:
-            x: Its vector, `(n_columns,)`.
-            fraud: The label.
-            time_ms: Of the transaction.
+            told: The transaction, its vector in the order of the model's columns.
             known_ms: When the label came; never before that of an earlier call.
         """
         if self._learner is not None:
-            self._learner.learn_one(x, float(self.trees.log_odds_of(x[None])[0]), fraud)
+            offset = float(self.trees.log_odds_of(told.x[None])[0])
+            self._learner.learn_one(told.x, offset, told.fraud)
         if self._relearning is None:
             return
-        self._relearning.add(Told(x, time_ms, fraud))
+        self._relearning.add(told)
         if self._relearning.due:
             grown = self._relearning.grow(self.trees, self._learner, known_ms)
             if grown is not None:

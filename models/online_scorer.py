@@ -11,8 +11,10 @@ from features.engine import Matrix
 from models.correction import Inputs
 from models.learning_model import LearningModel, unlearned
 from models.online import EVERY
-from models.relearning import Memory
+from models.relearning import Memory, Told
 from models.tree import TreeModel
+
+Rows = npt.NDArray[np.bool_]
 
 
 class Labelled(NamedTuple):
@@ -45,7 +47,8 @@ class OnlineScorer:
 
     Frauds are learned when they are reported, and with each the genuine transactions that were found so, or
     whose label delay was over, by then; one in five of them, by its place in the log. So weights change at
-    reports and at nothing else, and scores do not depend on how the log is cut.
+    reports and at nothing else, and scores do not depend on how the log is cut. What is reported after its
+    delay was genuine until then: that nobody had said anything is all that was known.
 
     Args:
         model: The trees.
@@ -94,26 +97,32 @@ class OnlineScorer:
         X, places, time_ms, labels, label_ms = rows
         if not self.learning.ready:
             self.learning.see(self._inputs(X))
-        fraud, known = labels == 1, np.where(label_ms > 0, label_ms, time_ms + self._delay_ms)
-        new = unlearned(self._card, self._delay_ms, time_ms, known, fraud)
-        kept = np.flatnonzero(new & (fraud | ((labels == 0) & (places % EVERY == 0))))
-        known = known[kept]
+        fraud, over = labels == 1, time_ms + self._delay_ms
+        told = np.where(label_ms > 0, label_ms, over)
+        sampled = (labels >= 0) & (places % EVERY == 0)
+        self._push(rows, np.minimum(told, over), sampled & ~(fraud & (told <= over)), fraud=False)
+        self._push(rows, told, fraud, fraud=True)
+
+    def _push(self, rows: Labelled, known: npt.NDArray[np.int64], which: Rows, *, fraud: bool) -> None:
+        is_fraud = np.full(len(known), fraud)
+        new = unlearned(self._card, self._delay_ms, rows.time_ms, known, is_fraud)
+        kept = np.flatnonzero(new & which)
         columns = (
-            known.tolist(),
-            places[kept].tolist(),
-            fraud[kept].tolist(),
-            self._inputs(X[kept]),
-            time_ms[kept].tolist(),
+            known[kept].tolist(),
+            rows.places[kept].tolist(),
+            is_fraud[kept].tolist(),
+            self._inputs(rows.X[kept]),
+            rows.time_ms[kept].tolist(),
         )
         for entry in zip(*columns, strict=True):
             heapq.heappush(self._waiting, entry)
-            if entry[2]:
+            if fraud:
                 heapq.heappush(self._reports, entry[0])
 
     def _learn_until(self, time_ms: int) -> None:
         while self._waiting and self._waiting[0][0] <= time_ms:
-            known_ms, _, fraud, x, at_ms = heapq.heappop(self._waiting)
+            known_ms, place, fraud, x, at_ms = heapq.heappop(self._waiting)
             if self.learning.ready:
-                self.learning.learn_one(x, fraud, at_ms, known_ms)
+                self.learning.learn_one(Told(x, at_ms, fraud, place), known_ms)
                 self.frauds += fraud
         self._now = self.learning.now

@@ -6,10 +6,10 @@ that again: with a model a sample of what it was trained on is kept (rehearsal: 
 Science 7, 123-146).
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, Self
+from itertools import islice
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from models.tree import ModelCard, TreeModel, to_proba
 Inputs = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 _MOST_FRAUDS: Final = 20_000
 _MOST_GENUINE: Final = 60_000
@@ -102,11 +103,13 @@ class Told(NamedTuple):
         x: `(n_columns,)` its vector.
         time_ms: Of the transaction.
         fraud: The label.
+        number: The transaction's own: reported as fraud after its label delay, it was genuine before.
     """
 
     x: Inputs
     time_ms: int
     fraud: bool
+    number: int
 
 
 class Relearning:
@@ -124,21 +127,24 @@ class Relearning:
 
     def __init__(self, memory: Memory, every: int, delay_ms: int, seed: int = 7) -> None:
         self._memory, self._every, self._delay_ms, self._seed = memory, every, delay_ms, seed
-        self._frauds: deque[Inputs] = deque(maxlen=_MOST_FRAUDS)
-        self._genuine: deque[Inputs] = deque(maxlen=_MOST_GENUINE)
-        # As they were told: those that the trees in use have not seen.
-        self._new: deque[Told] = deque(maxlen=_MOST_FRAUDS + _MOST_GENUINE)
+        # By number, as they were told.
+        self._frauds: dict[int, Inputs] = {}
+        self._genuine: dict[int, Inputs] = {}
+        # Those that the trees in use have not seen.
+        self._new: dict[int, Told] = {}
         self._due = self._enough()
         self._new_frauds = 0
         self.grown = 0
 
     def add(self, told: Told) -> None:
-        """A transaction's label has come."""
-        if len(self._new) == self._new.maxlen:
-            self._new_frauds -= self._new[0].fraud
+        """A transaction's label has come; of one that was told before it takes the place of the other."""
+        self._genuine.pop(told.number, None)
+        before = self._new.pop(told.number, None)
         # A copy: a row of many would keep all of them in memory.
-        self._new.append(told._replace(x=told.x.copy()))
-        self._new_frauds += told.fraud
+        self._new[told.number] = told._replace(x=told.x.copy())
+        self._new_frauds += told.fraud - (before is not None and before.fraud)
+        for oldest in _beyond(self._new, _MOST_FRAUDS + _MOST_GENUINE):
+            self._new_frauds -= oldest.fraud
 
     @property
     def due(self) -> bool:
@@ -160,13 +166,14 @@ class Relearning:
         # Asked again only when as much is new once more, whatever comes of it.
         self._due = self._new_frauds + self._enough()
         settled_ms = now_ms - self._delay_ms
-        times = sorted(told.time_ms for told in self._new if told.fraud and told.time_ms < settled_ms)
+        new = self._new.values()
+        times = sorted(told.time_ms for told in new if told.fraud and told.time_ms < settled_ms)
         if len(times) < _FEWEST_JUDGED:
             return None
         middle_ms = times[len(times) // 2]
-        older = [told for told in self._new if told.time_ms < middle_ms]
-        newer = [told for told in self._new if middle_ms <= told.time_ms < settled_ms]
-        young = [told for told in self._new if told.time_ms >= settled_ms]
+        older = [told for told in new if told.time_ms < middle_ms]
+        newer = [told for told in new if middle_ms <= told.time_ms < settled_ms]
+        young = {told.number: told for told in new if told.time_ms >= settled_ms}
         X, truth = np.array([told.x for told in newer]), np.array([told.fraud for told in newer])
         if truth.all() or not any(told.fraud for told in older):
             return None
@@ -182,8 +189,7 @@ class Relearning:
         if platt.slope <= 0 or losses[0] > losses[1] * (_NO_WORSE if self.grown else _BETTER):
             return None
         self._take_in(older + newer)
-        self._new = deque(young, maxlen=self._new.maxlen)
-        self._new_frauds = sum(told.fraud for told in young)
+        self._new, self._new_frauds = young, sum(told.fraud for told in young.values())
         self._due = self._new_frauds + self._enough()
         self.grown += 1
         card = self._card(model.card, platt, losses, max(told.time_ms for told in newer))
@@ -200,12 +206,14 @@ class Relearning:
 
     def _take_in(self, rows: list[Told]) -> None:
         for told in rows:
-            (self._frauds if told.fraud else self._genuine).append(told.x)
+            (self._frauds if told.fraud else self._genuine)[told.number] = told.x
+        _beyond(self._frauds, _MOST_FRAUDS)
+        _beyond(self._genuine, _MOST_GENUINE)
 
     def _boost(self, more: Sequence[Told] = ()) -> Any:
         memory = self._memory
-        frauds = [*self._frauds, *(told.x for told in more if told.fraud)]
-        genuine = [*self._genuine, *(told.x for told in more if not told.fraud)]
+        frauds = [*self._frauds.values(), *(told.x for told in more if told.fraud)]
+        genuine = [*self._genuine.values(), *(told.x for told in more if not told.fraud)]
         told_X = np.array([*frauds, *genuine], dtype=np.float32).reshape(-1, memory.X.shape[1])
         X = np.concatenate([memory.X, told_X])
         y = np.r_[memory.fraud, np.repeat([True, False], [len(frauds), len(genuine)])]
@@ -238,6 +246,12 @@ class Relearning:
         frauds = memory.X[memory.fraud][:: max(1, round(memory.every))]
         rows = np.concatenate([memory.X[~memory.fraud], frauds])
         return Bins.of(to_proba(grown.log_odds_of(rows))).document()
+
+
+def _beyond(kept: dict[int, T], most: int) -> list[T]:
+    """Take out the first, so that no more than so many are left."""
+    first = list(islice(kept, max(0, len(kept) - most)))
+    return [kept.pop(number) for number in first]
 
 
 def _beside(trees: TreeModel, learner: OnlineLearner, rows: Sequence[Told]) -> OnlineLearner:

@@ -125,6 +125,9 @@ def test_no_score_knows_a_label_of_later(models, scored):
     other = scores_of(models.fraud, (X, time_ms, turned, label_ms), [3_000])
     before = int(np.searchsorted(time_ms, moment))
     assert other[:before] == once[:before]
+    # Nor whether one will come.
+    silent = np.where(later, 0, labels), np.where(later, 0, label_ms)
+    assert scores_of(models.fraud, (X, time_ms, *silent), [3_000])[:before] == once[:before]
 
 
 def test_a_correction_is_read_back_bit_for_bit():

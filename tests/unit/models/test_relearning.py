@@ -45,7 +45,7 @@ def told(memory, X, y, *, first_ms=0):
     """Who was told of these rows, one a minute."""
     relearning = Relearning(memory, EVERY, DELAY_MS)
     for row, (x, fraud) in enumerate(zip(X, y, strict=True)):
-        relearning.add(Told(x, first_ms + 60_000 * row, bool(fraud)))
+        relearning.add(Told(x, first_ms + 60_000 * row, bool(fraud), row))
     return relearning
 
 
@@ -85,9 +85,9 @@ def test_enough_is_new_after_fifty_frauds_or_a_twentieth_of_those_known():
     assert told(few, X[:FEWEST], [True] * FEWEST).due
     relearning = told(many, X[:99], [True] * 99)
     assert not relearning.due
-    relearning.add(Told(X[0], 0, fraud=False))
+    relearning.add(Told(X[0], 0, False, 100))
     assert not relearning.due
-    relearning.add(Told(X[0], 0, fraud=True))
+    relearning.add(Told(X[0], 0, True, 101))
     assert relearning.due
 
 
@@ -137,8 +137,8 @@ def test_labels_that_say_nothing_grow_no_trees_and_are_remembered(models, memory
 def test_frauds_of_one_moment_alone_grow_no_trees(models, memory, new_way):
     X, y = new_way
     relearning = Relearning(memory, EVERY, DELAY_MS)
-    for x, fraud in zip(X[:2_000], y[:2_000], strict=True):
-        relearning.add(Told(x, 0, bool(fraud)))
+    for row, (x, fraud) in enumerate(zip(X[:2_000], y[:2_000], strict=True)):
+        relearning.add(Told(x, 0, bool(fraud), row))
     assert relearning.grow(models.fraud, ready(memory), DELAY_MS + 1) is None
 
 
@@ -148,10 +148,10 @@ def test_what_waits_for_trees_stays_within_bounds(monkeypatch):
     X = np.zeros((1_000, 3), dtype=np.float32)
     relearning = Relearning(Memory(X[:10], np.ones(10, dtype=bool), 1.0), EVERY, DELAY_MS)
     for row in range(1_000):
-        relearning.add(Told(X[row], row, fraud=row % 10 == 0))
+        relearning.add(Told(X[row], row, row % 10 == 0, row))
     assert len(relearning._new) == 100
     assert relearning._new_frauds == 10
-    assert relearning._new[0].x.base is None, "a view would keep its whole batch"
+    assert relearning._new[999].x.base is None, "a view would keep its whole batch"
 
 
 def test_trees_are_not_shown_what_is_too_young_for_the_others_to_be_known(models, memory, new_way):
@@ -161,10 +161,32 @@ def test_trees_are_not_shown_what_is_too_young_for_the_others_to_be_known(models
     relearning = told(memory, *old)
     now_ms = 60_000 * 2_000 + DELAY_MS
     for row, x in enumerate(young):
-        relearning.add(Told(x, now_ms - DELAY_MS + 60_000 * row, fraud=True))
+        relearning.add(Told(x, now_ms - DELAY_MS + 60_000 * row, True, len(old[0]) + row))
     grown = relearning.grow(models.fraud, ready(memory), now_ms)
     assert grown.trees == grown_from(models, memory, *old).trees
     assert len(relearning._new) == 40
+
+
+def test_what_is_reported_late_was_genuine_only_until_then(models, memory, new_way):
+    """Whether trees were grown meanwhile or not, nothing is left of what it was taken for."""
+    X, y = (part[:2_000] for part in new_way)
+    late = np.flatnonzero(y)[::2]
+    relearning = Relearning(memory, EVERY, DELAY_MS)
+    for row in range(2_000):
+        relearning.add(Told(X[row], 60_000 * row, bool(y[row]) and row not in late, row))
+    at_once, now_ms = Relearning(memory, EVERY, DELAY_MS), 60_000 * 2_000 + DELAY_MS
+    for row in [*(row for row in range(2_000) if row not in late), *late.tolist()]:
+        at_once.add(Told(X[row], 60_000 * row, bool(y[row]), row))
+    for row in late.tolist():
+        relearning.add(Told(X[row], 60_000 * row, True, row))
+    assert relearning._new_frauds == at_once._new_frauds == y.sum()
+    grown, other = (one.grow(models.fraud, ready(memory), now_ms) for one in (relearning, at_once))
+    assert grown.trees == other.trees
+    # What the trees have taken in, too.
+    mistaken = next(iter(relearning._genuine))
+    relearning.add(Told(relearning._genuine[mistaken], 0, True, mistaken))
+    assert mistaken not in relearning._genuine
+    assert relearning._new[mistaken].fraud
 
 
 def test_a_learning_model_has_the_grown_trees_and_nothing_beside_them(models, memory, new_way):
@@ -177,7 +199,7 @@ def test_a_learning_model_has_the_grown_trees_and_nothing_beside_them(models, me
     for row, (x, fraud) in enumerate(zip(X, y, strict=True)):
         at_ms = 60_000 * row
         for one in (learning, without):
-            one.learn_one(x, bool(fraud), at_ms, at_ms + DELAY_MS)
+            one.learn_one(Told(x, at_ms, bool(fraud), at_ms), at_ms + DELAY_MS)
         if learning.grown:
             break
     assert learning.now.correction is None
