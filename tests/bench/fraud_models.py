@@ -29,6 +29,7 @@ from infra.mapping import Mapping
 from models.backtest import backtest_fraud
 from models.contest import contest, fraud_scores
 from models.costs import Costs
+from models.evaluation import Ranking
 from models.fraud_training import memory_of, train_fraud, vectors_of
 from models.online_scorer import OnlineScorer
 from models.relearning import Memory
@@ -201,10 +202,25 @@ def columns(typology: str, seed: int = 21) -> list[str]:
 MARKS = (0, 10, 25, 50, 75, 100, 150, 200, 250, 300, 400, 500)
 
 
-def online(typology: str, customers: int) -> list[str]:
+def ratio_with_interval(y: np.ndarray, now: np.ndarray, wanted: np.ndarray, customer: np.ndarray) -> str:
+    """Average precision as a share of another's, 95 % interval over customers drawn again."""
+    rankings = [Ranking(y, score) for score in (now, wanted)]
+    codes = np.unique(customer, return_inverse=True)[1]
+    random = np.random.default_rng(7)
+
+    def ratio(weights: np.ndarray) -> float:
+        one, other = (ranking.figures(weights)["average_precision"] for ranking in rankings)
+        return one / other
+
+    drawn = [ratio(random.poisson(1.0, codes.max() + 1)[codes].astype(np.float64)) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return f"{ratio(np.ones(len(y))):.0%} ({low:.0%} to {high:.0%})"
+
+
+def online(typology: str, customers: int, days: int) -> list[str]:
     """Average precision on a way of fraud never seen in training, by labels learned from."""
     first_day = 60
-    settings = BankSettings(customers=customers, days=135, seed=31, start=START, fraud_rate=0.2)
+    settings = BankSettings(customers=customers, days=days, seed=31, start=START, fraud_rate=0.2)
     mapping, engine = Mapping.load(ALL_COLUMNS), Engine()
     (log,) = log_of(replace(settings, typology_from={typology: first_day}), mapping)
     start_ms = int(START.timestamp() * 1000) + first_day * DAY_MS
@@ -231,15 +247,18 @@ def online(typology: str, customers: int) -> list[str]:
     kind = log.typology[-len(data.X) :]
     judged = (kind == typology) | (kind == "")
     X, y = data.X[judged].astype(np.float64), kind[judged] == typology
-    wanted, untaught = (average_precision_score(y, one.log_odds(X)) for one in (with_it, model))
-    found = {mark: average_precision_score(y, now.log_odds(X)) for mark, (_, now) in snapshots.items()}
+    who = np.asarray(log.rows.customer)[-len(data.X) :][judged]
+    best, never = (one.log_odds(X) for one in (with_it, model))
+    wanted, untaught = (average_precision_score(y, log_odds) for log_odds in (best, never))
+    scores = {mark: now.log_odds(X) for mark, (_, now) in snapshots.items()}
+    found = {mark: average_precision_score(y, log_odds) for mark, log_odds in scores.items()}
     draw(found, wanted, untaught, typology)
     lines = [
         "| labels of it | fraud labels of all kinds | average precision | of the model trained with it |",
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {mark} | {snapshots[mark][0]:,} | {value:.3f} | {value / wanted:.0%} |"
+        f"| {mark} | {snapshots[mark][0]:,} | {value:.3f} | {ratio_with_interval(y, scores[mark], best, who)} |"
         for mark, value in found.items()
     ]
     lines += [
@@ -293,7 +312,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "typologies": lambda asked: typologies(*asked.sizes, asked.seeds),
     "columns": lambda asked: columns("compromised_merchant", asked.seed),
     "terminals": lambda asked: columns("compromised_terminal", asked.seed),
-    "online": lambda asked: online(asked.typology, asked.customers),
+    "online": lambda asked: online(asked.typology, asked.customers, asked.days),
 }
 
 
@@ -305,6 +324,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     parser.add_argument("--typology", choices=TYPOLOGIES, default="card_testing")
     parser.add_argument("--customers", type=int, default=1200, help="of the bank of `online`")
+    parser.add_argument("--days", type=int, default=135, help="of the bank of `online`")
     parser.add_argument("--seed", type=int, default=21, help="of the bank of `columns` and `terminals`")
     asked = parser.parse_args()
     lines = _PARTS[asked.part](asked)
