@@ -247,7 +247,7 @@ def online(typology: str, customers: int, days: int) -> list[str]:
     kind = log.typology[-len(data.X) :]
     judged = (kind == typology) | (kind == "")
     X, y = data.X[judged].astype(np.float64), kind[judged] == typology
-    who = np.asarray(log.rows.customer)[-len(data.X) :][judged]
+    who = np.array(log.rows.customer_ids)[-len(data.X) :][judged]
     best, never = (one.log_odds(X) for one in (with_it, model))
     wanted, untaught = (average_precision_score(y, log_odds) for log_odds in (best, never))
     scores = {mark: now.log_odds(X) for mark, (_, now) in snapshots.items()}
@@ -258,8 +258,8 @@ def online(typology: str, customers: int, days: int) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {mark} | {snapshots[mark][0]:,} | {value:.3f} | {ratio_with_interval(y, scores[mark], best, who)} |"
-        for mark, value in found.items()
+        f"| {mark} | {known:,} | {found[mark]:.3f} | {ratio_with_interval(y, scores[mark], best, who)} |"
+        for mark, (known, _) in snapshots.items()
     ]
     lines += [
         f"| trees that never saw it | | {untaught:.3f} | {untaught / wanted:.0%} |",
