@@ -73,11 +73,10 @@ class HistoryArena:
         Raises:
             KeyError: One is not here.
         """
-        slots = self._slots
-        found = np.array([slots[customer_id] for customer_id in customer_ids], dtype=np.int64)
+        used = self._slots.move_to_end
         for customer_id in dict.fromkeys(customer_ids):
-            slots.move_to_end(customer_id)
-        return found
+            used(customer_id)
+        return np.array([*map(self._slots.__getitem__, customer_ids)], dtype=np.int64)
 
     def missing(self, customer_ids: Iterable[str]) -> list[str]:
         """Customers that are not here, each once, in their order."""

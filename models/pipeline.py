@@ -188,7 +188,7 @@ class Prepared:
 
 def prepare(arena: HistoryArena, events: Events, models: Models) -> Prepared:
     """Features of events in order from their customers' histories, which move past them."""
-    slots = np.array([arena.slot(t.customer_id) for t in events.transactions], dtype=np.int64)
+    slots = arena.slots([t.customer_id for t in events.transactions])
     return Prepared(models.engine.compute_chunk(arena, events.records, slots), slots)
 
 

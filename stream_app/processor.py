@@ -15,6 +15,7 @@ from features.ports import (
     EntityChange,
     HistoryChange,
     HistoryStore,
+    Lease,
     LeaseLost,
     Outcome,
     StoreRolledBack,
@@ -184,12 +185,13 @@ class TransactionProcessor:
         """
         with self._delivery.observer.step("parse"):
             part: Part | None = None
-            day = partition.require_lease().watermark_ms // DAY_MS
+            lease = partition.require_lease()
+            next_day_ms = (lease.watermark_ms // DAY_MS + 1) * DAY_MS
             for record in records:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
-                event_time_ms = self._sort(partition, record, part)
-                if event_time_ms // DAY_MS > day or partition.is_boundary(record.offset):
+                event_time_ms = self._sort(partition, lease, record, part)
+                if event_time_ms >= next_day_ms or partition.is_boundary(record.offset):
                     break
             return part
 
@@ -246,7 +248,7 @@ class TransactionProcessor:
         observer.scored(events, scored, published_ms, first_traced(part.records))
         observer.churn(scored.churn, "event")
 
-    def _sort(self, partition: Partition, record: Any, part: Part) -> int:
+    def _sort(self, partition: Partition, lease: Lease, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
         try:
             transaction: Transaction | WireTransaction
@@ -266,7 +268,7 @@ class TransactionProcessor:
         if elsewhere is not None:
             part.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
             return 0
-        if partition.require_lease().is_erased(transaction.customer_id, event_time_ms):
+        if lease.erased and lease.is_erased(transaction.customer_id, event_time_ms):
             part.erased_ms = max(part.erased_ms, event_time_ms)
             self._delivery.observer.outcome("erased")
             return event_time_ms
@@ -295,8 +297,8 @@ class TransactionProcessor:
         trace = self._delivery.trace
         statuses, decisions = scored.features.status.tolist(), scored.decisions.tolist()
         rows = zip(events.transactions, part.records, written, statuses, decisions, strict=True)
+        published = partition.is_published(part.next_offset - 1)
         for row, (transaction, record, score, status, decision) in enumerate(rows):
-            published = partition.is_published(record.offset)
             if status == DUPLICATE:
                 letter = self._delivery.refuse(record, _duplicate())
                 if not published:
@@ -323,10 +325,13 @@ class TransactionProcessor:
             if decision:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
-            elif (unusual := messages.anomaly_alert(events, scored, row, models)) is not None:
+            elif (
+                row in scored.unusual
+                and (unusual := messages.anomaly_alert(events, scored, row, models)) is not None
+            ):
                 outgoing.append(Outgoing(ALERTS.name, number, key, dump(unusual), headers))
         churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        if not partition.is_published(part.next_offset - 1):
+        if not published:
             outgoing += churn_messages
         return outgoing, scores, churn
 
@@ -349,10 +354,11 @@ def churn_outgoing(
         key = result.customer_id.encode()
         churn[result.customer_id] = score
         outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, score))
-        outgoing += [
-            Outgoing(SHADOW_SCORES.name, partition, key, dump(shadow))
-            for shadow in messages.churn_shadows(result, scored_at=scored_at)
-        ]
+        if result.shadows:
+            outgoing += [
+                Outgoing(SHADOW_SCORES.name, partition, key, dump(shadow))
+                for shadow in messages.churn_shadows(result, scored_at=scored_at)
+            ]
         alert = messages.churn_alert(result, models)
         if alert is not None:
             outgoing.append(Outgoing(ALERTS.name, partition, key, dump(alert)))
