@@ -171,6 +171,8 @@ class HistoryArena:
 
         What no longer counts is let go first.
         """
+        if (self.length[slots] + len(slots) <= self._capacity[slots]).all():
+            return
         unique, wanted = np.unique(slots, return_counts=True)
         short = np.flatnonzero(self.length[unique] + wanted > self._capacity[unique])
         if not len(short):

@@ -311,6 +311,7 @@ class Engine:
         self.compute(arena.records(slot), None, 0)
         slots = np.array([slot])
         self.compute_many(arena, slots, np.array([0]))
-        kernels.first_of_day(np.array([0]), slots, arena.churn_days(slots), 1)
+        known, number = kernels.numbered(slots)
+        kernels.first_of_day(np.array([0]), number, arena.churn_days(known), 1)
         kernels.add_totals(arena.headers, np.zeros(1, dtype=RECORD), slots, empty_headers(1))
         kernels.newest_times(arena.pool, arena.start, arena.length, slots)

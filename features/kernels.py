@@ -281,6 +281,32 @@ def add_totals(headers: Any, records: Any, slots: Any, behind: Any) -> None:
 
 
 @numba.njit(cache=True)
+def numbered(slots: Any) -> tuple[Any, Any]:
+    """Different slots, each numbered from 0 where it first stands; by hashing, as most chunks are small.
+
+    Args:
+        slots: `(n,)`.
+
+    Returns:
+        `known: (k,)` and `number: (n,)`, with `known[number] == slots`.
+    """
+    n, size = slots.shape[0], 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, dtype=np.int64)
+    known, number, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), 0
+    for i in range(n):
+        place = (slots[i] * 0x9E3779B1) & (size - 1)
+        while table[place] >= 0 and known[table[place]] != slots[i]:
+            place = (place + 1) & (size - 1)
+        if table[place] < 0:
+            table[place], known[found] = found, slots[i]
+            found += 1
+        number[i] = table[place]
+    return known[:found], number
+
+
+@numba.njit(cache=True)
 def first_of_day(times: Any, slots: Any, last_day: Any, day_ms: int) -> tuple[Any, Any]:
     """Which events are their customer's first of a day later than all before.
 

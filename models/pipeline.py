@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -248,8 +249,9 @@ def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
         fraud[rows] = model.predict_proba(features.X[rows])
         decisions[rows] = decide(model, fraud[rows])
         alerted = rows[decisions[rows] > 0]
-        explained = explain(model, features.X[alerted], by_name(models.engine.features))
-        reasons.update(zip(alerted.tolist(), explained, strict=True))
+        if len(alerted):
+            explained = explain(model, features.X[alerted], by_name(models.engine.features))
+            reasons.update(zip(alerted.tolist(), explained, strict=True))
     shadows = _shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
     scored = ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
     return scored if models.anomaly is None else _with_anomaly(scored, models.anomaly, models.engine)
@@ -342,7 +344,7 @@ def _due_churn(
     rows = scored.accepted
     slots, times = scored.slots[rows], events.records["time_ms"][rows]
     # Only these: a worker may know a million customers, and a chunk may be one event.
-    known, number = np.unique(slots, return_inverse=True)
+    known, number = kernels.numbered(slots)
     first, mixed = kernels.first_of_day(times, number, arena.churn_days(known), DAY_MS)
     due = np.flatnonzero(first)
     if not len(due):
@@ -435,8 +437,9 @@ def churn_results(
         proba[rows] = model.predict_proba(X[rows])
         bands[rows] = band(model, proba[rows])
         shown = rows[bands[rows] > 0] if explained else rows[:0]
-        found = explain(model, X[shown], by_name(declared(models.engine)))
-        drivers.update(zip(shown.tolist(), found, strict=True))
+        if len(shown):
+            found = explain(model, X[shown], by_name(declared(models.engine)))
+            drivers.update(zip(shown.tolist(), found, strict=True))
     at_risk = proba * yearly_spend(X, models.engine)
     shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
@@ -451,12 +454,16 @@ def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
 
     At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
     """
-    names = customer_names(engine)
-    recent, ever, tenure_s = (
-        np.nan_to_num(X[:, names.index(name)]) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")
-    )
+    columns = X[:, _spend_columns(customer_names(engine))]
+    recent, ever, tenure_s = np.where(np.isnan(columns), 0.0, columns).T
     years = np.maximum(tenure_s / (365 * 86_400), 1.0)
-    return np.where(recent > 0, recent * 365 / 90, ever / years)
+    spend: npt.NDArray[np.float64] = np.where(recent > 0, recent * 365 / 90, ever / years)
+    return spend
+
+
+@lru_cache(maxsize=8)
+def _spend_columns(names: tuple[str, ...]) -> list[int]:
+    return [names.index(name) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")]
 
 
 def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:

@@ -290,6 +290,14 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 5 * DAY), st.integers(0, 2)), min_s
 
 
 @BOTH
+@given(st.lists(st.one_of(st.integers(0, 20), st.integers(0, 2**31 - 1)), max_size=200))
+def test_slots_are_numbered_as_they_come(plain, slots):
+    known, number = kernel("numbered", plain)(np.array(slots, dtype=np.int64))
+    assert known.tolist() == list(dict.fromkeys(slots))
+    assert known[number].tolist() == slots
+
+
+@BOTH
 @given(ARRIVALS, st.lists(st.integers(-1, 5), min_size=3, max_size=3))
 def test_first_of_a_day_is_later_than_all_days_before(plain, arrivals, last_day):
     times, slots = (np.array(column) for column in zip(*arrivals, strict=True))
