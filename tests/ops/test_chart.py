@@ -6,6 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cli.main import load
 from cli.settings import all_settings
 from tests.ops.monitoring import ROOT, tool
 
@@ -18,7 +19,7 @@ SECURED = (
     "kafka.security=sasl_ssl,kafka.username=tidegate,kafka.passwordSecret=kafka,kafka.tlsSecret=kafka-tls,"
     "kafka.clientCertificate=true,redis.url=rediss://redis:6379/0,redis.username=tidegate,"
     "redis.passwordSecret=redis,redis.tlsSecret=redis-tls,redis.clientCertificate=true,"
-    "worker.scaling.enabled=true,serviceMonitor.enabled=true"
+    "worker.scaling.enabled=true,serviceMonitor.enabled=true,learn.enabled=true"
 )
 
 
@@ -78,7 +79,8 @@ def test_a_misspelt_field_is_refused():
 @pytest.mark.parametrize("values", ["", SECURED], ids=["default", "secured"])
 def test_pods_are_confined_and_bounded(values):
     found = list(pods(rendered(values)))
-    assert {name for name, _ in found} == {"t-tidegate-topics", "t-tidegate-worker", "t-tidegate-api"}
+    expected = {"topics", "worker", "api"} | ({"learn"} if "learn" in values else set())
+    assert {name for name, _ in found} == {f"t-tidegate-{name}" for name in expected}
     for name, spec in found:
         assert spec["automountServiceAccountToken"] is False, name
         assert spec["securityContext"]["runAsNonRoot"] is True, name
@@ -138,6 +140,28 @@ def test_services_and_monitors_find_their_pods():
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
 
+def test_what_learns_is_one_pod_that_alone_may_write_models():
+    documents = rendered("learn.enabled=true,learn.role=challenger,learn.labels=10")
+    deployment = of_kind(documents, "Deployment")["t-tidegate-learn"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    writing = set()
+    for name, spec in pods(documents):
+        (container,) = spec["containers"]
+        claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+        mounts = [m for m in container["volumeMounts"] if m["name"] == "models"]
+        for part in (*claims, *mounts):
+            if not part["readOnly"]:
+                writing.add(name)
+    assert writing == {"t-tidegate-learn"}
+    (container,) = deployment["template"]["spec"]["containers"]
+    # Click reads them as the pod would be started.
+    assert container["args"][0] == "learn"
+    context = load("learn").make_context("learn", container["args"][1:])
+    assert (context.params["role"].value, context.params["labels"]) == ("challenger", 10)
+    monitoring = of_kind(documents, "NetworkPolicy")["t-tidegate-learn"]["spec"]["ingress"]
+    assert [port["port"] for rule in monitoring for port in rule["ports"]] == [9100]
+
+
 def test_workers_never_outnumber_partitions():
     documents = rendered(SECURED + ",kafka.partitions=4,worker.scaling.maxReplicas=20")
     (scaled,) = of_kind(documents, "ScaledObject").values()
@@ -163,6 +187,7 @@ def test_worker_has_time_to_drain():
         ("kafka.security=sasl_ssl", "kafka.username"),
         ("models.existingClaim=", "models.existingClaim"),
         ("settings.LOG=1", "LOG"),
+        ("learn.role=king", "role"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(values, words):

@@ -92,7 +92,7 @@ capabilities: {drop: [ALL]}
 {{- $v := (index . 0).Values -}}
 - {name: tmp, mountPath: /tmp}
 {{- if ne (index . 1) "topics" }}
-- {name: models, mountPath: /models, readOnly: true}
+- {name: models, mountPath: /models, readOnly: {{ ne (index . 1) "learn" }}}
 {{- end }}
 {{- range $name, $secret := (include "tidegate.secretNames" . | fromYaml) }}
 - {name: {{ $name }}, mountPath: /secrets/{{ $name }}, readOnly: true}
@@ -105,7 +105,7 @@ capabilities: {drop: [ALL]}
   emptyDir: {sizeLimit: 256Mi}
 {{- if ne (index . 1) "topics" }}
 - name: models
-  persistentVolumeClaim: {claimName: {{ required "models.existingClaim: the claim with the model registry" $v.models.existingClaim }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ required "models.existingClaim: the claim with the model registry" $v.models.existingClaim }}, readOnly: {{ ne (index . 1) "learn" }}}
 {{- end }}
 {{- range $name, $secret := (include "tidegate.secretNames" . | fromYaml) }}
 - name: {{ $name }}
