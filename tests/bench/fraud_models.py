@@ -217,10 +217,10 @@ def ratio_with_interval(y: np.ndarray, now: np.ndarray, wanted: np.ndarray, cust
     return f"{ratio(np.ones(len(y))):.0%} ({low:.0%} to {high:.0%})"
 
 
-def online(typology: str, customers: int, days: int) -> list[str]:
+def online(typology: str, customers: int, days: int, seed: int) -> list[str]:
     """Average precision on a way of fraud never seen in training, by labels learned from."""
     first_day = 60
-    settings = BankSettings(customers=customers, days=days, seed=31, start=START, fraud_rate=0.2)
+    settings = BankSettings(customers=customers, days=days, seed=seed, start=START, fraud_rate=0.2)
     mapping, engine = Mapping.load(ALL_COLUMNS), Engine()
     (log,) = log_of(replace(settings, typology_from={typology: first_day}), mapping)
     start_ms = int(START.timestamp() * 1000) + first_day * DAY_MS
@@ -310,9 +310,9 @@ def written(name: str, lines: list[str]) -> Iterator[str]:
 
 _PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "typologies": lambda asked: typologies(*asked.sizes, asked.seeds),
-    "columns": lambda asked: columns("compromised_merchant", asked.seed),
-    "terminals": lambda asked: columns("compromised_terminal", asked.seed),
-    "online": lambda asked: online(asked.typology, asked.customers, asked.days),
+    "columns": lambda asked: columns("compromised_merchant", asked.seed or 21),
+    "terminals": lambda asked: columns("compromised_terminal", asked.seed or 21),
+    "online": lambda asked: online(asked.typology, asked.customers, asked.days, asked.seed or 31),
 }
 
 
@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--typology", choices=TYPOLOGIES, default="card_testing")
     parser.add_argument("--customers", type=int, default=1200, help="of the bank of `online`")
     parser.add_argument("--days", type=int, default=135, help="of the bank of `online`")
-    parser.add_argument("--seed", type=int, default=21, help="of the bank of `columns` and `terminals`")
+    parser.add_argument("--seed", type=int, help="of the bank of all parts but `typologies`")
     asked = parser.parse_args()
     lines = _PARTS[asked.part](asked)
     print("\n".join(lines))
