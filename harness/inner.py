@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.ports import HistoryStore
-from models.pipeline import ChurnResult, Events, Models, ScoredChunk
+from models.pipeline import ChurnResults, Events, Models, ScoredChunk
 from schemas.fields import from_epoch_ms, to_rfc3339
 from schemas.topics import TRANSACTIONS
 from stream_app.partition import Partition
@@ -82,7 +82,7 @@ class StepTimes:
         """Count."""
         self.outcomes["scored"] += len(chunk.accepted)
 
-    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+    def churn(self, results: ChurnResults, trigger: str) -> None:
         """Not looked at."""
 
     def label(self, name: str, decision: str, proba: float | None = None) -> None:

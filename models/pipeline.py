@@ -1,6 +1,6 @@
 """One chunk from events to scores: what the worker, the API, training and the backtest all run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -133,6 +133,25 @@ class ChurnResult(NamedTuple):
     shadows: tuple["ShadowScore", ...] = ()
 
 
+class ChurnResults(list[ChurnResult]):
+    """Results, and beside them in one array what is counted of each: most chunks have hundreds.
+
+    Attributes:
+        numbers: `(n, 4)` probability, value at risk, band and the band before.
+
+    Args:
+        results: Each with its numbers.
+        numbers: The same, where they are an array already.
+    """
+
+    def __init__(self, results: Iterable[ChurnResult] = (), numbers: Matrix | None = None) -> None:
+        super().__init__(results)
+        if numbers is None:
+            rows = [(r.proba, r.value_at_risk, r.band, r.band_before) for r in self]
+            numbers = np.array(rows, dtype=np.float64).reshape(-1, 4)
+        self.numbers = numbers
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
     """What became of a chunk of `n` events.
@@ -154,7 +173,7 @@ class ScoredChunk:
     fraud: npt.NDArray[np.float64]
     decisions: npt.NDArray[np.int8]
     reasons: dict[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
-    churn: Sequence[ChurnResult] = ()
+    churn: ChurnResults = field(default_factory=ChurnResults)
     shadows: Mapping[int, Sequence[ShadowScore]] = field(default_factory=dict)
     anomaly: npt.NDArray[np.float64] | None = None
     unusual: Mapping[int, tuple[dict[str, Any], ...]] = field(default_factory=dict)
@@ -339,7 +358,7 @@ def _without_replaced(totals: Totals, replaced: Records, history: Records, time_
 
 def _due_churn(
     arena: HistoryArena, events: Events, scored: ScoredChunk, totals: Headers, models: Models
-) -> list[ChurnResult]:
+) -> ChurnResults:
     """Churn of customers with their first event of a day: once a customer and day, whatever the chunks."""
     rows = scored.accepted
     slots, times = scored.slots[rows], events.records["time_ms"][rows]
@@ -348,7 +367,7 @@ def _due_churn(
     first, mixed = kernels.first_of_day(times, number, arena.churn_days(known), DAY_MS)
     due = np.flatnonzero(first)
     if not len(due):
-        return []
+        return ChurnResults()
     # As of just after the event: it is the best sign that the customer is still there.
     as_of = times[due] + 1
     X = models.engine.compute_many(arena, slots[due], as_of)
@@ -391,12 +410,10 @@ def _before(
     return history
 
 
-def score_churn(
-    arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models
-) -> list[ChurnResult]:
+def score_churn(arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models) -> ChurnResults:
     """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
     if not wanted:
-        return []
+        return ChurnResults()
     # Each in a row of its own: numba compiles once more for memory that is read in steps.
     slots, as_of = np.ascontiguousarray(np.array([who[1:] for who in wanted], dtype=np.int64).T)
     return _rescore(arena, wanted, customer_vectors(models.engine, arena, slots, as_of), models)
@@ -404,7 +421,7 @@ def score_churn(
 
 def _rescore(
     arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], X: Matrix, models: Models
-) -> list[ChurnResult]:
+) -> ChurnResults:
     slots, as_of = np.array([who[1:] for who in wanted], dtype=np.int64).T
     bands = arena.headers["churn_band"]
     results = churn_results(X, wanted, bands[slots].tolist(), models)
@@ -414,6 +431,7 @@ def _rescore(
         for number, result in enumerate(results):
             before = band_of.get(result.slot, result.band_before)
             results[number] = result._replace(band_before=before)
+            results.numbers[number, 3] = before
             band_of[result.slot] = result.band
     # Of a slot that is named twice the last is kept.
     arena.set_churn(slots, as_of // DAY_MS, [result.band for result in results])
@@ -427,7 +445,7 @@ def churn_results(
     models: Models,
     *,
     explained: bool = True,
-) -> list[ChurnResult]:
+) -> ChurnResults:
     """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
     proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
     drivers: dict[int, tuple[dict[str, Any], ...]] = {}
@@ -443,10 +461,14 @@ def churn_results(
     at_risk = proba * yearly_spend(X, models.engine)
     shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
-    return [
-        ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
-        for i, (who, score, band_now, before, value) in enumerate(zip(wanted, *columns, strict=True))
-    ]
+    each = enumerate(zip(wanted, *columns, strict=True))
+    return ChurnResults(
+        (
+            ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
+            for i, (who, score, band_now, before, value) in each
+        ),
+        np.array((proba, at_risk, bands, bands_before), dtype=np.float64).T,
+    )
 
 
 def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:

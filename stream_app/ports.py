@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from models.pipeline import ChurnResult, Events, ScoredChunk
+from models.pipeline import ChurnResults, Events, ScoredChunk
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -93,7 +93,7 @@ class Observer(Protocol):
         """
         ...
 
-    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+    def churn(self, results: ChurnResults, trigger: str) -> None:
         """Customers were rescored for churn, because of an `event` or a `sweep`."""
         ...
 

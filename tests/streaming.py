@@ -16,7 +16,7 @@ from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
-from models.pipeline import ChurnResult, Events, Models, ScoredChunk
+from models.pipeline import ChurnResults, Events, Models, ScoredChunk
 from schemas.errors import DependencyError, ModelError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
@@ -128,7 +128,7 @@ class Observer:
         self.outcomes["late"] += int(((chunk.features.flags & FLAG_LATE) > 0).sum())
         self.latest_published_ms = list(published_ms)
 
-    def churn(self, results: Sequence[ChurnResult], trigger: str) -> None:
+    def churn(self, results: ChurnResults, trigger: str) -> None:
         self.outcomes[f"churn by {trigger}"] += len(results)
 
     def label(self, name: str, decision: str, proba: float | None = None) -> None:

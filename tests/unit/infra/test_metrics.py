@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from infra.metrics import WorkerMetrics
-from models.pipeline import ChurnResult, Models
+from models.pipeline import ChurnResult, ChurnResults, Models
 from models.tree import TreeModel
 from schemas.errors import DependencyError
 from schemas.topics import LABELS, TRANSACTIONS
@@ -159,7 +159,7 @@ class TestChurn:
             ChurnResult("c", 2, DAY_MS, 0.1, 0, 1, 5.0),
             ChurnResult("d", 3, DAY_MS, 0.1, 0, -1, 5.0),
         ]
-        metrics.churn(results, "sweep")
+        metrics.churn(ChurnResults(results), "sweep")
 
         assert value(metrics, "tidegate_churn_moves_total", before="low", after="high") == 1
         assert value(metrics, "tidegate_churn_moves_total", before="medium", after="low") == 1

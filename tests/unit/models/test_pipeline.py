@@ -152,7 +152,7 @@ def test_the_synchronous_part_scores_the_same_and_leaves_totals_alone(stream, wh
     scored = score_fraud(arena, events(stream), eager)
     assert scored.fraud.tolist() == [proba for _, proba, *_ in whole.rows]
     assert [scored.reasons.get(row) for row in range(len(stream))] == whole.reasons
-    assert scored.churn == ()
+    assert scored.churn == []
     assert arena.totals(arena.slot(stream[0].customer_id)) == Totals()
 
 
