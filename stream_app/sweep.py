@@ -64,12 +64,10 @@ class Sweep:
     ) -> None:
         delivery = self._delivery
         await delivery.load(partition, customer_ids)
-        wanted = []
-        for customer_id in customer_ids:
-            slot = partition.arena.slot(customer_id)
-            # Done already, by an event or by a sweep that a crash cut off.
-            if partition.arena.totals(slot).churn_day < as_of // DAY_MS:
-                wanted.append((customer_id, slot, as_of))
+        slots = partition.arena.slots(customer_ids)
+        # Others are done already, by an event or by a sweep that a crash cut off.
+        due = np.flatnonzero(partition.arena.churn_days(slots) < as_of // DAY_MS).tolist()
+        wanted = [(customer_ids[i], int(slots[i]), as_of) for i in due]
         results = score_churn(partition.arena, wanted, models)
         churn, outgoing = churn_outgoing(partition.number, results, models, delivery.clock(), "sweep")
         # It was published before the score of the transaction that is next now.
