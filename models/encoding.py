@@ -55,6 +55,8 @@ def fraud_scores(
         return _template(one | gaps)
 
     transactions = events.transactions
+    if with_features or len(transactions) <= _FEW:
+        return [dump(message(row)) for row in range(len(transactions))]
     columns = [
         _texts([t.transaction_id for t in transactions]),
         _texts([t.customer_id for t in transactions]),
@@ -68,8 +70,7 @@ def fraud_scores(
     if "fraud" in models.challengers:
         versions = [models.fraud_for(t.customer_id).card.version for t in transactions]
         kinds = list(zip(kinds, versions, strict=True))
-    single = np.flatnonzero(chunk.decisions).tolist() if not with_features else range(len(transactions))
-    return _fill(columns, kinds, template, single, message)
+    return _fill(columns, kinds, template, np.flatnonzero(chunk.decisions).tolist(), message)
 
 
 def churn_scores(
@@ -84,6 +85,8 @@ def churn_scores(
         names = ("customer_id", "as_of", "churn_probability", "value_at_risk")
         return _template(message(row) | dict(zip(names, _GAPS, strict=False)))
 
+    if len(results) <= _FEW:
+        return [dump(message(row)) for row in range(len(results))]
     columns = (
         _texts([r.customer_id for r in results]),
         _moments(np.array([r.as_of_ms for r in results], dtype=np.int64)),
@@ -97,6 +100,8 @@ def churn_scores(
     return _fill(columns, kinds, template, single, message)
 
 
+# So few are written sooner one by one than a template is made.
+_FEW = 2
 _GAPS = tuple(f"<gap {number}>" for number in range(6))
 
 
