@@ -87,7 +87,9 @@ def test_any_id_and_number_is_written_as_one_by_one(eager, rows):
     ]
 
 
-@pytest.mark.parametrize("ids", [['a",', "b", "c"], [",", ",b", "c,"], ["%b", "<gap 1>", "\n"], ['"', "é", "\\"]])
+@pytest.mark.parametrize(
+    "ids", [['a",', "b", "c"], [",", ",b", "c,"], ["%b", "<gap 1>", "\n"], ['"', "é", "\\"]]
+)
 def test_ids_that_look_like_what_parts_them_stay_whole(eager, ids):
     results = [ChurnResult(c, 0, 1_767_225_600_001, 0.5, 0, 0, 1.0) for c in ids]
     written = encoding.churn_scores(results, eager, scored_at=SCORED_AT, trigger="event")
