@@ -105,7 +105,7 @@ class HistoryArena:
         n = len(customer_ids)
         while len(self._free_slots) < n:
             self._grow_slots()
-        # Before the free slots are touched: a pool that cannot grow leaves everything as it was.
+        # Before the free slots are touched: a pool that cannot grow leaves them as they were.
         blocks = self._allocate_many(n, _SMALLEST)
         taken = [self._free_slots.pop() for _ in range(n)]
         slots = np.array(taken, dtype=np.int64)

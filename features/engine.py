@@ -18,7 +18,7 @@ import numpy.typing as npt
 from features import kernels
 from features.arena import HistoryArena
 from features.catalogue import FEATURES
-from features.codec import History, empty_headers
+from features.codec import History, Totals, decode, empty_headers, encode, encode_header, pack
 from features.codes import MINOR_UNITS
 from features.columns import COLUMNS
 from features.compiler import generate
@@ -305,9 +305,9 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile everything now: the first event should not wait for it."""
-        arena = HistoryArena()
+        arena, record = HistoryArena(), np.zeros(1, dtype=RECORD)
         slot = arena.put("", History.empty())
-        self.compute_chunk(arena, np.zeros(1, dtype=RECORD), np.array([slot]))
+        self.compute_chunk(arena, record, np.array([slot]))
         self.compute(arena.records(slot), None, 0)
         slots = np.array([slot])
         self.compute_many(arena, slots, np.array([0]))
@@ -315,3 +315,8 @@ class Engine:
         kernels.first_of_day(np.array([0]), number, arena.churn_days(known), 1)
         kernels.add_totals(arena.headers, np.zeros(1, dtype=RECORD), slots, empty_headers(1))
         kernels.newest_times(arena.pool, arena.start, arena.length, slots)
+        for stored in (
+            encode(History.empty()) + record.tobytes(),
+            encode_header(Totals(), len(packed := pack(record))) + packed,
+        ):
+            decode(stored)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.arena import HistoryArena
-from features.codec import Headers, Totals, encode_header, read_headers
+from features.codec import Headers, History, Totals, encode_header, read_headers
 from features.codes import MINOR_UNITS
 from features.definitions import DAY_MS, Feature, Op
 from features.engine import Engine, Matrix
@@ -263,6 +263,13 @@ def _lifetimes(pool: Any, start: Any, length: Any, totals: Any, as_of_ms: Any, u
         vector[12] = silence / max(tenure, 1)
         vector[13] = spent / active
         vector[14] = header.count / active
+
+
+def warm_up() -> None:
+    """Compile now what the first churn score would wait for."""
+    arena = HistoryArena()
+    slots = np.array([arena.put("", History.empty())])
+    lifetime_vectors(arena, slots, arena.headers[slots], slots)
 
 
 def declared(engine: Engine) -> Sequence[Feature | EntityFeature]:

@@ -67,12 +67,17 @@ def window(rows: Rows, from_ms: int | None, to_ms: int | None) -> tuple[int, int
     return int(np.searchsorted(times, oldest)), begin, end
 
 
+def silence_is_genuine(rows: Rows) -> bool:
+    """Whether a file names frauds alone, so that who is not named is genuine."""
+    return bool((rows.labels == FRAUD).any() and not (rows.labels == GENUINE).any())
+
+
 def truth(rows: Rows) -> npt.NDArray[np.int8]:
     """What the file says of each row: 1 fraud, 0 genuine, `UNTOLD`.
 
     Where no row is said to be genuine but some are said to be fraud, all others are genuine.
     """
-    untold = UNTOLD if (rows.labels == GENUINE).any() or not (rows.labels == FRAUD).any() else 0
+    untold = 0 if silence_is_genuine(rows) else UNTOLD
     said = np.where(rows.labels == FRAUD, 1, np.where(rows.labels == GENUINE, 0, untold))
     return said.astype(np.int8)
 
@@ -122,7 +127,7 @@ def backtest_fraud(
         Blocks in order; also empty ones, while history is replayed.
     """
     start, begin, end = window(rows, from_ms, to_ms)
-    labels = truth(rows)
+    labels, silence = truth(rows), silence_is_genuine(rows)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]
     unusual_of, done = _Unusual(engine) if anomaly else _nobody_looked, start
@@ -136,12 +141,12 @@ def backtest_fraud(
             X, numbers = part.features.X[kept], kept + done
             if online is not None:
                 history = accepted[accepted + done < begin]
-                online.learn(_labelled(rows, labels, part.features.X[history], history + done))
+                online.learn(_labelled(rows, labels, part.features.X[history], history + done, silence))
             done += len(part.customer_ids)
             unusual, odd = odd[kept], odd[len(part.customer_ids) :]
             segments: Iterable[tuple[int, int, TreeModel]] = [(0, len(numbers), model)]
             if online is not None and len(numbers):
-                segments = online.segments(_labelled(rows, labels, X, numbers))
+                segments = online.segments(_labelled(rows, labels, X, numbers, silence))
             for first, last, now in segments:
                 mine = slice(first, last)
                 score = now.predict_proba(X[mine])
@@ -161,8 +166,11 @@ def backtest_fraud(
                 )
 
 
-def _labelled(rows: Rows, labels: npt.NDArray[np.int8], X: Matrix, numbers: npt.NDArray[np.intp]) -> Labelled:
-    return Labelled(X, numbers, rows.time_ms[numbers], labels[numbers], rows.label_time_ms[numbers])
+def _labelled(
+    rows: Rows, labels: npt.NDArray[np.int8], X: Matrix, numbers: npt.NDArray[np.intp], silence: bool
+) -> Labelled:
+    times = rows.time_ms[numbers], rows.label_time_ms[numbers]
+    return Labelled(X, numbers, times[0], labels[numbers], times[1], silence)
 
 
 class _Unusual:

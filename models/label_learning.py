@@ -206,7 +206,9 @@ class LabelLearning:
     def learn(self, findings: Sequence[Finding], X: Matrix, times_ms: Sequence[int]) -> None:
         """Findings in their order, with the vectors `(n, n_features)` and times of their transactions."""
         for finding, x, time_ms in zip(findings, self._inputs(X), times_ms, strict=True):
-            told = Told(x, int(time_ms), finding.fraud, finding.transaction)
+            # Two customers may have a transaction of the same id.
+            number = finding.transaction ^ transaction_hash(finding.customer_id)
+            told = Told(x, int(time_ms), finding.fraud, number)
             self._model.learn_one(told, finding.known_ms)
             self._known_ms = max(self._known_ms, finding.known_ms)
             self.frauds += finding.fraud

@@ -27,6 +27,8 @@ class Labelled(NamedTuple):
         labels: `(n,)` 1 fraud, 0 genuine, -1 if nobody will say: looked at only when the time has come.
         label_ms: `(n,)` when a label comes; 0 where none does. None of these rows' own may come before the
             last of them.
+        silence_is_genuine: Whether who is not named by the end of the label delay was genuine; else only
+            who is said to be.
     """
 
     X: Matrix
@@ -34,11 +36,16 @@ class Labelled(NamedTuple):
     time_ms: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int8]
     label_ms: npt.NDArray[np.int64]
+    silence_is_genuine: bool = True
 
     def part(self, rows: slice) -> "Labelled":
         """Some of them."""
-        return Labelled(
-            self.X[rows], self.places[rows], self.time_ms[rows], self.labels[rows], self.label_ms[rows]
+        return self._replace(
+            X=self.X[rows],
+            places=self.places[rows],
+            time_ms=self.time_ms[rows],
+            labels=self.labels[rows],
+            label_ms=self.label_ms[rows],
         )
 
 
@@ -48,7 +55,7 @@ class OnlineScorer:
     Frauds are learned when they are reported, and with each the genuine transactions that were found so, or
     whose label delay was over, by then; one in five of them, by its place in the log. So weights change at
     reports and at nothing else, and scores do not depend on how the log is cut. What is reported after its
-    delay was genuine until then: that nobody had said anything is all that was known.
+    delay was genuine until then, where silence means that: nobody had said anything is all that was known.
 
     Args:
         model: The trees.
@@ -94,13 +101,16 @@ class OnlineScorer:
         return X[:, self._columns].astype(np.float32)
 
     def _wait(self, rows: Labelled) -> None:
-        X, places, time_ms, labels, label_ms = rows
+        X, places, time_ms, labels, label_ms, silence_is_genuine = rows
         if not self.learning.ready:
             self.learning.see(self._inputs(X))
         fraud, over = labels == 1, time_ms + self._delay_ms
         told = np.where(label_ms > 0, label_ms, over)
-        sampled = (labels >= 0) & (places % EVERY == 0)
-        self._push(rows, np.minimum(told, over), sampled & ~(fraud & (told <= over)), fraud=False)
+        sampled = places % EVERY == 0
+        if silence_is_genuine:
+            self._push(rows, np.minimum(told, over), sampled & ~(fraud & (told <= over)), fraud=False)
+        else:
+            self._push(rows, told, sampled & (labels == 0), fraud=False)
         self._push(rows, told, fraud, fraud=True)
 
     def _push(self, rows: Labelled, known: npt.NDArray[np.int64], which: Rows, *, fraud: bool) -> None:

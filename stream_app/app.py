@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 import stream_app.transport as transport
+from features import lifetime
 from features.entities import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
@@ -171,6 +172,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     try:
         engine = load_engine(settings.features, settings.entities)
         engine.warm_up()
+        lifetime.warm_up()
         models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)
         keys = master_keys(
             settings.data_keys.get_secret_value(), settings.security_dir, measure=metrics.dependencies.call

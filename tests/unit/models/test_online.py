@@ -97,12 +97,13 @@ def scored(models, training_data):
     return X, time_ms, labels, label_ms
 
 
-def scores_of(model, scored, cuts):
+def scores_of(model, scored, cuts, *, silence_is_genuine=True):
     X, time_ms, labels, label_ms = scored
     online, found, places = OnlineScorer(model, 86_400_000), [], np.arange(len(X))
     for begin, end in zip([0, *cuts], [*cuts, len(X)], strict=True):
         part = slice(begin, end)
-        rows = Labelled(X[part], places[part], time_ms[part], labels[part], label_ms[part])
+        columns = (X[part], places[part], time_ms[part], labels[part], label_ms[part])
+        rows = Labelled(*columns, silence_is_genuine)
         for first, last, now in online.segments(rows):
             found += now.predict_proba(X[part][first:last]).tolist()
     assert online.frauds > 0
@@ -128,6 +129,21 @@ def test_no_score_knows_a_label_of_later(models, scored):
     # Nor whether one will come.
     silent = np.where(later, 0, labels), np.where(later, 0, label_ms)
     assert scores_of(models.fraud, (X, time_ms, *silent), [3_000])[:before] == once[:before]
+
+
+def test_where_silence_says_nothing_only_what_is_said_is_learned(models, scored):
+    """Of a file that names the genuine too; who is named later is not known before."""
+    X, time_ms, labels, label_ms = scored
+    labels, label_ms = labels.copy(), np.where(labels == 0, time_ms + 3 * 86_400_000, label_ms)
+    once = scores_of(models.fraud, (X, time_ms, labels, label_ms), [3_000], silence_is_genuine=False)
+    moment = int(time_ms[5_600])
+    later = label_ms > moment
+    silent = np.where(later, -1, labels), np.where(later, 0, label_ms)
+    other = scores_of(models.fraud, (X, time_ms, *silent), [3_000], silence_is_genuine=False)
+    before = int(np.searchsorted(time_ms, moment))
+    assert other[:before] == once[:before]
+    assert other != once
+    assert scores_of(models.fraud, (X, time_ms, labels, label_ms), [3_000]) != once
 
 
 def test_a_correction_is_read_back_bit_for_bit():
