@@ -121,8 +121,11 @@ def customer_vectors(
     Returns:
         `(n, n_features + k)`.
     """
-    lifetime = lifetime_vectors(arena, slots, arena.headers[slots], as_of_ms)
-    for i in np.flatnonzero(arena.newest_ms(slots) >= as_of_ms).tolist():
+    later = arena.newest_ms(slots) >= as_of_ms
+    lifetime, settled = np.empty((len(slots), len(LIFETIME))), slots[~later]
+    # Their totals are those of the moment: nothing came after it.
+    lifetime[~later] = lifetime_vectors(arena, settled, arena.headers[settled], as_of_ms[~later])
+    for i in np.flatnonzero(later).tolist():
         records, moment = arena.records(int(slots[i])), int(as_of_ms[i])
         totals = totals_before(arena.totals(int(slots[i])), records, moment)
         lifetime[i] = lifetime_vector(records, totals, moment)

@@ -184,14 +184,16 @@ def test_absurd_sums_stop_at_the_largest_number_that_can_be_stored():
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**62), st.integers(0, 1)), max_size=20))
-def test_compiled_unpacking_does_what_its_text_says(rows):
+def test_compiled_packing_does_what_its_text_says(rows):
     rows = sorted(rows)
     records = records_of([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
     packed = pack(records)
     with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
         patch.setattr(codec, "_fill", codec._fill.py_func)
-        plain = unpack(packed)
+        patch.setattr(codec, "_take_apart", codec._take_apart.py_func)
+        plain, packed_plainly = unpack(packed), pack(records)
     assert plain.tobytes() == unpack(packed).tobytes() == records.tobytes()
+    assert packed_plainly == packed
 
 
 @pytest.mark.parametrize("look", [codec._look_through, codec._look_through.py_func])

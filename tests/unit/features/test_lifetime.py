@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features import lifetime
 from features.arena import HistoryArena
-from features.codec import History, Totals, decode, encode
+from features.codec import History, Totals, decode, encode, encode_header, read_headers
+from features.codes import MINOR_UNITS
 from features.engine import Engine
 from features.lifetime import (
     LIFETIME_NAMES,
@@ -87,6 +88,11 @@ def test_totals_depend_on_no_chunk_and_survive_storing(days, cut):
     assert decode(encode(History(totals, whole))).totals == totals
 
 
+def test_warming_up_compiles_what_the_first_churn_score_needs():
+    lifetime.warm_up()
+    assert lifetime._lifetimes.signatures
+
+
 def test_vector_is_the_engines_and_lifetime_behind_it(engine: Engine):
     of = records(0.5, 1.5)
     as_of = START_MS + 5 * DAY_MS
@@ -103,6 +109,19 @@ def test_compiled_look_back_does_what_its_text_says(days, as_of_day):
     assert tuple(map(int, plain)) == tuple(map(int, lifetime._look_back(past, 0, len(past), as_of)))
 
 
+@given(st.lists(st.floats(0, 200), max_size=20), st.floats(0, 201))
+def test_compiled_lifetime_does_what_its_text_says(days, as_of_day):
+    of, moment = records(*sorted(days)), START_MS + int(as_of_day * DAY_MS)
+    totals = totals_before(Totals().plus(of), of, moment)
+    header = read_headers(encode_header(totals)).view(np.recarray)
+    place, plain = np.array([[0], [len(of)], [moment]]), np.empty((1, len(LIFETIME_NAMES)))
+    lifetime._lifetimes.py_func(
+        of.view(np.recarray), place[0], place[1], header, place[2], MINOR_UNITS, plain
+    )
+    np.testing.assert_array_equal(plain[0], lifetime_vector(of, totals, moment))
+
+
+@example(of_each=[[60.0]], as_of_day=30.0)
 @given(st.lists(st.lists(st.floats(0, 100), max_size=8), min_size=1, max_size=4), st.floats(0, 101))
 def test_many_in_an_arena_are_each_alone(engine: Engine, of_each, as_of_day):
     arena, moment = HistoryArena(), START_MS + int(as_of_day * DAY_MS)
