@@ -141,7 +141,9 @@ def test_services_and_monitors_find_their_pods():
 
 
 def test_what_learns_is_one_pod_that_alone_may_write_models():
-    documents = rendered("learn.enabled=true,learn.role=challenger,learn.labels=10")
+    documents = rendered(
+        "learn.enabled=true,learn.role=challenger,learn.share=0.25,learn.labels=10,learn.seconds=5"
+    )
     deployment = of_kind(documents, "Deployment")["t-tidegate-learn"]["spec"]
     assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
     writing = set()
@@ -157,7 +159,13 @@ def test_what_learns_is_one_pod_that_alone_may_write_models():
     # Click reads them as the pod would be started.
     assert container["args"][0] == "learn"
     context = load("learn").make_context("learn", container["args"][1:])
-    assert (context.params["role"].value, context.params["labels"]) == ("challenger", 10)
+    given = context.params
+    assert (given["role"].value, given["share"], given["labels"], given["seconds"]) == (
+        "challenger",
+        0.25,
+        10,
+        5,
+    )
     monitoring = of_kind(documents, "NetworkPolicy")["t-tidegate-learn"]["spec"]["ingress"]
     assert [port["port"] for rule in monitoring for port in rule["ports"]] == [9100]
 
