@@ -40,6 +40,7 @@ from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
+from features import lifetime
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
 from infra.audit_log import AuditLog
 from infra.audit_topic import AuditTopic
@@ -126,6 +127,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
+        lifetime.warm_up()
         if settle is not None:
             settle()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]

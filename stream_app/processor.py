@@ -268,7 +268,7 @@ class TransactionProcessor:
         if elsewhere is not None:
             part.outgoing.append(self._delivery.pass_on(record, transaction.customer_id, elsewhere))
             return 0
-        if lease.erased and lease.is_erased(transaction.customer_id, event_time_ms):
+        if lease.is_erased(transaction.customer_id, event_time_ms):
             part.erased_ms = max(part.erased_ms, event_time_ms)
             self._delivery.observer.outcome("erased")
             return event_time_ms
