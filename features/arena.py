@@ -23,6 +23,23 @@ from features.record import RECORD, Records
 _SMALLEST = 16
 
 
+class _Memory:
+    """What arenas that share their memory have together; see `HistoryArena`."""
+
+    def __init__(self) -> None:
+        self.pool: Records = np.zeros(4096, dtype=RECORD)
+        self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self.capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self.headers: Headers = empty_headers(64)
+        self.stored_bytes: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+        self.arena: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)  # whose a slot is
+        self.held: list[int] = []  # records in blocks of living slots, by arena
+        self.free_slots: list[int] = list(range(63, -1, -1))
+        self.free_blocks: dict[int, list[int]] = defaultdict(list)
+        self.used = 0  # records of the pool ever handed out
+
+
 class HistoryArena:
     """Histories of many customers, each a run of records in time order with room to grow.
 
@@ -30,27 +47,43 @@ class HistoryArena:
     sizes that nobody asks for, it is packed instead of grown, so memory stays bounded by what the
     customers in it need. Customers not used for longest are evicted when `max_records` is passed.
 
-    Attributes:
-        pool: All records.
-        start, length: `(n_slots,)` where a slot's records are.
-        headers: `(n_slots,)` of `codec.HEADER`: lifetime totals as they are stored.
-        stored_bytes: `(n_slots,)` for whoever keeps histories in a store: what it holds of a slot, the
-            packed block not counted.
+    Args:
+        max_records: Bound of what is kept, in blocks.
+        beside: Another arena to share the memory with. Customers are each one's own; what is done to
+            slots by either may be done to slots of both, in one pass.
     """
 
-    def __init__(self, max_records: int = 4_000_000) -> None:
-        self.pool: Records = np.zeros(4096, dtype=RECORD)
-        self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
-        self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
-        self._capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
-        self.headers: Headers = empty_headers(64)
-        self.stored_bytes: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
+    def __init__(self, max_records: int = 4_000_000, beside: "HistoryArena | None" = None) -> None:
+        self._memory: _Memory = _Memory() if beside is None else beside._memory
+        self._number = len(self._memory.held)
+        self._memory.held.append(0)
         self._slots: OrderedDict[str, int] = OrderedDict()
-        self._free_slots: list[int] = list(range(63, -1, -1))
-        self._free_blocks: dict[int, list[int]] = defaultdict(list)
-        self._used = 0  # records of the pool ever handed out
-        self._held = 0  # records in blocks of living slots
         self._max_records = max_records
+
+    @property
+    def pool(self) -> Records:
+        """All records."""
+        return self._memory.pool
+
+    @property
+    def start(self) -> npt.NDArray[np.int64]:
+        """`(n_slots,)` where a slot's records begin."""
+        return self._memory.start
+
+    @property
+    def length(self) -> npt.NDArray[np.int64]:
+        """`(n_slots,)` how many records a slot has."""
+        return self._memory.length
+
+    @property
+    def headers(self) -> Headers:
+        """`(n_slots,)` of `codec.HEADER`: lifetime totals as they are stored."""
+        return self._memory.headers
+
+    @property
+    def stored_bytes(self) -> npt.NDArray[np.int64]:
+        """`(n_slots,)` for whoever keeps histories in a store: what it holds of a slot, no packed block."""
+        return self._memory.stored_bytes
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -86,13 +119,15 @@ class HistoryArena:
         """Take in a decoded history; returns its slot."""
         if customer_id in self._slots:
             self.drop(customer_id)
-        if not self._free_slots:
+        memory = self._memory
+        if not memory.free_slots:
             self._grow_slots()
-        slot = self._free_slots.pop()
+        slot = memory.free_slots.pop()
+        memory.arena[slot] = self._number
         n = len(history.records)
         capacity = _capacity_for(n)
-        self.start[slot] = self._allocate(capacity)
-        self._capacity[slot], self.length[slot] = capacity, n
+        self.start[slot] = self._allocate(slot, capacity)
+        memory.capacity[slot], self.length[slot] = capacity, n
         _copy(history.records, self.pool, int(self.start[slot]))
         self.headers[slot] = empty_headers(1)[0]
         self.set_totals(slot, history.totals)
@@ -102,14 +137,15 @@ class HistoryArena:
 
     def put_new(self, customer_ids: Sequence[str]) -> None:
         """Take in customers without a history, none of whom is here."""
-        n = len(customer_ids)
-        while len(self._free_slots) < n:
+        n, memory = len(customer_ids), self._memory
+        while len(memory.free_slots) < n:
             self._grow_slots()
         # Before the free slots are touched: a pool that cannot grow leaves them as they were.
         blocks = self._allocate_many(n, _SMALLEST)
-        taken = [self._free_slots.pop() for _ in range(n)]
+        taken = [memory.free_slots.pop() for _ in range(n)]
         slots = np.array(taken, dtype=np.int64)
-        self.start[slots], self._capacity[slots] = blocks, _SMALLEST
+        memory.arena[slots] = self._number
+        self.start[slots], memory.capacity[slots] = blocks, _SMALLEST
         self.length[slots] = self.stored_bytes[slots] = 0
         self.headers[slots] = empty_headers(1)
         self._slots.update(zip(customer_ids, taken, strict=True))
@@ -118,11 +154,24 @@ class HistoryArena:
         """Forget a customer."""
         slot = self._slots.pop(customer_id)
         self._release(slot)
-        self._free_slots.append(slot)
+        self._memory.free_slots.append(slot)
+
+    def clear(self) -> None:
+        """Forget all customers of this arena; those of arenas beside it stay."""
+        memory = self._memory
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        capacities, starts = memory.capacity[slots], memory.start[slots]
+        for capacity in np.unique(capacities).tolist():
+            memory.free_blocks[capacity] += starts[capacities == capacity].tolist()
+        memory.capacity[slots] = 0
+        memory.free_slots += slots.tolist()
+        memory.held[self._number] = 0
+        self._slots.clear()
 
     def evict(self, keep: int = 0) -> None:
         """Drop the longest unused customers until the bound holds, but not the last `keep`."""
-        while self._held > self._max_records and len(self._slots) > keep:
+        held = self._memory.held
+        while held[self._number] > self._max_records and len(self._slots) > keep:
             self.drop(next(iter(self._slots)))
 
     def records(self, slot: int) -> Records:
@@ -132,7 +181,7 @@ class HistoryArena:
 
     def totals(self, slot: int) -> Totals:
         """Lifetime totals of a slot's customer."""
-        if not self._capacity[slot]:
+        if not self._memory.capacity[slot]:
             raise KeyError(slot)
         return totals_of(self.headers[slot])
 
@@ -171,10 +220,10 @@ class HistoryArena:
 
         What no longer counts is let go first.
         """
-        if (self.length[slots] + len(slots) <= self._capacity[slots]).all():
+        if (self.length[slots] + len(slots) <= self._memory.capacity[slots]).all():
             return
         unique, wanted = np.unique(slots, return_counts=True)
-        short = np.flatnonzero(self.length[unique] + wanted > self._capacity[unique])
+        short = np.flatnonzero(self.length[unique] + wanted > self._memory.capacity[unique])
         if not len(short):
             return
         slots, wanted = unique[short], wanted[short]
@@ -184,7 +233,7 @@ class HistoryArena:
             if prunable:
                 self.prune(slot)
             needed = int(self.length[slot]) + more
-            if needed > self._capacity[slot]:
+            if needed > self._memory.capacity[slot]:
                 self._move(slot, _capacity_for(needed))
 
     def prune(self, slot: int) -> None:
@@ -203,60 +252,66 @@ class HistoryArena:
         # Where they stand is nobody's now, and stays as it is until it is handed out.
         records = self.records(slot)
         self._release(slot)
-        self.start[slot] = self._allocate(capacity)
-        self._capacity[slot] = capacity
+        self.start[slot] = self._allocate(slot, capacity)
+        self._memory.capacity[slot] = capacity
         _copy(records, self.pool, int(self.start[slot]))
 
     def _release(self, slot: int) -> None:
-        capacity = int(self._capacity[slot])
-        self._free_blocks[capacity].append(int(self.start[slot]))
-        self._capacity[slot] = 0
-        self._held -= capacity
+        memory = self._memory
+        capacity = int(memory.capacity[slot])
+        memory.free_blocks[capacity].append(int(memory.start[slot]))
+        memory.capacity[slot] = 0
+        memory.held[memory.arena[slot]] -= capacity
 
-    def _allocate(self, capacity: int) -> int:
-        self._held += capacity
-        if self._free_blocks[capacity]:
-            return self._free_blocks[capacity].pop()
+    def _allocate(self, slot: int, capacity: int) -> int:
+        memory = self._memory
+        memory.held[memory.arena[slot]] += capacity
+        if memory.free_blocks[capacity]:
+            return memory.free_blocks[capacity].pop()
         return self._cut(capacity)
 
     def _allocate_many(self, count: int, capacity: int) -> npt.NDArray[np.int64]:
-        self._held += count * capacity
-        free = self._free_blocks[capacity]
+        memory = self._memory
+        memory.held[self._number] += count * capacity
+        free = memory.free_blocks[capacity]
         if len(free) >= count:
             return np.array([free.pop() for _ in range(count)], dtype=np.int64)
         return self._cut(count * capacity) + capacity * np.arange(count, dtype=np.int64)
 
     def _cut(self, records: int) -> int:
         """Hand out records of the pool that never were, or are not any more, in a block."""
-        if self._used + records > len(self.pool):
-            if 2 * self._held <= len(self.pool):
+        memory = self._memory
+        if memory.used + records > len(memory.pool):
+            if 2 * sum(memory.held) <= len(memory.pool):
                 self._pack()
             else:
-                grown = np.zeros(max(2 * len(self.pool), self._used + records), dtype=RECORD)
-                _copy(self.pool[: self._used], grown, 0)
-                self.pool = grown
-        block = self._used
-        self._used += records
+                grown = np.zeros(max(2 * len(memory.pool), memory.used + records), dtype=RECORD)
+                _copy(memory.pool[: memory.used], grown, 0)
+                memory.pool = grown
+        block = memory.used
+        memory.used += records
         return block
 
     def _pack(self) -> None:
         """Move all blocks to the front of a pool of the same size and forget the free ones."""
-        packed = np.zeros(len(self.pool), dtype=RECORD)
-        self._used = 0
-        for slot in self._slots.values():
-            if self._capacity[slot]:  # 0 while a slot is between two blocks
-                _copy(self.records(slot), packed, self._used)
-                self.start[slot] = self._used
-                self._used += int(self._capacity[slot])
-        self.pool = packed
-        self._free_blocks.clear()
+        memory = self._memory
+        packed = np.zeros(len(memory.pool), dtype=RECORD)
+        memory.used = 0
+        # A slot between two blocks has no capacity.
+        for slot in np.flatnonzero(memory.capacity).tolist():
+            _copy(self.records(slot), packed, memory.used)
+            memory.start[slot] = memory.used
+            memory.used += int(memory.capacity[slot])
+        memory.pool = packed
+        memory.free_blocks.clear()
 
     def _grow_slots(self) -> None:
-        n = len(self.start)
-        for name in ("start", "length", "stored_bytes", "_capacity"):
-            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, dtype=np.int64)]))
-        self.headers = np.concatenate([self.headers, empty_headers(n)])
-        self._free_slots = [*range(2 * n - 1, n - 1, -1), *self._free_slots]
+        memory = self._memory
+        n = len(memory.start)
+        for name in ("start", "length", "stored_bytes", "capacity", "arena"):
+            setattr(memory, name, np.concatenate([getattr(memory, name), np.zeros(n, dtype=np.int64)]))
+        memory.headers = np.concatenate([memory.headers, empty_headers(n)])
+        memory.free_slots = [*range(2 * n - 1, n - 1, -1), *memory.free_slots]
 
 
 def _copy(records: Records, pool: Records, first: int) -> None:

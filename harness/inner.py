@@ -11,9 +11,10 @@ from features.ports import HistoryStore
 from models.pipeline import ChurnResults, Events, Models, ScoredChunk
 from schemas.fields import from_epoch_ms, to_rfc3339
 from schemas.topics import TRANSACTIONS
+from stream_app.delivery import Delivery, Placement
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
-from stream_app.processor import Delivery, Placement, TransactionProcessor
+from stream_app.processor import TransactionProcessor
 from stream_app.retry import Retry
 
 
@@ -90,6 +91,8 @@ class StepTimes:
 
 
 class _Nowhere:
+    by_source = False
+
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Take the messages and forget them."""
 
@@ -131,4 +134,5 @@ class InnerPath:
         """Process one chunk."""
         records = iter(chunk)
         while (part := self._processor.parse(self.partition, records)) is not None:
-            await self._processor.process(self.partition, part)
+            for failure in (await self._processor.process([(self.partition, part)])).values():
+                raise failure

@@ -39,7 +39,12 @@ class BatchProducer:
         timeout_s: Limit of one `publish`.
         last_topic: Messages for it are published when all others of a call are.
         options: Encryption and login, from `infra.access`.
+
+    Attributes:
+        by_source: Whether each call may hold messages of one source only.
     """
+
+    by_source = False
 
     def __init__(
         self,

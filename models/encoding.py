@@ -22,7 +22,7 @@ def fraud_scores(
     *,
     scored_at: str,
     topic: str,
-    partition: int,
+    partitions: Sequence[int],
     offsets: Sequence[int],
     with_features: bool = False,
 ) -> list[bytes]:
@@ -34,13 +34,13 @@ def fraud_scores(
         models: What it was scored with.
         scored_at: RFC 3339.
         topic: Of the messages that were scored.
-        partition: The same.
+        partitions: The same, of each row.
         offsets: The same, of each row.
         with_features: Whether each message shows its vector.
     """
 
     def message(row: int) -> dict[str, Any]:
-        source = {"topic": topic, "partition": partition, "offset": offsets[row]}
+        source = {"topic": topic, "partition": partitions[row], "offset": offsets[row]}
         return messages.fraud_score(
             events, chunk, row, models, scored_at=scored_at, source=source, with_features=with_features
         )
@@ -70,6 +70,8 @@ def fraud_scores(
     if "fraud" in models.challengers:
         versions = [models.fraud_for(t.customer_id).card.version for t in transactions]
         kinds = list(zip(kinds, versions, strict=True))
+    if len(set(partitions)) > 1:
+        kinds = list(zip(kinds, partitions, strict=True))
     return _fill(columns, kinds, template, np.flatnonzero(chunk.decisions).tolist(), message)
 
 

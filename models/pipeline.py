@@ -206,9 +206,19 @@ class Prepared:
         self.features.X[:, self.features.X.shape[1] - vectors.shape[1] :] = vectors
 
 
-def prepare(arena: HistoryArena, events: Events, models: Models) -> Prepared:
-    """Features of events in order from their customers' histories, which move past them."""
-    slots = arena.slots([t.customer_id for t in events.transactions])
+def prepare(
+    arena: HistoryArena, events: Events, models: Models, slots: npt.NDArray[np.int64] | None = None
+) -> Prepared:
+    """Features of events in order from their customers' histories, which move past them.
+
+    Args:
+        arena: Holds the histories.
+        events: The chunk.
+        models: With the engine.
+        slots: `(n,)` the customers' slots, where they are in several arenas that share their memory.
+    """
+    if slots is None:
+        slots = arena.slots([t.customer_id for t in events.transactions])
     return Prepared(models.engine.compute_chunk(arena, events.records, slots), slots)
 
 
@@ -228,7 +238,8 @@ def score_chunk(
         models: What to score with.
         entities: Holds all merchants and devices in the chunk, where the engine declares features of them;
             changed in place.
-        prepared: In place of `entities`: what `prepare` gave for the chunk, filled in.
+        prepared: In place of `entities`: what `prepare` gave for the chunk, filled in. The histories may
+            then be in several arenas, all beside this one.
     """
     if prepared is None:
         prepared = _with_entities(arena, events, models, entities, count=True)

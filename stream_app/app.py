@@ -39,9 +39,9 @@ from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
 from stream_app.agents import INPUTS, add_agents
 from stream_app.collector import collect_rarely
+from stream_app.delivery import Delivery, Placement
 from stream_app.liveness import Liveness
 from stream_app.model_watch import ModelWatch
-from stream_app.processor import Delivery, Placement
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
 from stream_app.side_inputs import Seal

@@ -1,46 +1,59 @@
 """Chunks that wait: in order within a partition of a topic, side by side between partitions.
 
-While one partition waits for the broker or the store, another computes. What arrives for a partition
-whose chunk is under way becomes one chunk with what already waits there: the busier the worker, the
-larger its chunks.
+What arrives for a partition whose chunk is under way becomes one chunk with what already waits there: the
+busier the worker, the larger its chunks. Small chunks of several partitions are handled in one pass, whose
+cost hardly grows with them; chunks large enough for a pass of their own run side by side, so that while one
+waits for the broker or the store, another computes.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Collection, Container, Sequence
 from dataclasses import replace
+from functools import partial
 
 from stream_app.transport import Chunk
 
 _Key = tuple[str, int]
 _CLOSE_S = 1.0
+# Of a chunk's most records: so many begin a pass although another is under way.
+_OWN_PASS = 8
 
 
 class Lanes:
     """Hands chunks to a handler, one at a time for each partition of a topic.
 
     Args:
-        handle: Runs one chunk to its end; never raises.
+        handle: Runs chunks of a topic to their end; never raises.
         chunk_records: Most records that waiting chunks become one with, and that may wait.
+        together: Topics of which a pass may hold chunks of several partitions.
     """
 
-    def __init__(self, handle: Callable[[Chunk], Awaitable[None]], chunk_records: int) -> None:
+    def __init__(
+        self,
+        handle: Callable[[Sequence[Chunk]], Awaitable[None]],
+        chunk_records: int,
+        together: Collection[str] = (),
+    ) -> None:
         self._handle = handle
         self._chunk_records = chunk_records
+        self._together = together
         self._waiting: dict[_Key, deque[Chunk]] = {}
-        self._running: dict[_Key, asyncio.Task[None]] = {}
         self._under_way: dict[_Key, Chunk] = {}
+        self._passes: dict[asyncio.Future[None], str] = {}
+        self._beginning: set[str] = set()
 
     def submit(self, chunk: Chunk) -> None:
         """Put a chunk behind those of its partition."""
-        key = (chunk.topic, chunk.partition)
-        waiting = self._waiting.setdefault(key, deque())
+        waiting = self._waiting.setdefault((chunk.topic, chunk.partition), deque())
         if waiting and self._joins(waiting[-1], chunk):
             waiting[-1] = replace(waiting[-1], records=[*waiting[-1].records, *chunk.records])
         else:
             waiting.append(chunk)
-        if key not in self._running:
-            self._running[key] = asyncio.create_task(self._run(key))
+        if chunk.topic not in self._beginning:
+            # Not at once: what is submitted next may go with it.
+            self._beginning.add(chunk.topic)
+            asyncio.get_running_loop().call_soon(self._begin, chunk.topic)
 
     def has_room(self, topic: str, partition: int) -> bool:
         """Whether fewer records wait than a chunk may have."""
@@ -49,7 +62,8 @@ class Lanes:
 
     def is_idle(self, topic: str, partition: int) -> bool:
         """Whether nothing waits and nothing is under way."""
-        return (topic, partition) not in self._running
+        key = (topic, partition)
+        return key not in self._under_way and not self._waiting.get(key)
 
     def oldest(self, topic: str, partition: int) -> Chunk | None:
         """The chunk under way, or the first that waits."""
@@ -65,7 +79,7 @@ class Lanes:
     async def close(self) -> None:
         """Drop what waits and cancel what is under way."""
         self._waiting.clear()
-        running = list(self._running.values())
+        running = list(self._passes)
         for task in running:
             task.cancel()
         if running:
@@ -80,11 +94,37 @@ class Lanes:
             and len(last.records) + len(chunk.records) <= self._chunk_records
         )
 
-    async def _run(self, key: _Key) -> None:
-        try:
-            while waiting := self._waiting.get(key):
-                self._under_way[key] = waiting.popleft()
-                await self._handle(self._under_way[key])
-        finally:
-            self._under_way.pop(key, None)
-            del self._running[key]
+    def _begin(self, topic: str) -> None:
+        """Begin what may begin of a topic."""
+        self._beginning.discard(topic)
+        while chunks := self._next(topic):
+            for chunk in chunks:
+                self._under_way[topic, chunk.partition] = self._waiting[topic, chunk.partition].popleft()
+            task = asyncio.ensure_future(self._handle(chunks))
+            self._passes[task] = topic
+            # Of the task: one that is cancelled before it begins has no end of its own.
+            task.add_done_callback(partial(self._ended, topic, chunks))
+
+    def _next(self, topic: str) -> list[Chunk]:
+        """The chunks of the next pass; none where they had better wait for more."""
+        first = [
+            waiting[0]
+            for key, waiting in self._waiting.items()
+            if waiting and key[0] == topic and key not in self._under_way
+        ]
+        if topic not in self._together:
+            return first[:1]
+        sizes = [len(chunk.records) for chunk in first]
+        if topic in self._passes.values() and sum(sizes) < self._chunk_records // _OWN_PASS:
+            return []
+        end, records = 0, 0
+        while end < len(first) and (not end or records + sizes[end] <= self._chunk_records):
+            records += sizes[end]
+            end += 1
+        return first[:end]
+
+    def _ended(self, topic: str, chunks: Sequence[Chunk], task: asyncio.Future[None]) -> None:
+        for chunk in chunks:
+            del self._under_way[topic, chunk.partition]
+        del self._passes[task]
+        self._begin(topic)

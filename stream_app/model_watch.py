@@ -11,8 +11,8 @@ from models.in_use import ModelsInUse
 from models.pipeline import Models
 from schemas.errors import ModelError
 from schemas.topics import TRANSACTIONS
+from stream_app.delivery import Delivery
 from stream_app.partition import Partition
-from stream_app.processor import Delivery
 
 _log = structlog.get_logger()
 

@@ -21,6 +21,12 @@ _UNPACKED_SHARE = 32
 class Partition:
     """State of one partition while this worker owns it.
 
+    Args:
+        number: Of the partition.
+        store: Where its histories are.
+        cached_records: Bound of the cache.
+        beside: Another partition's arena: both are then computed in one pass.
+
     Everything that changes a partition (transactions, labels, profiles, the sweep) holds `lock`.
 
     Attributes:
@@ -36,18 +42,19 @@ class Partition:
             use: an earlier owner may have published from there.
     """
 
-    def __init__(self, number: int, store: HistoryStore, cached_records: int) -> None:
+    def __init__(
+        self, number: int, store: HistoryStore, cached_records: int, beside: HistoryArena | None = None
+    ) -> None:
         self.number = number
         self.lock = asyncio.Lock()
         self.lease: Lease | None = None
         self.starts: dict[str, int] = {}
-        self.arena = HistoryArena(cached_records)
+        self.arena = HistoryArena(cached_records, beside)
         self.published_upto: dict[str, int] = {}
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self.models_until = 0
         self._store = store
-        self._cached_records = cached_records
         self._moved = asyncio.Event()
         self.interrupted = asyncio.Event()
 
@@ -79,7 +86,7 @@ class Partition:
 
     def forget_histories(self) -> None:
         """Drop the cache only."""
-        self.arena = HistoryArena(self._cached_records)
+        self.arena.clear()
 
     def require_lease(self) -> Lease:
         """The lease.

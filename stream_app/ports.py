@@ -24,14 +24,21 @@ class Outgoing(NamedTuple):
 
 
 class Publisher(Protocol):
-    """Publishes messages."""
+    """Publishes messages.
+
+    Attributes:
+        by_source: Whether each call may hold messages of one source only.
+    """
+
+    @property
+    def by_source(self) -> bool: ...  # noqa: D102
 
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Publish in order within each partition; returns when the broker has acknowledged all.
 
         Args:
             messages: Fraud scores are published when all others are.
-            source: Partition of the input that they come from.
+            source: Partition of the input that they come from; without `by_source` one of several.
 
         Raises:
             LeaseLost: Somebody else publishes for this partition now.

@@ -8,18 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
-from features.ports import (
-    Commit,
-    EntityChange,
-    HistoryChange,
-    HistoryStore,
-    Lease,
-    LeaseLost,
-    Outcome,
-    StoreRolledBack,
-)
+from features.ports import Commit, EntityChange, Lease, LeaseLost, StoreRolledBack
 from features.record import Records, to_records
 from features.tiles import customer_hashes
 from models import encoding, messages
@@ -29,114 +23,11 @@ from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
-from stream_app.dead_letter import dead_letter
+from stream_app.delivery import Delivery, Failures
 from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition, group_rows
-from stream_app.ports import Headers, Observer, Outgoing, Publisher
-from stream_app.retry import Retry
+from stream_app.ports import Outgoing
 from stream_app.trace import first_traced, trace_context
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where customers belong."""
-
-    partitions: int
-    partition_for: Callable[[str, int], int]
-
-
-@dataclass(slots=True)
-class Delivery:
-    """The steps that transactions, labels, profiles and the sweep share.
-
-    Attributes:
-        clock: RFC 3339 text of now; stamps `scored_at` and decides nothing.
-        crash: Called with the name of each point at which a crash is worth testing.
-        trace: Makes the trace context of a score from that of its transaction.
-    """
-
-    store: HistoryStore
-    publisher: Publisher
-    observer: Observer
-    retry: Retry
-    placement: Placement
-    clock: Callable[[], str]
-    crash: Callable[[str], None] = field(default=lambda point: None)
-    trace: Callable[[Headers], Headers] = field(default=lambda headers: headers)
-
-    async def publish(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
-        """Publish, trying until the broker has it all."""
-        if outgoing:
-            with self.observer.step("publish"):
-                await self.retry.until_done(
-                    "kafka", lambda: self.publisher.publish(outgoing, partition.number), partition.interrupted
-                )
-
-    async def commit(self, partition: Partition, commit: Commit) -> None:
-        """Make a chunk part of the state.
-
-        Raises:
-            LeaseLost: Somebody else has the partition.
-            StoreRolledBack: The store is not where this chunk starts.
-        """
-        lease = partition.require_lease()
-        kind = "models" if commit.models else "commit"
-        self.crash(f"before-{kind}")
-        with self.observer.step("commit"):
-            outcome = await self.retry.until_done(
-                "redis", lambda: self.store.apply(lease, commit), partition.interrupted
-            )
-        self.crash(f"after-{kind}")
-        if outcome is not Outcome.APPLIED:
-            self.observer.lease(outcome.value)
-        if outcome is Outcome.FENCED:
-            raise LeaseLost(f"partition {partition.number}")
-        if outcome is Outcome.ROLLED_BACK:
-            raise StoreRolledBack(f"partition {partition.number}")
-        partition.committed(commit.histories)
-
-    async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
-        """Bring histories into the partition's cache, trying until the store answers.
-
-        Raises:
-            LeaseLost: Somebody else has the partition.
-            StoreRolledBack: The store is not where this partition is.
-        """
-        try:
-            with self.observer.step("load"):
-                missing = await self.retry.until_done(
-                    "redis", lambda: partition.load(customer_ids), partition.interrupted
-                )
-        except LeaseLost:
-            self.observer.lease(Outcome.FENCED.value)
-            raise
-        except StoreRolledBack:
-            self.observer.lease(Outcome.ROLLED_BACK.value)
-            raise
-        self.observer.cache(len(customer_ids), missing)
-
-    def misplaced(self, partition: Partition, customer_id: str) -> int | None:
-        """The partition a customer belongs in, where it is not this one.
-
-        A record may come here by another partitioner or without a key. Its customer's history is
-        elsewhere, so it is passed on and scored there.
-        """
-        if partition.is_known(customer_id):
-            return None
-        right = self.placement.partition_for(customer_id, self.placement.partitions)
-        return None if right == partition.number else right
-
-    def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
-        """The same record for the partition it belongs in."""
-        self.observer.outcome("forwarded")
-        return Outgoing(
-            record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
-        )
-
-    def refuse(self, record: Any, refused: EventError) -> Outgoing:
-        """A dead letter, counted."""
-        self.observer.dead_letter(refused.reason)
-        return dead_letter(record, refused)
 
 
 @dataclass(slots=True)
@@ -157,6 +48,27 @@ class Part:
     records: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     erased_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Member:
+    """A partition's share of a pass.
+
+    Attributes:
+        rows: Its rows of the pass, all those of its part.
+        customer_ids: Of these rows.
+        outgoing: What is published.
+        scores: Of that the fraud scores by customer, for lookups.
+        churn: The churn scores.
+    """
+
+    partition: Partition
+    part: Part
+    rows: range
+    customer_ids: list[str]
+    outgoing: list[Outgoing]
+    scores: dict[str, list[bytes]] = field(default_factory=dict)
+    churn: dict[str, bytes] = field(default_factory=dict)
 
 
 class TransactionProcessor:
@@ -195,58 +107,75 @@ class TransactionProcessor:
                     break
             return part
 
-    async def process(self, partition: Partition, part: Part) -> None:
-        """Score one part and move its customers' histories past it.
+    async def process(self, parts: Sequence[tuple[Partition, Part]]) -> Failures:
+        """Score parts and move their customers' histories past them.
 
-        Raises:
-            LeaseLost: Nothing of it was made part of the state.
-            StoreRolledBack: The same.
+        Args:
+            parts: Of different partitions, whose locks are held and whose arenas share their memory; with
+                features of entities, of one.
+
+        Returns:
+            Partitions of which nothing was made part of the state, and why: `LeaseLost` or
+            `StoreRolledBack`.
         """
+        failures: Failures = {}
+        # Mostly one set. Taken once: what is put into use from here on scores the next parts.
+        passes: list[tuple[Models, list[tuple[Partition, Part]]]] = []
+        for partition, part in parts:
+            try:
+                models = await self._models(partition)
+                await self._delivery.load(partition, [t.customer_id for t in part.transactions])
+            except (LeaseLost, StoreRolledBack) as error:
+                failures[partition.number] = error
+                continue
+            if not passes or passes[-1][0] is not models:
+                passes.append((models, []))
+            passes[-1][1].append((partition, part))
+        for models, together in passes:
+            failures |= await self._pass(together, models)
+        return failures
+
+    async def _pass(self, parts: Sequence[tuple[Partition, Part]], models: Models) -> Failures:
+        """Score parts with one set of models."""
         delivery, observer = self._delivery, self._delivery.observer
-        # Once: what is put into use from here on scores the next part.
-        models = await self._models(partition)
-        records = to_records(part.transactions, part.amounts_minor)
-        customer_ids = [t.customer_id for t in part.transactions]
-        await delivery.load(partition, customer_ids)
-        events = Events(part.transactions, records)
+        members, whole = _members(parts)
+        arena = members[0].partition.arena
+        records = to_records(whole.transactions, whole.amounts_minor)
+        events = Events(whole.transactions, records)
+        slots = np.concatenate([m.partition.arena.slots(m.customer_ids) for m in members])
         with observer.step("score"):
-            prepared = prepare(partition.arena, events, models)
+            prepared = prepare(arena, events, models, slots)
         entity_changes: Sequence[EntityChange] = ()
         if self._entities is not None:
-            customers = customer_hashes(customer_ids)
-            counted = await self._entities.count(partition, records, customers, prepared.accepted)
+            only, customers = members[0].partition, customer_hashes(members[0].customer_ids)
+            counted = await self._entities.count(only, records, customers, prepared.accepted)
             prepared.fill_in(counted.vectors)
             entity_changes = counted.changes
         with observer.step("score"):
-            scored = score_chunk(partition.arena, events, models, prepared=prepared)
+            scored = score_chunk(arena, events, models, prepared=prepared)
         with observer.step("encode"):
-            outgoing, scores, churn = self._outgoing(partition, events, scored, part, models)
+            self._encode(members, whole, events, scored, models)
         delivery.crash("before-publish")
-        await delivery.publish(partition, [*part.outgoing, *outgoing])
+        failures = await delivery.publish_all([(m.partition, m.outgoing) for m in members])
         delivery.crash("after-publish")
         with observer.step("pack"):
-            accepted = scored.accepted.tolist()
-            changes = _changes(partition, customer_ids, records, accepted, scored.churn)
-        watermark = max(part.erased_ms, int(records["time_ms"][scored.accepted].max(initial=0)))
-        await delivery.commit(
-            partition,
-            Commit(
-                TRANSACTIONS.name,
-                partition.require_lease().next_offsets.get(TRANSACTIONS.name),
-                part.next_offset,
-                changes,
-                scores,
-                churn,
-                watermark_ms=watermark,
-                entities=entity_changes,
-            ),
-        )
-        if self._entities is not None:
-            self._entities.committed(partition, counted)
-        partition.advance(TRANSACTIONS.name, part.next_offset, watermark)
-        published_ms = [record.timestamp for record in part.records]
-        observer.scored(events, scored, published_ms, first_traced(part.records))
-        observer.churn(scored.churn, "event")
+            commits = [
+                (member.partition, _commit(member, records, scored.accepted, entity_changes))
+                for member in members
+                if member.partition.number not in failures
+            ]
+        failures |= await delivery.commit_all(commits)
+        for partition, commit in commits:
+            if partition.number not in failures:
+                if self._entities is not None:
+                    self._entities.committed(partition, counted)
+                partition.advance(TRANSACTIONS.name, commit.next_offset, commit.watermark_ms)
+        # Counted as a whole: where a part failed, it is scored again.
+        if not failures:
+            published_ms = [record.timestamp for record in whole.records]
+            observer.scored(events, scored, published_ms, first_traced(whole.records))
+            observer.churn(scored.churn, "event")
+        return failures
 
     def _sort(self, partition: Partition, lease: Lease, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
@@ -277,34 +206,61 @@ class TransactionProcessor:
         part.records.append(record)
         return event_time_ms
 
-    def _outgoing(
-        self, partition: Partition, events: Events, scored: ScoredChunk, part: Part, models: Models
-    ) -> tuple[list[Outgoing], dict[str, list[bytes]], dict[str, bytes]]:
-        """Messages to publish, and the newest of them by customer for lookups."""
-        number, scored_at = partition.number, self._delivery.clock()
-        outgoing: list[Outgoing] = []
-        scores: dict[str, list[bytes]] = {}
+    def _encode(
+        self, members: Sequence[_Member], whole: Part, events: Events, scored: ScoredChunk, models: Models
+    ) -> None:
+        """Write messages to publish, and of them the newest of each customer, for lookups."""
+        scored_at, records = self._delivery.clock(), whole.records
         written = encoding.fraud_scores(
             events,
             scored,
             models,
             scored_at=scored_at,
             topic=TRANSACTIONS.name,
-            partition=number,
-            offsets=[record.offset for record in part.records],
+            partitions=[record.partition for record in records],
+            offsets=[record.offset for record in records],
             with_features=self._score_features,
         )
-        trace = self._delivery.trace
         statuses, decisions = scored.features.status.tolist(), scored.decisions.tolist()
-        rows = zip(events.transactions, part.records, written, statuses, decisions, strict=True)
-        published = partition.is_published(part.next_offset - 1)
-        for row, (transaction, record, score, status, decision) in enumerate(rows):
-            if status == DUPLICATE:
+        for member in members:
+            self._write(member, events, scored, models, scored_at, written, statuses, decisions)
+        member_of = {c: m for m in members for c in m.customer_ids} if len(members) > 1 else {}
+        owners = [member_of.get(result.customer_id, members[0]) for result in scored.churn]
+        numbers = [member.partition.number for member in owners]
+        churned = churn_outgoing(scored.churn, numbers, models, scored_at, "event")
+        for member, (result, score, outgoing) in zip(owners, churned, strict=True):
+            member.churn[result.customer_id] = score
+            if not member.partition.is_published(member.part.next_offset - 1):
+                member.outgoing += outgoing
+
+    def _write(
+        self,
+        member: _Member,
+        events: Events,
+        scored: ScoredChunk,
+        models: Models,
+        scored_at: str,
+        written: Sequence[bytes],
+        statuses: Sequence[int],
+        decisions: Sequence[int],
+    ) -> None:
+        """Write what follows from a member's rows."""
+        number, outgoing, scores, trace = (
+            member.partition.number,
+            member.outgoing,
+            member.scores,
+            self._delivery.trace,
+        )
+        published = member.partition.is_published(member.part.next_offset - 1)
+        for row, customer_id, record in zip(
+            member.rows, member.customer_ids, member.part.records, strict=True
+        ):
+            if statuses[row] == DUPLICATE:
                 letter = self._delivery.refuse(record, _duplicate())
                 if not published:
                     outgoing.append(letter)
                 continue
-            customer_id = transaction.customer_id
+            score = written[row]
             if customer_id in scores:
                 scores[customer_id].append(score)
             else:
@@ -322,7 +278,7 @@ class TransactionProcessor:
                     )
                 ]
             outgoing.append(Outgoing(FRAUD_SCORES.name, number, key, score, headers))
-            if decision:
+            if decisions[row]:
                 alert = dump(messages.fraud_alert(events, scored, row, models))
                 outgoing.append(Outgoing(ALERTS.name, number, key, alert, headers))
             elif (
@@ -330,10 +286,23 @@ class TransactionProcessor:
                 and (unusual := messages.anomaly_alert(events, scored, row, models)) is not None
             ):
                 outgoing.append(Outgoing(ALERTS.name, number, key, dump(unusual), headers))
-        churn, churn_messages = churn_outgoing(number, scored.churn, models, scored_at, "event")
-        if not published:
-            outgoing += churn_messages
-        return outgoing, scores, churn
+
+
+def _members(parts: Sequence[tuple[Partition, Part]]) -> tuple[list[_Member], Part]:
+    """The members of a pass, and all their parts as one."""
+    members, end = [], 0
+    for partition, part in parts:
+        first, end = end, end + len(part.transactions)
+        customer_ids = [t.customer_id for t in part.transactions]
+        members.append(_Member(partition, part, range(first, end), customer_ids, list(part.outgoing)))
+    if len(parts) == 1:
+        return members, parts[0][1]
+    whole = Part(0)
+    for _, part in parts:
+        whole.transactions += part.transactions
+        whole.amounts_minor += part.amounts_minor
+        whole.records += part.records
+    return members, whole
 
 
 def _duplicate() -> EventError:
@@ -344,16 +313,13 @@ def _duplicate() -> EventError:
 
 
 def churn_outgoing(
-    partition: int, results: Sequence[ChurnResult], models: Models, scored_at: str, trigger: str
-) -> tuple[dict[str, bytes], list[Outgoing]]:
-    """Churn scores by customer, and the messages for them and their alerts."""
-    churn: dict[str, bytes] = {}
-    outgoing: list[Outgoing] = []
+    results: Sequence[ChurnResult], partitions: Sequence[int], models: Models, scored_at: str, trigger: str
+) -> Iterator[tuple[ChurnResult, bytes, list[Outgoing]]]:
+    """Each result with its churn score and what is published of it, to its partition."""
     written = encoding.churn_scores(results, models, scored_at=scored_at, trigger=trigger)
-    for result, score in zip(results, written, strict=True):
+    for result, partition, score in zip(results, partitions, written, strict=True):
         key = result.customer_id.encode()
-        churn[result.customer_id] = score
-        outgoing.append(Outgoing(CHURN_SCORES.name, partition, key, score))
+        outgoing = [Outgoing(CHURN_SCORES.name, partition, key, score)]
         if result.shadows:
             outgoing += [
                 Outgoing(SHADOW_SCORES.name, partition, key, dump(shadow))
@@ -362,18 +328,28 @@ def churn_outgoing(
         alert = messages.churn_alert(result, models)
         if alert is not None:
             outgoing.append(Outgoing(ALERTS.name, partition, key, dump(alert)))
-    return churn, outgoing
+        yield result, score, outgoing
 
 
-def _changes(
-    partition: Partition,
-    customer_ids: Sequence[str],
-    records: Records,
-    accepted: Sequence[int],
-    churn: Sequence[ChurnResult],
-) -> list[HistoryChange]:
-    changed = group_rows(customer_ids, accepted)
-    for result in churn:
-        changed.setdefault(result.customer_id, [])
-    rows = [row for mine in changed.values() for row in mine]
-    return partition.changes(list(changed), records[rows], list(map(len, changed.values())))
+def _commit(
+    member: _Member, records: Records, accepted: npt.NDArray[np.intp], entities: Sequence[EntityChange]
+) -> Commit:
+    """What a member's rows make of the state; histories are past them already."""
+    partition, part = member.partition, member.part
+    first, end = np.searchsorted(accepted, (member.rows.start, member.rows.stop)).tolist()
+    mine = accepted[first:end]
+    by_customer = group_rows(member.customer_ids, (mine - member.rows.start).tolist())
+    for customer_id in member.churn:
+        by_customer.setdefault(customer_id, [])
+    rows = [member.rows.start + row for rows in by_customer.values() for row in rows]
+    counts = list(map(len, by_customer.values()))
+    return Commit(
+        TRANSACTIONS.name,
+        partition.require_lease().next_offsets.get(TRANSACTIONS.name),
+        part.next_offset,
+        partition.changes(list(by_customer), records[rows], counts),
+        member.scores,
+        member.churn,
+        watermark_ms=max(part.erased_ms, int(records["time_ms"][mine].max(initial=0))),
+        entities=entities,
+    )

@@ -1,9 +1,9 @@
 """Trying again: a dependency that is away is waited for, with growing pauses, and said so."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from tenacity import (
@@ -24,6 +24,30 @@ class Interrupted(Exception):
     """The worker stops, or the partition is taken over, while a dependency is waited for."""
 
 
+class Signal(Protocol):
+    """What ends a wait: an `asyncio.Event` or `AnyOf` several."""
+
+    async def wait(self) -> object:
+        """Return when it was set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Set when one of several events is."""
+
+    events: Sequence[asyncio.Event]
+
+    async def wait(self) -> None:
+        """Return when one was set."""
+        waits = [asyncio.ensure_future(event.wait()) for event in self.events]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
 @dataclass(slots=True)
 class Retry:
     """Waits for a dependency instead of losing what needs it.
@@ -39,9 +63,7 @@ class Retry:
     give_up_s: float
     on_retry: Callable[[str], None] = field(default=lambda dependency: None)
 
-    async def until_done(
-        self, dependency: str, call: Callable[[], Awaitable[T]], interrupted: asyncio.Event
-    ) -> T:
+    async def until_done(self, dependency: str, call: Callable[[], Awaitable[T]], interrupted: Signal) -> T:
         """Call until it succeeds.
 
         Raises:

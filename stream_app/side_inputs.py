@@ -21,10 +21,10 @@ from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
+from stream_app.delivery import Delivery
 from stream_app.entity_stage import EntityStage
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
-from stream_app.processor import Delivery
 from stream_app.transport import Chunk
 
 _LOOK_AGAIN_S = 1.0

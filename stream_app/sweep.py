@@ -13,8 +13,10 @@ from features.ports import Commit
 from features.record import RECORD
 from models.pipeline import Models, score_churn
 from schemas.topics import TRANSACTIONS
+from stream_app.delivery import Delivery
 from stream_app.partition import Partition
-from stream_app.processor import Delivery, churn_outgoing
+from stream_app.ports import Outgoing
+from stream_app.processor import churn_outgoing
 
 _BATCH = 500
 
@@ -69,7 +71,12 @@ class Sweep:
         due = np.flatnonzero(partition.arena.churn_days(slots) < as_of // DAY_MS).tolist()
         wanted = [(customer_ids[i], int(slots[i]), as_of) for i in due]
         results = score_churn(partition.arena, wanted, models)
-        churn, outgoing = churn_outgoing(partition.number, results, models, delivery.clock(), "sweep")
+        churn: dict[str, bytes] = {}
+        outgoing: list[Outgoing] = []
+        numbers = [partition.number] * len(results)
+        for result, score, published in churn_outgoing(results, numbers, models, delivery.clock(), "sweep"):
+            churn[result.customer_id] = score
+            outgoing += published
         # It was published before the score of the transaction that is next now.
         if not partition.is_published(partition.require_lease().next_offsets[TRANSACTIONS.name]):
             await delivery.publish(partition, outgoing)

@@ -8,16 +8,18 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from features.arena import HistoryArena
 from features.entities import EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from schemas.errors import HistoryError, TidegateError
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.alignment import Alignment
+from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.entity_stage import EntityStage
 from stream_app.lanes import Lanes
 from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
-from stream_app.processor import Delivery, TransactionProcessor
+from stream_app.processor import TransactionProcessor
 from stream_app.retry import Interrupted
 from stream_app.side_inputs import ErasureProcessor, LabelProcessor, Order, ProfileProcessor, Seal
 from stream_app.sweep import Sweep
@@ -111,7 +113,11 @@ class Worker:
         self._published_upto = published_upto
         self._partitions: dict[int, Partition] = {}
         self._taking: set[int] = set()
-        self.lanes = Lanes(self.handle, chunk_records)
+        # Histories of all partitions in one memory: small chunks of several are scored in one pass. With
+        # entities each in its own: one partition waits there for another.
+        self._memory = HistoryArena()
+        together = () if entities else (TRANSACTIONS.name,)
+        self.lanes = Lanes(self.handle, chunk_records, together)
         self._entities = self._entity_stage(entities) if entities else None
         self._transactions = TransactionProcessor(
             delivery, self._models.take, score_features=score_features, entities=self._entities
@@ -167,55 +173,109 @@ class Worker:
         if not self._stopping:
             self.lanes.submit(chunk)
 
-    async def handle(self, chunk: Chunk) -> None:
-        """Run one chunk to its end. Never raises: what is wrong ends the worker or is done again."""
+    async def handle(self, chunks: Sequence[Chunk]) -> None:
+        """Run chunks of a topic, one of each partition, to their end.
+
+        Never raises: what is wrong ends the worker or is done again.
+        """
         if self._stopping:
             return
         try:
-            await self._handle(chunk)
-        except LeaseLost as lost:
-            _log.warning("partition lost", reason=str(lost))
-        except StoreRolledBack as back:
-            _log.warning("going back to where the store is", reason=str(back))
-            await self._go_back(chunk.partition)
+            failures = await self._handle(chunks)
         except Interrupted:
+            others = [c.partition for c in chunks if not self._partition(c.partition).interrupted.is_set()]
+            # Of those that only were in the same pass, nobody here knows what is published.
+            for number in others if len(chunks) > 1 and not self._stopping else ():
+                await self._go_back(number)
             return
         except Exception as error:
             self.fail(error)
+            return
+        for number, failure in failures.items():
+            if isinstance(failure, LeaseLost):
+                _log.warning("partition lost", reason=str(failure))
+            else:
+                _log.warning("going back to where the store is", reason=str(failure))
+                await self._go_back(number)
 
-    async def _handle(self, chunk: Chunk) -> None:
-        partition = self._partition(chunk.partition)
-        if chunk.topic != ERASURES.name and not await self._erasures.ready(partition):
-            return
-        if chunk.topic == LABELS.name and not await self._labels.ready(partition):
-            return
-        async with partition.lock:
+    async def _handle(self, chunks: Sequence[Chunk]) -> Failures:
+        """Run chunks; returns partitions whose lease is gone, and why."""
+        ready = [chunk for chunk in chunks if await self._is_ready(chunk)]
+        failures: Failures = {}
+        async with AsyncExitStack() as locks:
+            # In one order, as everybody who wants several.
+            ready.sort(key=lambda chunk: chunk.partition)
+            partitions = [self._partition(chunk.partition) for chunk in ready]
+            for partition in partitions:
+                await locks.enter_async_context(partition.lock)
             try:
-                rest = await self._rest(partition, chunk)
-                if rest is not None:
-                    await self._run(partition, rest)
+                rests = []
+                for partition, chunk in zip(partitions, ready, strict=True):
+                    try:
+                        rest = await self._rest(partition, chunk)
+                    except StoreRolledBack as back:
+                        failures[partition.number] = back
+                    else:
+                        rests += [(partition, rest)] if rest is not None else []
+                failures |= await self._run(rests)
             except BaseException:
                 # What is cached may be ahead of the store. Here, not outside the lock: the next lease
                 # may have begun there.
-                partition.forget()
+                for partition in partitions:
+                    partition.forget()
                 raise
+            for partition in partitions:
+                if partition.number in failures:
+                    partition.forget()
+        return failures
 
-    async def _run(self, partition: Partition, chunk: Chunk) -> None:
-        if chunk.topic == TRANSACTIONS.name:
-            await self._sweep_if_due(partition)
-            records = iter(chunk.records)
-            while (part := self._transactions.parse(partition, records)) is not None:
-                await self._transactions.process(partition, part)
-                await self._sweep_if_due(partition)
-        elif chunk.topic == LABELS.name:
-            await self._labels.process(partition, chunk)
-        elif chunk.topic == ERASURES.name:
-            await self._erasures.process(partition, chunk)
+    async def _is_ready(self, chunk: Chunk) -> bool:
+        partition = self._partition(chunk.partition)
+        if chunk.topic != ERASURES.name and not await self._erasures.ready(partition):
+            return False
+        return chunk.topic != LABELS.name or await self._labels.ready(partition)
+
+    async def _run(self, chunks: Sequence[tuple[Partition, Chunk]]) -> Failures:
+        failures: Failures = {}
+        if chunks and chunks[0][1].topic == TRANSACTIONS.name:
+            failures = await self._run_transactions(chunks)
         else:
-            await self._profiles.process(partition, chunk)
-        _log.debug("chunk committed", topic=chunk.topic, partition=chunk.partition, upto=chunk.next_offset)
-        self._delivery.observer.chunk(chunk.topic, len(chunk.records))
-        self._delivery.observer.progress(chunk.topic, partition.number, chunk.next_offset)
+            for partition, chunk in chunks:
+                failures |= await attributed(
+                    partition, self._side_input(chunk.topic).process(partition, chunk)
+                )
+        for partition, chunk in chunks:
+            if partition.number not in failures:
+                upto, observer = chunk.next_offset, self._delivery.observer
+                _log.debug("chunk committed", topic=chunk.topic, partition=partition.number, upto=upto)
+                observer.chunk(chunk.topic, len(chunk.records))
+                observer.progress(chunk.topic, partition.number, upto)
+        return failures
+
+    def _side_input(self, topic: str) -> LabelProcessor | ErasureProcessor | ProfileProcessor:
+        if topic == LABELS.name:
+            return self._labels
+        return self._erasures if topic == ERASURES.name else self._profiles
+
+    async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]]) -> Failures:
+        """Score chunks part by part, the parts of all partitions in one pass."""
+        going = {partition: iter(chunk.records) for partition, chunk in chunks}
+        failures: Failures = {}
+        for partition in going:
+            failures |= await attributed(partition, self._sweep_if_due(partition))
+        while True:
+            parts = [
+                (partition, part)
+                for partition, records in going.items()
+                if partition.number not in failures
+                and (part := self._transactions.parse(partition, records)) is not None
+            ]
+            if not parts:
+                return failures
+            failures |= await self._transactions.process(parts)
+            for partition, _ in parts:
+                if partition.number not in failures:
+                    failures |= await attributed(partition, self._sweep_if_due(partition))
 
     async def _sweep_if_due(self, partition: Partition) -> None:
         day = self._sweep.due(partition)
@@ -303,7 +363,9 @@ class Worker:
 
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
-            self._partitions[number] = Partition(number, self._delivery.store, self._cached_records)
+            self._partitions[number] = Partition(
+                number, self._delivery.store, self._cached_records, self._memory
+            )
             if self._entities is not None:
                 self._partitions[number].on_forget = self._entities.forget
         return self._partitions[number]
@@ -395,7 +457,7 @@ class Worker:
         """
         self._stopping = True
         self._stop_event.set()
-        partitions = list(self._partitions.values())
+        partitions = [self._partitions[number] for number in sorted(self._partitions)]
         for partition in partitions:
             partition.interrupted.set()
         async with AsyncExitStack() as held:

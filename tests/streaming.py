@@ -20,8 +20,8 @@ from models.pipeline import ChurnResults, Events, Models, ScoredChunk
 from schemas.errors import DependencyError, ModelError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
+from stream_app.delivery import Delivery, Placement
 from stream_app.ports import Outgoing
-from stream_app.processor import Delivery, Placement
 from stream_app.retry import Retry
 from stream_app.transport import Chunk
 from stream_app.worker import LogRange, Worker
@@ -142,6 +142,8 @@ class Publisher:
         self.kafka = kafka
         self.failures: list[tuple[int, BaseException]] = []
         self.before: Callable[[], None] = lambda: None
+
+    by_source = False
 
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         self.before()
@@ -367,7 +369,7 @@ class Stream:
                     chunk = self.consumer.fetch(topic, number, most)
                     if chunk is not None:
                         more = True
-                        await self.worker.handle(chunk)
+                        await self.worker.handle([chunk])
 
     async def run_side_by_side(self, topic: str, sizes: Iterable[int] = ()) -> None:
         """Handle what is in the log of a topic with all partitions under way at once, as the worker does."""

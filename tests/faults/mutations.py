@@ -21,6 +21,7 @@ _ROOMS = (
 _TIMEOUT_S = 1800
 _STORES = "tests/integration/test_history_stores.py"
 _PROCESSOR = "tests/unit/stream_app/test_processor.py"
+_PASSES = "tests/unit/stream_app/test_passes.py"
 _TRANSPORT = "tests/unit/stream_app/test_transport.py"
 _WORKER = "tests/unit/stream_app/test_worker.py"
 
@@ -82,8 +83,8 @@ MUTATIONS = (
     Mutation(
         "publish before append",
         "stream_app/processor.py",
-        "        await delivery.publish(partition, [*part.outgoing, *outgoing])\n",
-        "        later = [*part.outgoing, *outgoing]\n",
+        "        failures = await delivery.publish_all([(m.partition, m.outgoing) for m in members])\n",
+        "        failures, later = {}, [(m.partition, m.outgoing) for m in members]\n",
         f"{_PROCESSOR}::test_publishing_comes_before_the_commit",
     ),
     Mutation(
@@ -92,6 +93,20 @@ MUTATIONS = (
         "return offset < self.published_upto.get(TRANSACTIONS.name, 0)",
         "return False",
         f"{_PROCESSOR}::test_scores_already_published_are_not_published_again",
+    ),
+    Mutation(
+        "of several partitions in a pass, each stands and falls by itself",
+        "stream_app/delivery.py",
+        "        if isinstance(result, LeaseLost | StoreRolledBack):\n",
+        "        if False:\n",
+        f"{_PASSES}::test_partition_that_is_not_ours_any_more_takes_no_other_with_it[fenced]",
+    ),
+    Mutation(
+        "a pass that was interrupted asks what is published",
+        "stream_app/worker.py",
+        "for number in others if len(chunks) > 1 and not self._stopping else ():",
+        "for number in ():",
+        f"{_PASSES}::test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_nothing_is_lost",
     ),
     Mutation(
         "start rule: a commit without stored state",
@@ -156,8 +171,8 @@ def _is_noticed(copy: Path, mutation: Mutation) -> bool:
     if "later = " in mutation.new:
         # The publishing comes behind the commit instead.
         text = path.read_text()
-        behind = "        partition.advance(TRANSACTIONS.name, part.next_offset, watermark)\n"
-        path.write_text(text.replace(behind, f"        await delivery.publish(partition, later)\n{behind}"))
+        commit = "        failures |= await delivery.commit_all(commits)\n"
+        path.write_text(text.replace(commit, f"{commit}        await delivery.publish_all(later)\n"))
     try:
         # 1: tests ran and some failed. Anything else is not what was asked, nor is a fixture that fails.
         code, said = _run(copy, [mutation.test])

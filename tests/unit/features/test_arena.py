@@ -31,6 +31,9 @@ class ArenaEqualsDictOfLists(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.arena = HistoryArena(self.MAX_RECORDS)
+        # Customers of another arena in the same memory, whom nothing here must touch.
+        self.beside = HistoryArena(self.MAX_RECORDS, self.arena)
+        self.others: dict[str, list[int]] = {}
         self.model: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
         self.totals: dict[str, Totals] = {}
         self.next_id = 0
@@ -79,6 +82,32 @@ class ArenaEqualsDictOfLists(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(list(self.model)))
         self.arena.drop(name)
         del self.model[name], self.totals[name]
+
+    @rule(name=NAMES, n=st.integers(0, 300))
+    def put_beside(self, name, n):
+        records = self.new_records(n)
+        self.beside.put(name, History(Totals(count=n), records))
+        self.others[name] = records["transaction"].tolist()
+
+    @precondition(lambda self: self.model or self.others)
+    @rule(data=st.data())
+    def reserve_in_both(self, data):
+        mine = data.draw(st.lists(st.sampled_from(list(self.model)), max_size=20)) if self.model else []
+        others = data.draw(st.lists(st.sampled_from(list(self.others)), max_size=20)) if self.others else []
+        self.arena.reserve(np.concatenate([self.beside.slots(others), self.arena.slots(mine)]))
+        for name in dict.fromkeys(mine):
+            self.model.move_to_end(name)
+
+    @rule()
+    def clear(self):
+        self.arena.clear()
+        self.model.clear()
+        self.totals.clear()
+
+    @rule()
+    def clear_beside(self):
+        self.beside.clear()
+        self.others.clear()
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), time_ms=st.integers(0, 3000), n=st.integers(1, 40))
@@ -139,9 +168,16 @@ class ArenaEqualsDictOfLists(RuleBasedStateMachine):
             assert self.arena.totals(slot) == self.totals[name]
 
     @invariant()
+    def others_are_as_they_were(self):
+        assert len(self.beside) == len(self.others)
+        for name, ids in self.others.items():
+            assert self.beside.records(self.beside._slots[name])["transaction"].tolist() == ids
+
+    @invariant()
     def memory_is_bounded_by_what_is_held(self):
         # A block is at most twice its records plus 16, or what `reserve` was asked for (50).
-        needed = sum(max(16, 2 * (len(records) + 50)) for records in self.model.values())
+        held = [*self.model.values(), *self.others.values()]
+        needed = sum(max(16, 2 * (len(records) + 50)) for records in held)
         self.most_needed = max(self.most_needed, needed)
         assert len(self.arena.pool) <= max(4096, 4 * self.most_needed)
 

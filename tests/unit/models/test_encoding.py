@@ -10,8 +10,6 @@ from models.pipeline import ChurnResult, score_chunk
 from schemas.parse import dump
 from tests.scoring import SCORED_AT, arena_of, at, events, transactions_of
 
-PLACE = {"topic": "transactions", "partition": 3}
-
 
 @pytest.fixture(scope="module")
 def scored(bank_messages, eager):
@@ -27,14 +25,23 @@ def scored(bank_messages, eager):
 
 @pytest.mark.parametrize("anomaly", [False, True])
 @pytest.mark.parametrize("with_features", [False, True])
-def test_fraud_scores_are_those_written_one_by_one(scored, eager, with_features, anomaly):
+@pytest.mark.parametrize("several", [False, True])
+def test_fraud_scores_are_those_written_one_by_one(scored, eager, with_features, anomaly, several):
     chunk, result = scored
     assert result.anomaly is not None
     if not anomaly:
         eager, result = replace(eager, anomaly=None), replace(result, anomaly=None, unusual={})
     offsets = list(range(10, 10 + 3 * len(chunk.transactions), 3))
+    partitions = [3 + several * (number % 3) for number in range(len(offsets))]
     written = encoding.fraud_scores(
-        chunk, result, eager, scored_at=SCORED_AT, offsets=offsets, with_features=with_features, **PLACE
+        chunk,
+        result,
+        eager,
+        scored_at=SCORED_AT,
+        topic="transactions",
+        partitions=partitions,
+        offsets=offsets,
+        with_features=with_features,
     )
     assert written == [
         dump(
@@ -44,11 +51,11 @@ def test_fraud_scores_are_those_written_one_by_one(scored, eager, with_features,
                 row,
                 eager,
                 scored_at=SCORED_AT,
-                source=PLACE | {"offset": offset},
+                source={"topic": "transactions", "partition": partition, "offset": offset},
                 with_features=with_features,
             )
         )
-        for row, offset in enumerate(offsets)
+        for row, (partition, offset) in enumerate(zip(partitions, offsets, strict=True))
     ]
 
 

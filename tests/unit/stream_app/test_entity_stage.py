@@ -183,9 +183,9 @@ async def until_crash(stream: Stream, sizes: Iterable[int], topic: str) -> None:
     died: list[BaseException] = []
     handle = worker.lanes._handle
 
-    async def guarded(chunk: Any) -> None:
+    async def guarded(chunks: Any) -> None:
         try:
-            await handle(chunk)
+            await handle(chunks)
         except Crash as crash:
             died.append(crash)
 

@@ -171,7 +171,7 @@ async def test_everything_waits_for_the_erasures_that_were_asked_for_before(stre
     erase(stream, "c-1", START_MS + 10 * HOURS_3)
     await stream.start()
     chunks = [stream.consumer.fetch(topic, 0) for topic in (T, C)]
-    handling = [asyncio.create_task(stream.worker.handle(chunk)) for chunk in chunks if chunk is not None]
+    handling = [asyncio.create_task(stream.worker.handle([chunk])) for chunk in chunks if chunk is not None]
     assert len(handling) == 2
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in handling)

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 
 from stream_app.lanes import Lanes
 from stream_app.transport import Chunk
@@ -15,15 +16,17 @@ def chunk(
 class Handler:
     def __init__(self) -> None:
         self.handled: list[Chunk] = []
+        self.passes: list[list[tuple[int, int]]] = []
         self.go = asyncio.Event()
         self.under_way = 0
         self.most = 0
 
-    async def __call__(self, chunk: Chunk) -> None:
+    async def __call__(self, chunks: Sequence[Chunk]) -> None:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         await self.go.wait()
-        self.handled.append(chunk)
+        self.handled += chunks
+        self.passes.append([(c.partition, len(c.records)) for c in chunks])
         self.under_way -= 1
 
     @property
@@ -138,3 +141,60 @@ async def test_close_drops_what_waits_and_cancels_what_is_under_way() -> None:
     await lanes.close()
     assert handler.handled == []
     assert lanes.is_idle("t", 0)
+
+
+class TestPassesOfSeveralPartitions:
+    async def test_small_chunks_that_wait_together_go_in_one_pass(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 100, together=("t",))
+        for partition in range(3):
+            lanes.submit(chunk(0, 2, partition=partition))
+        await asyncio.sleep(0.001)
+        for partition in (2, 0, 3):
+            lanes.submit(chunk(2, 3, partition=partition))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 1
+        assert not any(lanes.is_idle("t", p) for p in range(4))
+        handler.go.set()
+        await finished(lanes, 0, 1, 2, 3)
+
+        assert handler.passes[0] == [(0, 2), (1, 2), (2, 2)]
+        assert sorted(handler.passes[1]) == [(0, 3), (2, 3), (3, 3)]
+        assert len(handler.passes) == 2
+
+    async def test_what_is_large_enough_does_not_wait_for_another_pass(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 80, together=("t",))
+        lanes.submit(chunk(0, 1))
+        await asyncio.sleep(0.001)
+        lanes.submit(chunk(0, 9, partition=1))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 1
+        lanes.submit(chunk(0, 1, partition=2))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 2
+        handler.go.set()
+        await finished(lanes, 0, 1, 2)
+        assert handler.passes == [[(0, 1)], [(1, 9), (2, 1)]]
+
+    async def test_pass_has_no_more_records_than_a_chunk_may_have(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 10, together=("t",))
+        for partition in range(4):
+            lanes.submit(chunk(0, 4, partition=partition))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 2
+        handler.go.set()
+        await finished(lanes, 0, 1, 2, 3)
+        assert handler.passes == [[(0, 4), (1, 4)], [(2, 4), (3, 4)]]
+
+    async def test_partitions_of_other_topics_go_each_in_a_pass_of_its_own(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 100, together=("u",))
+        lanes.submit(chunk(0, 1))
+        lanes.submit(chunk(0, 1, partition=1))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 2
+        handler.go.set()
+        await finished(lanes, 0, 1)
+        assert handler.passes == [[(0, 1)], [(1, 1)]]

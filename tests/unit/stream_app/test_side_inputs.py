@@ -26,7 +26,7 @@ class TestLabels:
         await stream.start()
         chunk = stream.consumer.fetch(L, 0)
         assert chunk is not None
-        handling = asyncio.create_task(stream.worker.handle(chunk))
+        handling = asyncio.create_task(stream.worker.handle([chunk]))
         await asyncio.sleep(0.01)
         assert not handling.done()
         await stream.run(topics=[T])

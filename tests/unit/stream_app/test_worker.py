@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from features.arena import HistoryArena
 from features.codec import decode
 from features.ports import Lease, Outcome
 from models.pipeline import Models
@@ -67,9 +66,9 @@ class TestWhatIsLeftOfAChunk:
         await stream.start()
         whole = stream.consumer.fetch(T, 0)
         assert whole is not None
-        await stream.worker.handle(replace(whole, records=whole.records[:6]))
-        await stream.worker.handle(whole)
-        await stream.worker.handle(whole)
+        await stream.worker.handle([replace(whole, records=whole.records[:6])])
+        await stream.worker.handle([whole])
+        await stream.worker.handle([whole])
 
         assert stream.scored == [f"t-{n}" for n in range(10)]
         assert stream.dead == []
@@ -81,7 +80,7 @@ class TestWhatIsLeftOfAChunk:
         assert first is not None
         assert second is not None
         await stream.consumer.seek_to_stored({(T, 0)})
-        await stream.worker.handle(second)
+        await stream.worker.handle([second])
         assert stream.scored == []
         await stream.run()
 
@@ -95,7 +94,7 @@ class TestWhatIsLeftOfAChunk:
         stream.consumer.fetch(T, 0, 4)
         lost = stream.consumer.fetch(T, 0, 6)
         assert lost is not None
-        await stream.worker.handle(lost)
+        await stream.worker.handle([lost])
         assert stream.scored == []
         await stream.run()
 
@@ -128,10 +127,10 @@ class TestWhatIsLeftOfAChunk:
         await stream.start()
         chunk = stream.consumer.fetch(T, 0, 4)
         assert chunk is not None
-        await stream.worker.handle(chunk)
+        await stream.worker.handle([chunk])
         # The broker came back with an empty log and the client reset its position.
         again = Chunk(T, 0, chunk.records, 4, chunk.seek)
-        await stream.worker.handle(again)
+        await stream.worker.handle([again])
 
         assert "made again" in str(stream.worker.failed.result())
 
@@ -156,11 +155,11 @@ class TestTheStoreAnswers:
         late = old_consumer.fetch(T, 0)
         assert late is not None
         await stream.start()
-        await old.handle(late)
+        await old.handle([late])
         assert stream.observer.leases["fenced"] == 1
         assert old.processed(T, 0) is None
         before = len(stream.scored)
-        await old.handle(late)
+        await old.handle([late])
         assert len(stream.scored) == before
         stream.tail = False
         await stream.run()
@@ -224,7 +223,7 @@ class TestTheStoreAnswers:
         stream.transact(10, first=10)
         await stream.run([5])
         restore(stream, saved)
-        stream.worker._partition(0).arena = HistoryArena(100_000)
+        stream.worker._partition(0).arena.clear()
         stream.transact(3, first=20)
         await stream.run()
 
@@ -247,7 +246,7 @@ class TestTheStoreAnswers:
         await stream.start()
         await stream.run()
         published = {tp: list(log) for tp, log in stream.kafka.logs.items()}
-        await zombie.handle(chunk)
+        await zombie.handle([chunk])
 
         assert stream.dead == []
         assert dict(stream.kafka.logs) == published
@@ -332,7 +331,7 @@ class TestLeasesWhileChunksAreUnderWay:
         held = stream.worker._delivery.publisher = _Held(stream)
         chunk = stream.consumer.fetch(T, 0)
         assert chunk is not None
-        handling = asyncio.create_task(stream.worker.handle(chunk))
+        handling = asyncio.create_task(stream.worker.handle([chunk]))
         await until(lambda: held.waiting)
         taking = asyncio.create_task(stream.consumer.seek_to_stored(set(stream.consumer.given)))
         await asyncio.sleep(0.01)
@@ -351,7 +350,7 @@ class TestLeasesWhileChunksAreUnderWay:
         stream.publisher.failures = [(0, DependencyError("no broker"))] * 10_000
         chunk = stream.consumer.fetch(T, 0)
         assert chunk is not None
-        handling = asyncio.create_task(stream.worker.handle(chunk))
+        handling = asyncio.create_task(stream.worker.handle([chunk]))
         await until(lambda: stream.observer.retries["kafka"])
         await stream.consumer.seek_to_stored(set(stream.consumer.given))
         await handling
@@ -371,7 +370,7 @@ class TestLeasesWhileChunksAreUnderWay:
         stream.worker._delivery.retry.first_s = stream.worker._delivery.retry.most_s = 60.0
         chunk = stream.consumer.fetch(L, 0)
         assert chunk is not None
-        handling = asyncio.create_task(stream.worker.handle(chunk))
+        handling = asyncio.create_task(stream.worker.handle([chunk]))
         await until(lambda: stream.observer.retries["kafka"])
         await asyncio.sleep(0.01)  # into its pause
         await stream.consumer.seek_to_stored(set(stream.consumer.given))
@@ -406,7 +405,7 @@ class TestLeasesWhileChunksAreUnderWay:
 
         async def acquire_late(partition: int) -> Lease:
             if old := stream.consumer.fetch(T, 0):
-                await old_worker.handle(old)
+                await old_worker.handle([old])
             return await acquire(partition)
 
         old_worker = stream.worker
@@ -563,6 +562,8 @@ async def test_partitions_go_on_side_by_side(models: Models) -> None:
             stream.kafka.put(T, p, transaction(n, customer=f"customer-{n}"))
     await stream.start()
     held = stream.worker._delivery.publisher = _Held(stream)
+    # As large as a chunk may be: each a pass of its own.
+    stream.worker.lanes._chunk_records = 10
     for p in range(4):
         chunk = stream.consumer.fetch(T, p, 10)
         assert chunk is not None
@@ -593,7 +594,7 @@ async def test_rolled_back_partition_that_is_gone_meanwhile_does_not_end_the_wor
     async def seek(partitions: object) -> None: ...
 
     stream.consumer.seek_to_stored = seek  # type: ignore[assignment, method-assign]
-    await stream.worker.handle(chunk)
+    await stream.worker.handle([chunk])
 
     assert applied is not None
     assert stream.worker.reached(T, 0) is None
