@@ -222,11 +222,12 @@ class HistoryArena:
         """
         if (self.length[slots] + len(slots) <= self._memory.capacity[slots]).all():
             return
-        unique, wanted = np.unique(slots, return_counts=True)
-        short = np.flatnonzero(self.length[unique] + wanted > self._memory.capacity[unique])
+        known, number = kernels.numbered(slots)
+        wanted = np.bincount(number, minlength=len(known))
+        short = np.flatnonzero(self.length[known] + wanted > self._memory.capacity[known])
         if not len(short):
             return
-        slots, wanted = unique[short], wanted[short]
+        slots, wanted = known[short], wanted[short]
         span = self.newest_ms(slots) - self.pool["time_ms"][self.start[slots]]
         old = (span > RETENTION_MS) | (self.length[slots] > MAX_EVENTS)
         for slot, more, prunable in zip(slots.tolist(), wanted.tolist(), old.tolist(), strict=True):

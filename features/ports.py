@@ -197,6 +197,10 @@ class HistoryStore(Protocol):
         """Apply a commit under a lease, all or nothing."""
         ...
 
+    async def apply_all(self, commits: Sequence[tuple[Lease, Commit]]) -> list[Outcome]:
+        """Apply commits of different partitions, each by itself, in one round trip."""
+        ...
+
     async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
         """Customers whose newest event is in `[after_ms, before_ms)`."""
         ...

@@ -204,6 +204,16 @@ class RedisHistoryStore:
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
+        (outcome,) = await self.apply_all([(lease, commit)])
+        return outcome
+
+    async def apply_all(self, commits: Sequence[tuple[Lease, Commit]]) -> list[Outcome]:
+        """Apply commits of different partitions, each by itself, in one round trip."""
+        answers = await self._fcalls("tidegate_apply", [self._call_of(*one) for one in commits])
+        return [Outcome(answer.decode().lower()) for answer in answers]
+
+    def _call_of(self, lease: Lease, commit: Commit) -> tuple[list[str], list[Any]]:
+        """Keys and arguments of the function that applies a commit."""
         p = lease.partition
         history, block, newest, churn, profile = (
             self._key(p, kind, "") for kind in ("h", "b", "s", "c", "p")
@@ -245,8 +255,7 @@ class RedisHistoryStore:
         for customer_id, until_ms in commit.erased.items():
             keys.append(self._key(p, "erased"))
             args += (customer_id, erased_name(customer_id), until_ms)
-        answer: bytes = await self._fcall("tidegate_apply", keys, args)
-        return Outcome(answer.decode().lower())
+        return keys, args
 
     async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
         """Customers whose newest event is in `[after_ms, before_ms)`."""
@@ -401,18 +410,35 @@ class RedisHistoryStore:
         return self._key(partition, "e", f"{key[0]}:{key[1]:08x}")
 
     async def _fcall(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        async def call() -> Any:
-            return await self._call(lambda: self._redis.fcall(name + _DIGEST, len(keys), *keys, *args))
+        (answer,) = await self._fcalls(name, [(keys, args)])
+        return answer
+
+    async def _fcalls(self, name: str, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
+        """Answers of a function that is called several times; where one call fails the others are done."""
+
+        async def call() -> list[Any]:
+            if len(calls) == 1:
+                ((keys, args),) = calls
+                return [await self._redis.fcall(name + _DIGEST, len(keys), *keys, *args)]
+            pipe = self._redis.pipeline(transaction=False)
+            for keys, args in calls:
+                pipe.fcall(name + _DIGEST, len(keys), *keys, *args)
+            # What the pipeline itself raises repeats the command, with what is in it.
+            answers = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            return cast(list[Any], answers)
 
         try:
             try:
-                return await call()
+                return await self._call(call)
             except exceptions.ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
                 async with self._loading:
                     await self._call(lambda: self._redis.function_load(_FUNCTIONS, replace=True))
-                return await call()
+                return await self._call(call)
         except exceptions.ResponseError as error:
             text = str(error)
             if text.startswith("VERSION"):

@@ -28,10 +28,10 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "load"):
             return await super().load(partition, customer_ids, lease)
 
-    async def apply(self, lease: Lease, commit: Commit) -> Outcome:
-        """Apply a commit."""
+    async def apply_all(self, commits: Sequence[tuple[Lease, Commit]]) -> list[Outcome]:
+        """Apply commits."""
         with self._metrics.call("redis", "apply"):
-            return await super().apply(lease, commit)
+            return await super().apply_all(commits)
 
     async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
         """Customers whose newest event is in a span of time."""

@@ -67,6 +67,10 @@ class MemoryHistoryStore:
             lease.require_same(state.epoch, state.owner, state.next_offsets)
         return [self._partitions[partition].history(c) for c in customer_ids]
 
+    async def apply_all(self, commits: Sequence[tuple[Lease, Commit]]) -> list[Outcome]:
+        """Apply commits of different partitions, each by itself."""
+        return [await self.apply(lease, commit) for lease, commit in commits]
+
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
         state = self._partitions[lease.partition]

@@ -24,9 +24,10 @@ def add_agents(app: faust.App, worker: Callable[[], Worker]) -> None:
 
 
 def _loop(worker: Callable[[], Worker]) -> Any:
-    async def run(stream: AsyncIterable[Chunk]) -> None:
-        # Not awaited to its end: a chunk that waits for Redis would hold up all partitions behind it.
-        async for chunk in stream:
-            worker().submit(chunk)
+    async def run(stream: AsyncIterable[list[Chunk]]) -> None:
+        # Not awaited to their end: a chunk that waits for Redis would hold up all partitions behind it.
+        async for chunks in stream:
+            for chunk in chunks:
+                worker().submit(chunk)
 
     return run

@@ -78,25 +78,33 @@ class Delivery:
             LeaseLost: Somebody else has the partition.
             StoreRolledBack: The store is not where this chunk starts.
         """
-        lease = partition.require_lease()
-        kind = "models" if commit.models else "commit"
-        self.crash(f"before-{kind}")
-        with self.observer.step("commit"):
-            outcome = await self.retry.until_done(
-                "redis", lambda: self.store.apply(lease, commit), partition.interrupted
-            )
-        self.crash(f"after-{kind}")
-        if outcome is not Outcome.APPLIED:
-            self.observer.lease(outcome.value)
-        if outcome is Outcome.FENCED:
-            raise LeaseLost(f"partition {partition.number}")
-        if outcome is Outcome.ROLLED_BACK:
-            raise StoreRolledBack(f"partition {partition.number}")
-        partition.committed(commit.histories)
+        for failure in (await self.commit_all([(partition, commit)])).values():
+            raise failure
 
     async def commit_all(self, commits: Sequence[tuple[Partition, Commit]]) -> Failures:
         """Make parts of several partitions part of the state; returns those of which nothing was."""
-        return await _each([(partition, self.commit(partition, commit)) for partition, commit in commits])
+        if not commits:
+            return {}
+        leased = [(partition.require_lease(), commit) for partition, commit in commits]
+        kind = "models" if commits[0][1].models else "commit"
+        interrupted = [partition.interrupted for partition, _ in commits]
+        self.crash(f"before-{kind}")
+        with self.observer.step("commit"):
+            outcomes = await self.retry.until_done(
+                "redis", lambda: self.store.apply_all(leased), AnyOf(interrupted)
+            )
+        self.crash(f"after-{kind}")
+        failures: Failures = {}
+        for (partition, commit), outcome in zip(commits, outcomes, strict=True):
+            if outcome is not Outcome.APPLIED:
+                self.observer.lease(outcome.value)
+            if outcome is Outcome.FENCED:
+                failures[partition.number] = LeaseLost(f"partition {partition.number}")
+            elif outcome is Outcome.ROLLED_BACK:
+                failures[partition.number] = StoreRolledBack(f"partition {partition.number}")
+            else:
+                partition.committed(commit.histories)
+        return failures
 
     async def load(self, partition: Partition, customer_ids: Sequence[str]) -> None:
         """Bring histories into the partition's cache, trying until the store answers.

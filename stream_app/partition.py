@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
@@ -145,37 +146,8 @@ class Partition:
     def changes(
         self, customer_ids: Sequence[str], appended: Records, counts: Sequence[int]
     ) -> list[HistoryChange]:
-        """The stored form of what was done to customers' histories in the arena.
-
-        Args:
-            customer_ids: Each once; all in the arena, with the new records already in their histories.
-            appended: The new records, customer after customer, each in order of arrival.
-            counts: How many of them are whose.
-        """
-        arena, size = self.arena, HEADER.itemsize
-        slots = arena.slots(customer_ids)
-        before = arena.stored_bytes[slots]
-        unpacked = np.maximum(0, before - size) // RECORD.itemsize + counts
-        packed: dict[int, bytes] = {}
-        for number in np.flatnonzero(unpacked > _UNPACKED + arena.length[slots] // _UNPACKED_SHARE).tolist():
-            slot = int(slots[number])
-            arena.prune(slot)
-            packed[number] = pack(arena.records(slot))
-            arena.headers["packed_bytes"][slot] = len(packed[number])
-        newest = kernels.newest_times(arena.pool, arena.start, arena.length, slots).tolist()
-        headers, bodies, end = arena.headers[slots].tobytes(), appended.tobytes(), 0
-        changes = []
-        for number, (customer_id, stored, count, last_ms) in enumerate(
-            zip(customer_ids, before.tolist(), counts, newest, strict=True)
-        ):
-            header = headers[number * size : (number + 1) * size]
-            start, end = end, end + count * RECORD.itemsize
-            if number in packed:
-                change = HistoryChange(customer_id, stored, header, b"", last_ms, True, packed[number])
-            else:
-                change = HistoryChange(customer_id, stored, header, bodies[start:end], last_ms)
-            changes.append(change)
-        return changes
+        """The stored form of what was done to customers' histories in the arena; see `history_changes`."""
+        return history_changes(self.arena, customer_ids, self.arena.slots(customer_ids), appended, counts)
 
     def committed(self, changes: Sequence[HistoryChange]) -> None:
         """Remember what the store now holds."""
@@ -205,6 +177,47 @@ class Partition:
     def _signal(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
+
+
+def history_changes(
+    arena: HistoryArena,
+    customer_ids: Sequence[str],
+    slots: npt.NDArray[np.int64],
+    appended: Records,
+    counts: Sequence[int],
+) -> list[HistoryChange]:
+    """The stored form of what was done to customers' histories.
+
+    Args:
+        arena: Holds them, with the new records already in them; or arenas that share its memory do.
+        customer_ids: Each once.
+        slots: Theirs.
+        appended: The new records, customer after customer, each in order of arrival.
+        counts: How many of them are whose.
+    """
+    size = HEADER.itemsize
+    before = arena.stored_bytes[slots]
+    unpacked = np.maximum(0, before - size) // RECORD.itemsize + counts
+    packed: dict[int, bytes] = {}
+    for number in np.flatnonzero(unpacked > _UNPACKED + arena.length[slots] // _UNPACKED_SHARE).tolist():
+        slot = int(slots[number])
+        arena.prune(slot)
+        packed[number] = pack(arena.records(slot))
+        arena.headers["packed_bytes"][slot] = len(packed[number])
+    newest = kernels.newest_times(arena.pool, arena.start, arena.length, slots).tolist()
+    headers, bodies, end = arena.headers[slots].tobytes(), appended.tobytes(), 0
+    changes = []
+    for number, (customer_id, stored, count, last_ms) in enumerate(
+        zip(customer_ids, before.tolist(), counts, newest, strict=True)
+    ):
+        header = headers[number * size : (number + 1) * size]
+        start, end = end, end + count * RECORD.itemsize
+        if number in packed:
+            change = HistoryChange(customer_id, stored, header, b"", last_ms, True, packed[number])
+        else:
+            change = HistoryChange(customer_id, stored, header, bodies[start:end], last_ms)
+        changes.append(change)
+    return changes
 
 
 def group_rows(customer_ids: Sequence[str], rows: Sequence[int]) -> dict[str, list[int]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
@@ -25,7 +24,7 @@ from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.delivery import Delivery, Failures
 from stream_app.entity_stage import EntityStage
-from stream_app.partition import Partition, group_rows
+from stream_app.partition import Partition, group_rows, history_changes
 from stream_app.ports import Outgoing
 from stream_app.trace import first_traced, trace_context
 
@@ -160,8 +159,10 @@ class TransactionProcessor:
         delivery.crash("after-publish")
         with observer.step("pack"):
             commits = [
-                (member.partition, _commit(member, records, scored.accepted, entity_changes))
-                for member in members
+                (member.partition, commit)
+                for member, commit in zip(
+                    members, _commits(members, records, scored, entity_changes), strict=True
+                )
                 if member.partition.number not in failures
             ]
         failures |= await delivery.commit_all(commits)
@@ -331,25 +332,37 @@ def churn_outgoing(
         yield result, score, outgoing
 
 
-def _commit(
-    member: _Member, records: Records, accepted: npt.NDArray[np.intp], entities: Sequence[EntityChange]
-) -> Commit:
-    """What a member's rows make of the state; histories are past them already."""
-    partition, part = member.partition, member.part
-    first, end = np.searchsorted(accepted, (member.rows.start, member.rows.stop)).tolist()
-    mine = accepted[first:end]
-    by_customer = group_rows(member.customer_ids, (mine - member.rows.start).tolist())
-    for customer_id in member.churn:
-        by_customer.setdefault(customer_id, [])
-    rows = [member.rows.start + row for rows in by_customer.values() for row in rows]
-    counts = list(map(len, by_customer.values()))
-    return Commit(
-        TRANSACTIONS.name,
-        partition.require_lease().next_offsets.get(TRANSACTIONS.name),
-        part.next_offset,
-        partition.changes(list(by_customer), records[rows], counts),
-        member.scores,
-        member.churn,
-        watermark_ms=max(part.erased_ms, int(records["time_ms"][mine].max(initial=0))),
-        entities=entities,
+def _commits(
+    members: Sequence[_Member], records: Records, scored: ScoredChunk, entities: Sequence[EntityChange]
+) -> list[Commit]:
+    """What each member's rows make of the state; histories are past them already."""
+    customer_ids = [customer_id for member in members for customer_id in member.customer_ids]
+    accepted = scored.accepted
+    by_customer = group_rows(customer_ids, accepted.tolist())
+    # Customers of one member stand beside each other, as its rows do.
+    first = np.array([rows[0] for rows in by_customer.values()], dtype=np.int64)
+    changes = history_changes(
+        members[0].partition.arena,
+        list(by_customer),
+        scored.slots[first],
+        records[[row for rows in by_customer.values() for row in rows]],
+        list(map(len, by_customer.values())),
     )
+    commits = []
+    for member in members:
+        lease, bounds = member.partition.require_lease(), (member.rows.start, member.rows.stop)
+        mine, times = slice(*np.searchsorted(first, bounds)), records["time_ms"][accepted]
+        newest = times[slice(*np.searchsorted(accepted, bounds))].max(initial=0)
+        commits.append(
+            Commit(
+                TRANSACTIONS.name,
+                lease.next_offsets.get(TRANSACTIONS.name),
+                member.part.next_offset,
+                changes[mine],
+                member.scores,
+                member.churn,
+                watermark_ms=max(member.part.erased_ms, int(newest)),
+                entities=entities,
+            )
+        )
+    return commits

@@ -1,9 +1,9 @@
-"""Chunked delivery for Faust: one message per fetched batch of a partition.
+"""Chunked delivery for Faust: one message for what one fetch returned of a topic.
 
 Stock Faust wraps every record in a message, an event and two acknowledgements, which costs more than
-scoring it. Here the consumer hands what one fetch returned for a partition to the agent as one
-message whose value is a `Chunk`. Rebalancing, heartbeats, subscriptions and the commit loop stay
-Faust's own.
+scoring it. Here the consumer hands what one fetch returned of a topic to the agent as one
+message whose value is a list of `Chunk`s, one for each partition. Rebalancing, heartbeats, subscriptions and
+the commit loop stay Faust's own.
 
 What differs from the stock driver, because the store and not Kafka says where to go on:
 
@@ -181,19 +181,22 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Chunks of one fetch.
+        """Chunks of one fetch, those of a topic together.
 
         Stock Faust seeks here when a rebalance has begun meanwhile, which would take the leases of
         partitions that are about to be somebody else's. The rebalance itself ends with a seek.
         """
         records, _ = await self._wait_next_records(timeout)
+        by_topic: dict[str, list[Chunk]] = {}
         for tp, chunks in (records or {}).items():
+            by_topic.setdefault(tp.topic, []).extend(chunks)
+        for topic, chunks in by_topic.items():
             if self.should_stop or not self.flow_active:
                 return
-            for chunk in chunks:
-                # Faust drops what is behind the newest message it delivered: after a seek back, all.
-                self._read_offset.pop(tp, None)
-                yield tp, self._to_message(tp, chunk)
+            tp = TP(topic, chunks[-1].partition)
+            # Faust drops what is behind the newest message it delivered: after a seek back, all.
+            self._read_offset.pop(tp, None)
+            yield tp, self._to_message(tp, chunks)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Chunk]]:
         active = active_partitions or set()
@@ -215,8 +218,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             chunks[tp] = [chunk]
         return chunks
 
-    def _to_message(self, tp: TP, record: Chunk) -> ConsumerMessage:
-        last = record.records[-1]
+    def _to_message(self, tp: TP, record: list[Chunk]) -> ConsumerMessage:
+        last = record[-1].records[-1]
         return ConsumerMessage(
             tp.topic,
             tp.partition,

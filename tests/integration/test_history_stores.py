@@ -151,6 +151,29 @@ async def test_bytes_of_every_value_are_kept(store):
     assert await store.customers(HERE) == [AWKWARD]
 
 
+async def test_commits_of_several_partitions_each_stand_for_themselves(store):
+    mine, lost, behind = [await store.acquire(HERE + n) for n in range(3)]
+    await store.acquire(lost.partition)
+    commits = [(lease, commit(None, 5, change(A, b"", b"aa"), watermark_ms=7)) for lease in (mine, lost)]
+    commits.append((behind, commit(3, 5)))
+    outcomes = [Outcome.APPLIED, Outcome.FENCED, Outcome.ROLLED_BACK]
+    assert await store.apply_all(commits) == outcomes
+    assert await store.load(mine.partition, [A]) == [header() + b"aa"]
+    assert await store.load(lost.partition, [A]) == [None]
+    assert await store.apply_all(commits) == [Outcome.ALREADY_APPLIED, *outcomes[1:]]
+    assert await store.apply_all([]) == []
+
+
+async def test_history_of_another_length_in_one_of_several_commits_is_an_error_that_names_nobody(store):
+    leases = [await store.acquire(HERE + n) for n in range(2)]
+    wrong = [(lease, commit(None, 1, change(A, header() * n, b"a"))) for n, lease in enumerate(leases)]
+    with pytest.raises(HistoryError, match="its length differs") as refused:
+        await store.apply_all(wrong)
+    assert A not in str(refused.value)
+    assert await store.load(leases[1].partition, [A]) == [None]
+    assert await store.apply_all(wrong[:1]) == [Outcome.ALREADY_APPLIED]
+
+
 @pytest.mark.parametrize("shorter", [True, False])
 async def test_a_history_of_another_length_is_an_error_and_nothing_is_written(store, shorter):
     lease = await store.acquire(HERE)

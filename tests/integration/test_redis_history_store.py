@@ -49,6 +49,13 @@ async def test_functions_that_are_gone_are_loaded_again(redis_store, direct, los
     assert (await redis_store.acquire(HERE)).epoch >= 1
 
 
+async def test_functions_that_are_gone_are_loaded_again_for_several_commits(redis_store, direct):
+    leases = [await redis_store.acquire(HERE + n) for n in range(3)]
+    direct.function_flush()
+    commits = [(lease, commit(None, 1, change(A, b"", b"a"))) for lease in leases]
+    assert await redis_store.apply_all(commits) == [Outcome.APPLIED] * 3
+
+
 async def test_many_who_miss_the_functions_at_once_all_succeed(redis_store, direct):
     leases = await asyncio.gather(*(redis_store.acquire(p) for p in range(20)))
     assert [lease.epoch for lease in leases] == [1] * 20

@@ -127,7 +127,7 @@ async def consumer() -> ChunkConsumer:
 
 
 async def chunks(consumer: ChunkConsumer) -> list[Chunk]:
-    return [message.value async for _, message in consumer.getmany(1.0)]
+    return [chunk async for _, message in consumer.getmany(1.0) for chunk in message.value]
 
 
 async def test_seek_goes_where_the_store_says(consumer: ChunkConsumer) -> None:
@@ -147,12 +147,25 @@ async def test_chunks_know_where_they_start(consumer: ChunkConsumer) -> None:
     assert consumer.delivered(*A) == 17
 
 
+async def test_what_one_fetch_returned_of_a_topic_is_one_message(consumer: ChunkConsumer) -> None:
+    consumer._set_active_tps({A, B, TP("labels", 0)})
+    consumer._thread.assigned = {A, B, TP("labels", 0)}
+    consumer.app.positions.at[TP("labels", 0)] = 3
+    await consumer.seek_to_committed()
+    consumer._thread.fetched = [records(A, 10) | records(TP("labels", 0), 3) | records(B, 20, 21)]
+    messages = [message async for _, message in consumer.getmany(1.0)]
+    assert [[(c.topic, c.partition, len(c.records)) for c in m.value] for m in messages] == [
+        [(A.topic, 0, 1), (B.topic, 1, 2)],
+        [("labels", 0, 1)],
+    ]
+
+
 async def test_message_carries_the_chunk_and_its_last_offset(consumer: ChunkConsumer) -> None:
     await consumer.seek_to_committed()
     consumer._thread.fetched = [records(A, 10, 11)]
     ((tp, message),) = [found async for found in consumer.getmany(1.0)]
     assert (tp, message.offset, message.generation_id) == (A, 11, 1)
-    assert isinstance(message.value, Chunk)
+    assert [type(chunk) for chunk in message.value] == [Chunk]
 
 
 async def test_what_was_not_sought_is_not_fetched(consumer: ChunkConsumer) -> None:
