@@ -10,7 +10,7 @@ from rich.table import Table
 from cli.bench_latency import latency, start
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
-from harness.bench import ThroughputPlan, environment, run_throughput
+from harness.bench import Broker, ThroughputPlan, environment, run_throughput
 from harness.bench_api import ApiPlan, run_api
 from harness.bench_features import markdown as features_markdown
 from harness.bench_features import run_features
@@ -43,6 +43,9 @@ def throughput(
             envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
         ),
     ] = "",
+    broker: Annotated[
+        Broker, typer.Option(help="What is started; auto: Apache Kafka where Java is here.")
+    ] = Broker.EMBEDDED,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Scored events per second of workers that drain a backlog, and what each event costs where.
@@ -54,7 +57,7 @@ def throughput(
     ensure_models(models, entities)
     err.print(f"{runs} runs; each publishes a backlog, then starts {workers} worker(s)", highlight=False)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs, entities, workers)
+        plan = ThroughputPlan(Path(folder), models, customers, days, seed, runs, entities, workers, broker)
         result = run_throughput(plan)
     if json:
         print_json(result)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cli.console import err, out, print_json
 from cli.demo import ensure_models
+from harness.bench import Broker
 from harness.bench_latency import STEPS, LatencyPlan, run_latency
 from harness.bench_start import StartPlan, run_start
 from schemas.errors import ConfigError
@@ -29,6 +30,10 @@ def latency(
         str, typer.Option(help="Kafka brokers instead of the embedded one; with --redis-url.")
     ] = "",
     redis_url: Annotated[str, typer.Option(help="Redis or Valkey there.")] = "",
+    broker: Annotated[
+        Broker,
+        typer.Option(help="What is started without --bootstrap; auto: Apache Kafka where Java is here."),
+    ] = Broker.AUTO,
     metrics_url: Annotated[
         str, typer.Option(help="Metrics of a worker that runs there; none is started then.")
     ] = "",
@@ -45,7 +50,7 @@ def latency(
 
     The schedule waits for nobody: what comes late counts as late from the time it was due. A publisher
     and an independent reader run as processes of their own; a run whose publisher was late says so.
-    Without addresses, an embedded broker and Valkey are started.
+    Without addresses, a broker and Valkey are started.
     """
     if bool(bootstrap) != bool(redis_url or metrics_url):
         raise ConfigError("give --bootstrap together with --redis-url, or with the --metrics-url of a worker")
@@ -67,6 +72,7 @@ def latency(
             bootstrap=bootstrap,
             redis_url=redis_url,
             metrics_url=metrics_url,
+            broker=broker,
         )
         result = run_latency(plan, lambda text: err.print(text, highlight=False))
     if plot is not None:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,31 @@ from generator.settings import BankSettings
 from harness.demo import PARTITIONS
 from harness.feed import Feed
 from harness.processes import WorkerProcess
-from infra.embedded import EmbeddedStack
+from infra.embedded import EmbeddedBroker, EmbeddedStack
+from infra.kafka_jars import is_available
 from infra.topics_admin import TopicsAdmin
 from schemas.errors import DependencyError
 from schemas.topics import CUSTOMERS, FRAUD_SCORES
 
 _LIMIT_S = 300.0
+
+
+class Broker(StrEnum):
+    """The broker of a measurement that starts its own."""
+
+    AUTO = "auto"
+    EMBEDDED = "embedded"
+    KAFKA = "kafka"
+
+    def start(self, folder: Path) -> EmbeddedStack:
+        """The parts; `auto` is Apache Kafka where it can run, and Tansu elsewhere."""
+        kafka = self is Broker.KAFKA or (self is Broker.AUTO and is_available())
+        return EmbeddedStack(folder, durable=False, kafka=kafka)
+
+
+def broker_name(stack: EmbeddedStack) -> str:
+    """For people."""
+    return "Tansu" if isinstance(stack.broker, EmbeddedBroker) else "Apache Kafka"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,7 @@ class ThroughputPlan:
         runs: Repetitions; the figure is their median.
         entities: That the models have features of.
         workers: Processes that share the partitions.
+        broker: That holds it.
     """
 
     data_dir: Path
@@ -48,6 +69,7 @@ class ThroughputPlan:
     runs: int
     entities: str = ""
     workers: int = 1
+    broker: Broker = Broker.EMBEDDED
 
 
 def run_throughput(plan: ThroughputPlan) -> dict[str, Any]:
@@ -70,7 +92,7 @@ def run_throughput(plan: ThroughputPlan) -> dict[str, Any]:
 
 async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
     folder = plan.data_dir / f"run-{number}"
-    with EmbeddedStack(folder, durable=False) as stack:
+    with plan.broker.start(folder) as stack:
         await TopicsAdmin(stack.bootstrap).create(PARTITIONS)
         sent = await _backlog(plan, stack.bootstrap)
         settings = {
@@ -109,6 +131,7 @@ async def _throughput(plan: ThroughputPlan, number: int) -> dict[str, Any]:
                 chunks += value
         return {
             **drained,
+            "broker": broker_name(stack),
             "step_microseconds_per_event": {step: round(value, 2) for step, value in steps.items()},
             "chunk_records_mean": round(sent / chunks),
         }

@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.bench import environment, scrape
+from harness.bench import Broker, broker_name, environment, scrape
 from harness.paced import PacedBank, PacedPublisher, PacedRun, Published, ScoreReader, ScoresRead, paced
 from harness.processes import WorkerProcess
-from infra.embedded import EmbeddedStack
 from infra.topics_admin import TopicsAdmin
 from schemas.errors import DependencyError
 
@@ -40,6 +39,7 @@ class LatencyPlan:
         bootstrap, redis_url: Of a deployment; both empty start embedded ones.
         metrics_url: Of a worker that runs there; empty starts one.
         settings: More settings of a worker that is started.
+        broker: What is started where `bootstrap` is empty.
     """
 
     data_dir: Path
@@ -53,6 +53,7 @@ class LatencyPlan:
     redis_url: str = ""
     metrics_url: str = ""
     settings: Mapping[str, object] | None = None
+    broker: Broker = Broker.AUTO
 
 
 def run_latency(plan: LatencyPlan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -66,10 +67,11 @@ def run_latency(plan: LatencyPlan, say: Callable[[str], None]) -> dict[str, Any]
 
 async def _run(plan: LatencyPlan, say: Callable[[str], None]) -> dict[str, Any]:
     with ExitStack() as parts:
-        bootstrap, redis_url = plan.bootstrap, plan.redis_url
+        bootstrap, redis_url, broker = plan.bootstrap, plan.redis_url, ""
         if not bootstrap:
-            stack = parts.enter_context(EmbeddedStack(plan.data_dir, durable=False))
-            bootstrap, redis_url = stack.bootstrap, stack.redis_url
+            stack = parts.enter_context(plan.broker.start(plan.data_dir))
+            bootstrap, redis_url, broker = stack.bootstrap, stack.redis_url, broker_name(stack)
+            say(f"broker: {broker}")
         await TopicsAdmin(bootstrap).create(PARTITIONS)
         partitions = await TopicsAdmin(bootstrap).source_partitions()
         metrics_url = plan.metrics_url
@@ -105,6 +107,7 @@ async def _run(plan: LatencyPlan, say: Callable[[str], None]) -> dict[str, Any]:
             "history_transactions": past,
             "partitions": partitions,
             "embedded": not plan.bootstrap,
+            "broker": broker or bootstrap,
             "environment": environment(),
         }
 

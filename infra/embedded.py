@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from infra.embedded_part import HOST, EmbeddedPart
+from infra.kafka_cluster import KafkaCluster
 from schemas.errors import DependencyError
 
 
@@ -100,6 +101,7 @@ class EmbeddedStack:
         broker_port: `None` chooses a free one.
         redis_port: `None` chooses a free one.
         durable: See `EmbeddedRedis`.
+        kafka: Apache Kafka in the place of Tansu; needs Java.
     """
 
     def __init__(
@@ -109,8 +111,13 @@ class EmbeddedStack:
         broker_port: int | None = None,
         redis_port: int | None = None,
         durable: bool = True,
+        kafka: bool = False,
     ) -> None:
-        self.broker = EmbeddedBroker(data_dir, broker_port)
+        self.broker: EmbeddedBroker | KafkaCluster = (
+            KafkaCluster(data_dir, ports=None if broker_port is None else [broker_port])
+            if kafka
+            else EmbeddedBroker(data_dir, broker_port)
+        )
         self.redis = EmbeddedRedis(data_dir, redis_port, durable=durable)
 
     @property

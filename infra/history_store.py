@@ -432,13 +432,13 @@ class RedisHistoryStore:
 
         try:
             try:
-                return await self._call(call)
+                return cast(list[Any], await self._call(call))
             except exceptions.ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
                 async with self._loading:
                     await self._call(lambda: self._redis.function_load(_FUNCTIONS, replace=True))
-                return await self._call(call)
+                return cast(list[Any], await self._call(call))
         except exceptions.ResponseError as error:
             text = str(error)
             if text.startswith("VERSION"):

@@ -197,6 +197,10 @@ class KafkaCluster:
         """The same; `infra.embedded.EmbeddedBroker` calls it so."""
         return self.bootstrap
 
+    def cpu_s(self) -> float:
+        """Processor time of all brokers so far."""
+        return sum(node.cpu_s() for node in self.nodes)
+
     @property
     def running(self) -> bool:
         """Whether all brokers live."""

@@ -15,6 +15,11 @@ _RESOLVE_TIMEOUT_S = 600.0
 _LEAST_JAVA = 17
 
 
+def is_available() -> bool:
+    """Whether Java is here, and the jars or the Maven that resolves them."""
+    return shutil.which("java") is not None and (_jars(None).is_dir() or shutil.which("mvn") is not None)
+
+
 def classpath(folder: Path | None = None) -> str:
     """Java's class path of the broker; resolves the jars at the first call.
 
@@ -24,11 +29,15 @@ def classpath(folder: Path | None = None) -> str:
     Raises:
         DependencyError: No Maven or no Java on the machine, or the jars could not be resolved.
     """
-    cache = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
-    jars = cache / f"kafka-{sha256(_POM.read_bytes()).hexdigest()[:12]}"
+    jars = _jars(folder)
     if not jars.is_dir():
         _resolve(jars)
     return str(jars / "*")
+
+
+def _jars(folder: Path | None) -> Path:
+    cache = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
+    return cache / f"kafka-{sha256(_POM.read_bytes()).hexdigest()[:12]}"
 
 
 def java() -> str:
