@@ -92,6 +92,10 @@ class EntityStage:
         self._clear()
         self._alignment.begin(partition, watermark_ms // TILE_MS)
 
+    def arrive(self, partition: int, hour: int) -> None:
+        """What is next of a partition is of this hour: it holds nobody up to before."""
+        self._alignment.reach(partition, hour)
+
     def forget(self, partition: int) -> None:
         """A lease is gone, and with it what was counted and not stored."""
         self._pending.pop(partition, None)

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Collection, Container, Sequence
 from dataclasses import replace
 from functools import partial
 
+from features.entities import SLACK_TILES
 from stream_app.transport import Chunk
 
 _Key = tuple[str, int]
+Hours = tuple[float, float]
 _CLOSE_S = 1.0
 # Of a chunk's most records: so many begin a pass although another is under way.
 _OWN_PASS = 8
@@ -27,6 +29,8 @@ class Lanes:
         handle: Runs chunks of a topic to their end; never raises.
         chunk_records: Most records that waiting chunks become one with, and that may wait.
         together: Topics of which a pass may hold chunks of several partitions.
+        hours: First and last hour of event time in a chunk that is the next of its partition. Where one
+            partition may have to wait for another, only such that are close together are handled in one pass.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class Lanes:
         handle: Callable[[Sequence[Chunk]], Awaitable[None]],
         chunk_records: int,
         together: Collection[str] = (),
+        hours: Callable[[Chunk], Hours] = lambda chunk: (0, 0),
     ) -> None:
         self._handle = handle
         self._chunk_records = chunk_records
         self._together = together
+        self._hours = hours
         self._waiting: dict[_Key, deque[Chunk]] = {}
         self._under_way: dict[_Key, Chunk] = {}
         self._passes: dict[asyncio.Future[None], str] = {}
@@ -112,19 +118,32 @@ class Lanes:
             for key, waiting in self._waiting.items()
             if waiting and key[0] == topic and key not in self._under_way
         ]
-        if topic not in self._together:
+        if topic not in self._together or not first:
             return first[:1]
-        sizes = [len(chunk.records) for chunk in first]
-        if topic in self._passes.values() and sum(sizes) < self._chunk_records // _OWN_PASS:
-            return []
-        end, records = 0, 0
-        while end < len(first) and (not end or records + sizes[end] <= self._chunk_records):
-            records += sizes[end]
-            end += 1
-        return first[:end]
+        now, begin = [self._hours(chunk) for chunk in first], 0
+        under_way = [chunk for key, chunk in self._under_way.items() if key[0] == topic]
+        if under_way and sum(len(chunk.records) for chunk in first) < self._chunk_records // _OWN_PASS:
+            before = [self._hours(chunk) for chunk in under_way]
+            # None of a pass under way may have to wait for what waits for the end of that pass.
+            urgent = [n for n, hours in enumerate(now) if not all(_fit(hours, other) for other in before)]
+            if not urgent:
+                return []
+            begin = urgent[0]
+        chunks, hours = [first[begin]], now[begin]
+        for chunk, other in zip(first, now, strict=True):
+            records = sum(len(c.records) for c in (*chunks, chunk))
+            if chunk is not chunks[0] and records <= self._chunk_records and _fit(hours, other):
+                chunks.append(chunk)
+                hours = min(hours[0], other[0]), max(hours[1], other[1])
+        return chunks
 
     def _ended(self, topic: str, chunks: Sequence[Chunk], task: asyncio.Future[None]) -> None:
         for chunk in chunks:
             del self._under_way[topic, chunk.partition]
         del self._passes[task]
         self._begin(topic)
+
+
+def _fit(hours: Hours, other: Hours) -> bool:
+    """Whether neither has to wait for the other."""
+    return max(hours[1], other[1]) - min(hours[0], other[0]) <= SLACK_TILES

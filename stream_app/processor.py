@@ -16,14 +16,14 @@ from features.ports import Commit, EntityChange, Lease, LeaseLost, StoreRolledBa
 from features.record import Records, to_records
 from features.tiles import customer_hashes
 from models import encoding, messages
-from models.pipeline import ChurnResult, Events, Models, ScoredChunk, prepare, score_chunk
+from models.pipeline import ChurnResult, Events, Models, Prepared, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES, TRANSACTIONS
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.delivery import Delivery, Failures
-from stream_app.entity_stage import EntityStage
+from stream_app.entity_stage import Counted, EntityStage
 from stream_app.partition import Partition, group_rows, history_changes
 from stream_app.ports import Outgoing
 from stream_app.trace import first_traced, trace_context
@@ -111,7 +111,7 @@ class TransactionProcessor:
 
         Args:
             parts: Of different partitions, whose locks are held and whose arenas share their memory; with
-                features of entities, of one.
+                features of entities, less than an hour apart.
 
         Returns:
             Partitions of which nothing was made part of the state, and why: `LeaseLost` or
@@ -144,12 +144,7 @@ class TransactionProcessor:
         slots = np.concatenate([m.partition.arena.slots(m.customer_ids) for m in members])
         with observer.step("score"):
             prepared = prepare(arena, events, models, slots)
-        entity_changes: Sequence[EntityChange] = ()
-        if self._entities is not None:
-            only, customers = members[0].partition, customer_hashes(members[0].customer_ids)
-            counted = await self._entities.count(only, records, customers, prepared.accepted)
-            prepared.fill_in(counted.vectors)
-            entity_changes = counted.changes
+        counted = await self._count(self._entities, members, records, prepared) if self._entities else []
         with observer.step("score"):
             scored = score_chunk(arena, events, models, prepared=prepared)
         with observer.step("encode"):
@@ -161,15 +156,17 @@ class TransactionProcessor:
             commits = [
                 (member.partition, commit)
                 for member, commit in zip(
-                    members, _commits(members, records, scored, entity_changes), strict=True
+                    members, _commits(members, records, scored, [c.changes for c in counted]), strict=True
                 )
                 if member.partition.number not in failures
             ]
         failures |= await delivery.commit_all(commits)
+        if self._entities is not None:
+            for member, of_member in zip(members, counted, strict=True):
+                if member.partition.number not in failures:
+                    self._entities.committed(member.partition, of_member)
         for partition, commit in commits:
             if partition.number not in failures:
-                if self._entities is not None:
-                    self._entities.committed(partition, counted)
                 partition.advance(TRANSACTIONS.name, commit.next_offset, commit.watermark_ms)
         # Counted as a whole: where a part failed, it is scored again.
         if not failures:
@@ -177,6 +174,21 @@ class TransactionProcessor:
             observer.scored(events, scored, published_ms, first_traced(whole.records))
             observer.churn(scored.churn, "event")
         return failures
+
+    @staticmethod
+    async def _count(
+        entities: EntityStage, members: Sequence[_Member], records: Records, prepared: Prepared
+    ) -> list[Counted]:
+        """Fill in the features of entities; what each member adds to these."""
+        mine = [records[member.rows.start : member.rows.stop] for member in members]
+        accepted, counted = prepared.accepted, []
+        for member, rows in zip(members, mine, strict=True):
+            bounds = np.searchsorted(accepted, (member.rows.start, member.rows.stop))
+            those = accepted[slice(*bounds)] - member.rows.start
+            customers = customer_hashes(member.customer_ids)
+            counted.append(await entities.count(member.partition, rows, customers, those))
+        prepared.fill_in(np.concatenate([of_member.vectors for of_member in counted]))
+        return counted
 
     def _sort(self, partition: Partition, lease: Lease, record: Any, part: Part) -> int:
         """Put one record where it belongs; returns its event time where it is to be scored here, else 0."""
@@ -333,7 +345,10 @@ def churn_outgoing(
 
 
 def _commits(
-    members: Sequence[_Member], records: Records, scored: ScoredChunk, entities: Sequence[EntityChange]
+    members: Sequence[_Member],
+    records: Records,
+    scored: ScoredChunk,
+    entities: Sequence[Sequence[EntityChange]],
 ) -> list[Commit]:
     """What each member's rows make of the state; histories are past them already."""
     customer_ids = [customer_id for member in members for customer_id in member.customer_ids]
@@ -349,7 +364,7 @@ def _commits(
         list(map(len, by_customer.values())),
     )
     commits = []
-    for member in members:
+    for number, member in enumerate(members):
         lease, bounds = member.partition.require_lease(), (member.rows.start, member.rows.stop)
         mine, times = slice(*np.searchsorted(first, bounds)), records["time_ms"][accepted]
         newest = times[slice(*np.searchsorted(accepted, bounds))].max(initial=0)
@@ -362,7 +377,7 @@ def _commits(
                 member.scores,
                 member.churn,
                 watermark_ms=max(member.part.erased_ms, int(newest)),
-                entities=entities,
+                entities=entities[number] if entities else (),
             )
         )
     return commits

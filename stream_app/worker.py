@@ -1,6 +1,7 @@
 """A worker: which partitions it has, where they go on, and what happens to each chunk."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from typing import Protocol, TypeVar
 import structlog
 
 from features.arena import HistoryArena
-from features.entities import EntityFeature
+from features.entities import TILE_MS, EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
-from schemas.errors import HistoryError, TidegateError
+from schemas.errors import EventError, HistoryError, TidegateError
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
+from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
 from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.entity_stage import EntityStage
-from stream_app.lanes import Lanes
+from stream_app.lanes import Hours, Lanes
 from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
 from stream_app.processor import TransactionProcessor
@@ -113,11 +115,9 @@ class Worker:
         self._published_upto = published_upto
         self._partitions: dict[int, Partition] = {}
         self._taking: set[int] = set()
-        # Histories of all partitions in one memory: small chunks of several are scored in one pass. With
-        # entities each in its own: one partition waits there for another.
+        # Histories of all partitions in one memory: small chunks of several are scored in one pass.
         self._memory = HistoryArena()
-        together = () if entities else (TRANSACTIONS.name,)
-        self.lanes = Lanes(self.handle, chunk_records, together)
+        self.lanes = Lanes(self.handle, chunk_records, (TRANSACTIONS.name,), self._hours)
         self._entities = self._entity_stage(entities) if entities else None
         self._transactions = TransactionProcessor(
             delivery, self._models.take, score_features=score_features, entities=self._entities
@@ -381,6 +381,31 @@ class Worker:
             partitions=delivery.placement.partitions,
             mine=lambda: [p.number for p in self._partitions.values() if p.lease is not None],
         )
+
+    def _hours(self, chunk: Chunk) -> Hours:
+        """Hours from a partition's next transaction to the last of its chunk.
+
+        Of a chunk that must be alone, all there are. Without entities no partition waits for another, so all
+        are as one; with them, none waits for what is before the next of this one.
+        """
+        if self._entities is None:
+            return 0, 0
+        partition = self._partition(chunk.partition)
+        lease = partition.lease
+        if lease is None or chunk.after != partition.next_offset(chunk.topic):
+            return -math.inf, math.inf
+        ends = []
+        for record in (chunk.records[0], chunk.records[-1]):
+            try:
+                plain = read_transaction(record.value)
+            except EventError:
+                plain = None
+            if plain is None:
+                return -math.inf, math.inf
+            # What is late belongs to an hour that is over.
+            ends.append(max(lease.watermark_ms, plain[0].event_time_ms) // TILE_MS)
+        self._entities.arrive(chunk.partition, ends[0])
+        return ends[0], max(ends)
 
     def _is_idle(self, partition: int) -> bool:
         topic = TRANSACTIONS.name

@@ -198,3 +198,50 @@ class TestPassesOfSeveralPartitions:
         handler.go.set()
         await finished(lanes, 0, 1)
         assert handler.passes == [[(0, 1)], [(1, 1)]]
+
+
+class TestPartitionsThatMayWaitForEachOther:
+    """Hours of a chunk are its first offset and its last."""
+
+    def lanes(self, handler: Handler) -> Lanes:
+        return Lanes(handler, 800, ("t",), lambda c: (c.after, c.next_offset - 1))
+
+    async def test_only_chunks_close_together_share_a_pass(self) -> None:
+        handler = Handler()
+        lanes = self.lanes(handler)
+        for partition, first in enumerate((10, 11, 14, 10)):
+            lanes.submit(chunk(first, 1, partition=partition))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 2
+        handler.go.set()
+        await finished(lanes, 0, 1, 2, 3)
+        assert handler.passes == [[(0, 1), (1, 1), (3, 1)], [(2, 1)]]
+
+    async def test_what_a_pass_may_wait_for_does_not_wait_for_its_end(self) -> None:
+        handler = Handler()
+        lanes = self.lanes(handler)
+        lanes.submit(chunk(10, 5))
+        await asyncio.sleep(0.001)
+        lanes.submit(chunk(10, 2, partition=1))
+        lanes.submit(chunk(13, 1, partition=2))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 3
+        lanes.submit(chunk(3, 1, partition=3))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 4
+        handler.go.set()
+        await finished(lanes, 0, 1, 2, 3)
+        assert handler.passes == [[(0, 5)], [(1, 2)], [(2, 1)], [(3, 1)]]
+
+    async def test_what_is_as_late_as_the_pass_under_way_waits_for_it(self) -> None:
+        handler = Handler()
+        lanes = self.lanes(handler)
+        lanes.submit(chunk(10, 1))
+        await asyncio.sleep(0.001)
+        lanes.submit(chunk(10, 1, partition=1))
+        lanes.submit(chunk(11, 1, partition=2))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 1
+        handler.go.set()
+        await finished(lanes, 0, 1, 2)
+        assert handler.passes == [[(0, 1)], [(1, 1), (2, 1)]]
