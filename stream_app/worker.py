@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -13,8 +13,9 @@ from features.arena import HistoryArena
 from features.entities import TILE_MS, EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from schemas.errors import EventError, HistoryError, TidegateError
+from schemas.parse import check_not_future
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
-from schemas.wire import read_transaction
+from schemas.wire import WireTransaction, read_transaction
 from stream_app.alignment import Alignment
 from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.entity_stage import EntityStage
@@ -394,18 +395,23 @@ class Worker:
         lease = partition.lease
         if lease is None or chunk.after != partition.next_offset(chunk.topic):
             return -math.inf, math.inf
-        ends = []
+        hours = []
         for record in (chunk.records[0], chunk.records[-1]):
-            try:
-                plain = read_transaction(record.value)
-            except EventError:
-                plain = None
-            if plain is None:
+            plain = read_transaction(record.value)
+            if plain is None or not self._counts(partition, plain[0], record):
                 return -math.inf, math.inf
             # What is late belongs to an hour that is over.
-            ends.append(max(lease.watermark_ms, plain[0].event_time_ms) // TILE_MS)
-        self._entities.arrive(chunk.partition, ends[0])
-        return ends[0], max(ends)
+            hours.append(max(lease.watermark_ms, plain[0].event_time_ms) // TILE_MS)
+        self._entities.arrive(chunk.partition, hours[0])
+        return hours[0], max(hours)
+
+    def _counts(self, partition: Partition, transaction: WireTransaction, record: Any) -> bool:
+        """Whether a transaction says how far its partition is: one that is refused or passed on does not."""
+        try:
+            check_not_future(transaction.event_time_ms, record.timestamp)
+        except EventError:
+            return False
+        return self._delivery.misplaced(partition, transaction.customer_id) is None
 
     def _is_idle(self, partition: int) -> bool:
         topic = TRANSACTIONS.name

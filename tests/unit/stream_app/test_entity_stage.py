@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,16 @@ from schemas.label import Label
 from schemas.parse import dump
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
-from tests.streaming import DAY_MS, START_MS, Crash, Publisher, Stream, label, transaction
+from tests.streaming import (
+    DAY_MS,
+    PUBLISHED_MS,
+    START_MS,
+    Crash,
+    Publisher,
+    Stream,
+    label,
+    transaction,
+)
 
 T, L = TRANSACTIONS.name, LABELS.name
 PARTITIONS = 3
@@ -274,3 +284,35 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
     assert not stream.worker.failed.done()
     assert counted == sum(len(stream.kafka.logs[T, p]) for p in range(PARTITIONS))
     assert whole != stream.store.tiles()
+
+
+@pytest.mark.parametrize("first", ["future", "elsewhere", "unreadable"])
+async def test_record_that_is_not_counted_does_not_say_how_far_its_partition_is(
+    entity_models: Models, first: str
+) -> None:
+    stream = stream_of(entity_models)
+    mine = next(c for c in map("c-{}".format, range(99)) if partition_for(c, PARTITIONS) == 0)
+    other = next(c for c in map("c-{}".format, range(99)) if partition_for(c, PARTITIONS) == 1)
+    much_later = PUBLISHED_MS + 3 * DAY_MS if first == "future" else START_MS + 90 * DAY_MS
+    odd: Any = transaction(0, customer=other if first == "elsewhere" else mine, event_time=much_later)
+    stream.kafka.put(T, 0, b"not json" if first == "unreadable" else odd, mine.encode())
+    stream.kafka.put(T, 0, transaction(1, customer=mine, event_time=START_MS), mine.encode())
+    stream.kafka.put(T, 1, transaction(2, customer=other, event_time=START_MS), other.encode())
+    await stream.start()
+    alignment = stream.worker._entities._alignment  # type: ignore[union-attr]
+    reached: list[int] = []
+    reach = alignment.reach
+
+    def noted(partition: int, hour: int) -> None:
+        reached.append(hour)
+        reach(partition, hour)
+
+    alignment.reach = noted  # type: ignore[method-assign]
+    for number in range(PARTITIONS):
+        if chunk := stream.consumer.fetch(T, number, 2):
+            stream.worker.submit(chunk)
+    async with asyncio.timeout(5):
+        while not all(stream.worker.lanes.is_idle(T, p) for p in range(PARTITIONS)):
+            await asyncio.sleep(0)
+    assert sorted(stream.scored) == ["t-1", "t-2"]
+    assert set(reached) == {START_MS // HOUR_MS}
