@@ -21,13 +21,16 @@ from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.record import RECORD, Records
 
 _SMALLEST = 16
+_LEAST_POOL = 4096
+# A pool that is so many times what is held is given back when customers are forgotten.
+_SHRINK = 8
 
 
 class _Memory:
     """What arenas that share their memory have together; see `HistoryArena`."""
 
     def __init__(self) -> None:
-        self.pool: Records = np.zeros(4096, dtype=RECORD)
+        self.pool: Records = np.zeros(_LEAST_POOL, dtype=RECORD)
         self.start: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self.length: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
         self.capacity: npt.NDArray[np.int64] = np.zeros(64, dtype=np.int64)
@@ -167,6 +170,9 @@ class HistoryArena:
         memory.free_slots += slots.tolist()
         memory.held[self._number] = 0
         self._slots.clear()
+        held = sum(memory.held)
+        if _SHRINK * held < len(memory.pool) > _LEAST_POOL:
+            self._pack(max(_LEAST_POOL, 2 * held))
 
     def evict(self, keep: int = 0) -> None:
         """Drop the longest unused customers until the bound holds, but not the last `keep`."""
@@ -284,7 +290,7 @@ class HistoryArena:
         memory = self._memory
         if memory.used + records > len(memory.pool):
             if 2 * sum(memory.held) <= len(memory.pool):
-                self._pack()
+                self._pack(len(memory.pool))
             else:
                 grown = np.zeros(max(2 * len(memory.pool), memory.used + records), dtype=RECORD)
                 _copy(memory.pool[: memory.used], grown, 0)
@@ -293,10 +299,10 @@ class HistoryArena:
         memory.used += records
         return block
 
-    def _pack(self) -> None:
-        """Move all blocks to the front of a pool of the same size and forget the free ones."""
+    def _pack(self, records: int) -> None:
+        """Move all blocks to the front of a pool of so many records and forget the free ones."""
         memory = self._memory
-        packed = np.zeros(len(memory.pool), dtype=RECORD)
+        packed = np.zeros(records, dtype=RECORD)
         memory.used = 0
         # A slot between two blocks has no capacity.
         for slot in np.flatnonzero(memory.capacity).tolist():

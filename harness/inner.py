@@ -91,8 +91,6 @@ class StepTimes:
 
 
 class _Nowhere:
-    by_source = False
-
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Take the messages and forget them."""
 

@@ -13,7 +13,7 @@ from schemas.errors import DependencyError
 BATCH_BYTES = 900_000
 # Aiokafka has one request of a producer under way at each broker: with a single producer, chunks of different
 # partitions would wait for each other's answers.
-_PRODUCERS = 4
+_PRODUCERS = 1
 
 
 class Message(Protocol):
@@ -39,12 +39,7 @@ class BatchProducer:
         timeout_s: Limit of one `publish`.
         last_topic: Messages for it are published when all others of a call are.
         options: Encryption and login, from `infra.access`.
-
-    Attributes:
-        by_source: Whether each call may hold messages of one source only.
     """
-
-    by_source = False
 
     def __init__(
         self,
@@ -134,7 +129,11 @@ async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last
         by_partition[message.topic, message.partition].append(message)
     for last in (False, True):
         mine = {tp: those for tp, those in by_partition.items() if (tp[0] == last_topic) is last}
-        await asyncio.gather(*(_send_partition(producer, *tp, those) for tp, those in mine.items()))
+        sending = (_send_partition(producer, *tp, those) for tp, those in mine.items())
+        # To the end of each: what goes on behind an error would come in between what is done about it.
+        for result in await asyncio.gather(*sending, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
     counts = Counter[str]()
     for (topic, _), those in by_partition.items():
         counts[topic] += len(those)

@@ -1,6 +1,7 @@
 """Apache Kafka's broker from its published jars: Maven resolves what `infra/kafka/pom.xml` names, once."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,11 +14,24 @@ FILES = Path(__file__).with_name("kafka")
 _POM = FILES / "pom.xml"
 _RESOLVE_TIMEOUT_S = 600.0
 _LEAST_JAVA = 17
+_JAVA_TIMEOUT_S = 30.0
 
 
-def is_available() -> bool:
-    """Whether Java is here, and the jars or the Maven that resolves them."""
-    return shutil.which("java") is not None and (_jars(None).is_dir() or shutil.which("mvn") is not None)
+def is_available(folder: Path | None = None) -> bool:
+    """Whether Java of such a version is here, and the jars; resolves them at the first call.
+
+    Args:
+        folder: See `classpath`.
+    """
+    try:
+        said = subprocess.run(
+            [java(), "-version"], capture_output=True, text=True, timeout=_JAVA_TIMEOUT_S, check=True
+        )
+        classpath(folder)
+    except (DependencyError, OSError, subprocess.SubprocessError):
+        return False
+    found = re.search(r'version "(\d+)', said.stderr)
+    return found is not None and int(found[1]) >= _LEAST_JAVA
 
 
 def classpath(folder: Path | None = None) -> str:

@@ -64,11 +64,6 @@ class MeasuredProducer:
         """Send what is buffered and disconnect."""
         await self._producer.stop()
 
-    @property
-    def by_source(self) -> bool:
-        """Whether each call may hold messages of one source only."""
-        return self._producer.by_source
-
     async def take(self, partition: int) -> None:
         """Become the producer of a source partition."""
         with self._metrics.call("kafka", "take"):

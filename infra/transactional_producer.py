@@ -32,8 +32,6 @@ class TransactionalProducer(BatchProducer):
         options: Encryption and login, from `infra.access`.
     """
 
-    by_source = True
-
     def __init__(
         self,
         bootstrap: str,

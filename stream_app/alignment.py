@@ -42,6 +42,10 @@ class Alignment:
             self._reached[partition] = hour
             self._signal()
 
+    def reached(self, partition: int) -> int | None:
+        """Hour before which a partition counted everything; `None` before it is ours."""
+        return self._reached.get(partition)
+
     def limit(self, partition: int) -> int | None:
         """Last hour that a partition may go on to; `None` where no other holds it."""
         held = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.ports import Commit, HistoryStore, LeaseLost, Outcome, StoreRolledBack
-from schemas.errors import EventError
+from schemas.errors import DependencyError, EventError
 from stream_app.dead_letter import dead_letter
 from stream_app.partition import Partition
 from stream_app.ports import Headers, Observer, Outgoing, Publisher
@@ -51,25 +51,28 @@ class Delivery:
                 await self.retry.until_done(
                     "kafka", lambda: self.publisher.publish(outgoing, partition.number), partition.interrupted
                 )
+            partition.alone = False
 
     async def publish_all(self, outgoing: Sequence[tuple[Partition, Sequence[Outgoing]]]) -> Failures:
         """Publish what comes of several partitions; returns those of which nothing may be committed.
 
-        Raises:
-            Interrupted: One of them was interrupted, and Kafka was away.
+        Of several, each is tried once: who has to be waited for is waited for alone.
         """
-        if len(outgoing) == 1 or self.publisher.by_source:
+        if len(outgoing) == 1:
             return await _each([(partition, self.publish(partition, out)) for partition, out in outgoing])
-        messages = [message for _, mine in outgoing for message in mine]
-        if messages:
-            source = outgoing[0][0].number
-            with self.observer.step("publish"):
-                await self.retry.until_done(
-                    "kafka",
-                    lambda: self.publisher.publish(messages, source),
-                    AnyOf([partition.interrupted for partition, _ in outgoing]),
-                )
-        return {}
+        once = [(partition, self._publish_once(partition, messages)) for partition, messages in outgoing]
+        with self.observer.step("publish"):
+            return await _each(once)
+
+    async def _publish_once(self, partition: Partition, outgoing: Sequence[Outgoing]) -> None:
+        if not outgoing:
+            return
+        try:
+            await self.publisher.publish(outgoing, partition.number)
+        except DependencyError as error:
+            partition.alone = True
+            self.observer.retry("kafka")
+            raise StoreRolledBack(f"partition {partition.number}: {error}") from error
 
     async def commit(self, partition: Partition, commit: Commit) -> None:
         """Make a chunk part of the state.

@@ -92,9 +92,9 @@ class EntityStage:
         self._clear()
         self._alignment.begin(partition, watermark_ms // TILE_MS)
 
-    def arrive(self, partition: int, hour: int) -> None:
-        """What is next of a partition is of this hour: it holds nobody up to before."""
-        self._alignment.reach(partition, hour)
+    def reached(self, partition: int) -> int | None:
+        """Hour before which a partition has counted everything; `None` where it is not ours."""
+        return self._alignment.reached(partition)
 
     def forget(self, partition: int) -> None:
         """A lease is gone, and with it what was counted and not stored."""

@@ -7,19 +7,46 @@ waits for the broker or the store, another computes.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Container, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from features.entities import SLACK_TILES
 from stream_app.transport import Chunk
 
 _Key = tuple[str, int]
-Hours = tuple[float, float]
 _CLOSE_S = 1.0
 # Of a chunk's most records: so many begin a pass although another is under way.
 _OWN_PASS = 8
+# A pass that takes longer waits for something, and what is small waits for its end no more.
+_HOLD_S = 0.05
+
+
+class Together(NamedTuple):
+    """What decides whether a chunk may share a pass.
+
+    Attributes:
+        alone: It may not.
+        reached: Hour up to which its partition has counted; in a pass nobody waits for another member.
+        last: Last hour of event time in it.
+    """
+
+    alone: bool = False
+    reached: float = 0
+    last: float = 0
+
+
+ALONE = Together(True, -math.inf, math.inf)
+
+
+@dataclass(slots=True)
+class _Pass:
+    topic: str
+    began_s: float
+    last: float
 
 
 class Lanes:
@@ -29,8 +56,7 @@ class Lanes:
         handle: Runs chunks of a topic to their end; never raises.
         chunk_records: Most records that waiting chunks become one with, and that may wait.
         together: Topics of which a pass may hold chunks of several partitions.
-        hours: First and last hour of event time in a chunk that is the next of its partition. Where one
-            partition may have to wait for another, only such that are close together are handled in one pass.
+        look: Looks at a chunk that is the next of its partition.
     """
 
     def __init__(
@@ -38,16 +64,17 @@ class Lanes:
         handle: Callable[[Sequence[Chunk]], Awaitable[None]],
         chunk_records: int,
         together: Collection[str] = (),
-        hours: Callable[[Chunk], Hours] = lambda chunk: (0, 0),
+        look: Callable[[Chunk], Together] = lambda chunk: Together(),
     ) -> None:
         self._handle = handle
         self._chunk_records = chunk_records
         self._together = together
-        self._hours = hours
+        self._look = look
         self._waiting: dict[_Key, deque[Chunk]] = {}
         self._under_way: dict[_Key, Chunk] = {}
-        self._passes: dict[asyncio.Future[None], str] = {}
+        self._passes: dict[asyncio.Future[None], _Pass] = {}
         self._beginning: set[str] = set()
+        self._looking_again: set[str] = set()
 
     def submit(self, chunk: Chunk) -> None:
         """Put a chunk behind those of its partition."""
@@ -65,6 +92,13 @@ class Lanes:
         """Whether fewer records wait than a chunk may have."""
         waiting = self._waiting.get((topic, partition), ())
         return sum(len(chunk.records) for chunk in waiting) < self._chunk_records
+
+    def is_small(self, chunk: Chunk) -> bool:
+        """Whether a chunk is too small for a pass of its own beside another."""
+        return self._is_small(len(chunk.records))
+
+    def _is_small(self, records: int) -> bool:
+        return records < self._chunk_records // _OWN_PASS
 
     def is_idle(self, topic: str, partition: int) -> bool:
         """Whether nothing waits and nothing is under way."""
@@ -103,47 +137,64 @@ class Lanes:
     def _begin(self, topic: str) -> None:
         """Begin what may begin of a topic."""
         self._beginning.discard(topic)
-        while chunks := self._next(topic):
+        now_s = asyncio.get_running_loop().time()
+        while chosen := self._next(topic, now_s):
+            chunks, last = chosen
             for chunk in chunks:
-                self._under_way[topic, chunk.partition] = self._waiting[topic, chunk.partition].popleft()
+                key = topic, chunk.partition
+                # To the end of the row: who did not fit this time is first the next time.
+                waiting = self._waiting[key] = self._waiting.pop(key)
+                self._under_way[key] = waiting.popleft()
             task = asyncio.ensure_future(self._handle(chunks))
-            self._passes[task] = topic
+            self._passes[task] = _Pass(topic, now_s, last)
             # Of the task: one that is cancelled before it begins has no end of its own.
             task.add_done_callback(partial(self._ended, topic, chunks))
 
-    def _next(self, topic: str) -> list[Chunk]:
-        """The chunks of the next pass; none where they had better wait for more."""
+    def _next(self, topic: str, now_s: float) -> tuple[list[Chunk], float] | None:
+        """The chunks of the next pass and the last hour in it; `None` where they had better wait for more."""
         first = [
             waiting[0]
             for key, waiting in self._waiting.items()
             if waiting and key[0] == topic and key not in self._under_way
         ]
-        if topic not in self._together or not first:
-            return first[:1]
-        now, begin = [self._hours(chunk) for chunk in first], 0
-        under_way = [chunk for key, chunk in self._under_way.items() if key[0] == topic]
-        if under_way and sum(len(chunk.records) for chunk in first) < self._chunk_records // _OWN_PASS:
-            before = [self._hours(chunk) for chunk in under_way]
+        if not first:
+            return None
+        if topic not in self._together:
+            return first[:1], 0
+        looks, begin = [self._look(chunk) for chunk in first], 0
+        passes = [each for each in self._passes.values() if each.topic == topic]
+        small = self._is_small(sum(len(chunk.records) for chunk in first))
+        if small and any(now_s - each.began_s < _HOLD_S for each in passes):
             # None of a pass under way may have to wait for what waits for the end of that pass.
-            urgent = [n for n, hours in enumerate(now) if not all(_fit(hours, other) for other in before)]
+            last = max(each.last for each in passes)
+            urgent = [n for n, look in enumerate(looks) if last > look.reached + SLACK_TILES]
             if not urgent:
-                return []
+                self._look_again(topic)
+                return None
             begin = urgent[0]
-        chunks, hours = [first[begin]], now[begin]
-        for chunk, other in zip(first, now, strict=True):
-            records = sum(len(c.records) for c in (*chunks, chunk))
-            if chunk is not chunks[0] and records <= self._chunk_records and _fit(hours, other):
+        chunks, reached, last = [first[begin]], looks[begin].reached, looks[begin].last
+        records = len(first[begin].records)
+        for chunk, look in zip(first, looks, strict=True):
+            both = min(reached, look.reached), max(last, look.last)
+            fits = records + len(chunk.records) <= self._chunk_records and both[1] <= both[0] + SLACK_TILES
+            if fits and chunk is not chunks[0] and not (look.alone or looks[begin].alone):
                 chunks.append(chunk)
-                hours = min(hours[0], other[0]), max(hours[1], other[1])
-        return chunks
+                records += len(chunk.records)
+                reached, last = both
+        return chunks, last
+
+    def _look_again(self, topic: str) -> None:
+        if topic not in self._looking_again:
+            self._looking_again.add(topic)
+
+            def look() -> None:
+                self._looking_again.discard(topic)
+                self._begin(topic)
+
+            asyncio.get_running_loop().call_later(_HOLD_S, look)
 
     def _ended(self, topic: str, chunks: Sequence[Chunk], task: asyncio.Future[None]) -> None:
         for chunk in chunks:
             del self._under_way[topic, chunk.partition]
         del self._passes[task]
         self._begin(topic)
-
-
-def _fit(hours: Hours, other: Hours) -> bool:
-    """Whether neither has to wait for the other."""
-    return max(hours[1], other[1]) - min(hours[0], other[0]) <= SLACK_TILES

@@ -39,6 +39,8 @@ class Partition:
         published_upto: For a topic the offset up to which its scores were published before.
         on_forget: Called when lease and cache are dropped.
         erasures_read: Whether every erasure that was asked for before the lease is done.
+        alone: Whether the broker did not take what was published of it the last time: it shares no pass until
+            it does.
         models_until: Offset of transactions before which the lease's set of models scores, whatever is in
             use: an earlier owner may have published from there.
     """
@@ -55,6 +57,7 @@ class Partition:
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self.models_until = 0
+        self.alone = False
         self._store = store
         self._moved = asyncio.Event()
         self.interrupted = asyncio.Event()

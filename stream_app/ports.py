@@ -24,21 +24,14 @@ class Outgoing(NamedTuple):
 
 
 class Publisher(Protocol):
-    """Publishes messages.
-
-    Attributes:
-        by_source: Whether each call may hold messages of one source only.
-    """
-
-    @property
-    def by_source(self) -> bool: ...  # noqa: D102
+    """Publishes messages."""
 
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         """Publish in order within each partition; returns when the broker has acknowledged all.
 
         Args:
             messages: Fraud scores are published when all others are.
-            source: Partition of the input that they come from; without `by_source` one of several.
+            source: Partition of the input that they come from.
 
         Raises:
             LeaseLost: Somebody else publishes for this partition now.

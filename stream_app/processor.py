@@ -5,7 +5,7 @@ histories; after it, the stored offset skips the part. Nothing here decides by a
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,16 @@ from features.ports import Commit, EntityChange, Lease, LeaseLost, StoreRolledBa
 from features.record import Records, to_records
 from features.tiles import customer_hashes
 from models import encoding, messages
-from models.pipeline import ChurnResult, Events, Models, Prepared, ScoredChunk, prepare, score_chunk
+from models.pipeline import (
+    ChurnResult,
+    ChurnResults,
+    Events,
+    Models,
+    Prepared,
+    ScoredChunk,
+    prepare,
+    score_chunk,
+)
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES, TRANSACTIONS
@@ -27,6 +36,9 @@ from stream_app.entity_stage import Counted, EntityStage
 from stream_app.partition import Partition, group_rows, history_changes
 from stream_app.ports import Outgoing
 from stream_app.trace import first_traced, trace_context
+
+# Beside accepted and duplicate.
+_SCORED_AGAIN = -1
 
 
 @dataclass(slots=True)
@@ -168,11 +180,11 @@ class TransactionProcessor:
         for partition, commit in commits:
             if partition.number not in failures:
                 partition.advance(TRANSACTIONS.name, commit.next_offset, commit.watermark_ms)
-        # Counted as a whole: where a part failed, it is scored again.
-        if not failures:
-            published_ms = [record.timestamp for record in whole.records]
-            observer.scored(events, scored, published_ms, first_traced(whole.records))
-            observer.churn(scored.churn, "event")
+        if failures:
+            scored = _without(scored, [m for m in members if m.partition.number in failures])
+        published_ms = [record.timestamp for record in whole.records]
+        observer.scored(events, scored, published_ms, first_traced(whole.records))
+        observer.churn(scored.churn, "event")
         return failures
 
     @staticmethod
@@ -316,6 +328,23 @@ def _members(parts: Sequence[tuple[Partition, Part]]) -> tuple[list[_Member], Pa
         whole.amounts_minor += part.amounts_minor
         whole.records += part.records
     return members, whole
+
+
+def _without(scored: ScoredChunk, members: Sequence[_Member]) -> ScoredChunk:
+    """A chunk without what is scored again, whose rows are neither accepted nor duplicates."""
+    rows, features = [row for member in members for row in member.rows], scored.features
+    status, flags, decisions = features.status.copy(), features.flags.copy(), scored.decisions.copy()
+    status[rows], flags[rows], decisions[rows] = _SCORED_AGAIN, 0, 0
+    gone, customers = set(rows), {customer_id for member in members for customer_id in member.customer_ids}
+    kept = [n for n, result in enumerate(scored.churn) if result.customer_id not in customers]
+    return replace(
+        scored,
+        features=replace(features, status=status, flags=flags),
+        decisions=decisions,
+        reasons={row: found for row, found in scored.reasons.items() if row not in gone},
+        unusual={row: found for row, found in scored.unusual.items() if row not in gone},
+        churn=ChurnResults([scored.churn[n] for n in kept], scored.churn.numbers[kept]),
+    )
 
 
 def _duplicate() -> EventError:

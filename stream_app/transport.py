@@ -190,6 +190,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         by_topic: dict[str, list[Chunk]] = {}
         for tp, chunks in (records or {}).items():
             by_topic.setdefault(tp.topic, []).extend(chunks)
+            # Faust commits of partitions whose messages were acknowledged; here one stands for several.
+            self._acked[tp]
         for topic, chunks in by_topic.items():
             if self.should_stop or not self.flow_active:
                 return

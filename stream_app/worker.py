@@ -1,25 +1,23 @@
 """A worker: which partitions it has, where they go on, and what happens to each chunk."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from features.arena import HistoryArena
 from features.entities import TILE_MS, EntityFeature
 from features.ports import Lease, LeaseLost, StoreRolledBack
-from schemas.errors import EventError, HistoryError, TidegateError
-from schemas.parse import check_not_future
+from schemas.errors import HistoryError, TidegateError
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
-from schemas.wire import WireTransaction, read_transaction
+from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
 from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.entity_stage import EntityStage
-from stream_app.lanes import Hours, Lanes
+from stream_app.lanes import ALONE, Lanes, Together
 from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
 from stream_app.processor import TransactionProcessor
@@ -118,7 +116,7 @@ class Worker:
         self._taking: set[int] = set()
         # Histories of all partitions in one memory: small chunks of several are scored in one pass.
         self._memory = HistoryArena()
-        self.lanes = Lanes(self.handle, chunk_records, (TRANSACTIONS.name,), self._hours)
+        self.lanes = Lanes(self.handle, chunk_records, (TRANSACTIONS.name,), self._look)
         self._entities = self._entity_stage(entities) if entities else None
         self._transactions = TransactionProcessor(
             delivery, self._models.take, score_features=score_features, entities=self._entities
@@ -184,10 +182,6 @@ class Worker:
         try:
             failures = await self._handle(chunks)
         except Interrupted:
-            others = [c.partition for c in chunks if not self._partition(c.partition).interrupted.is_set()]
-            # Of those that only were in the same pass, nobody here knows what is published.
-            for number in others if len(chunks) > 1 and not self._stopping else ():
-                await self._go_back(number)
             return
         except Exception as error:
             self.fail(error)
@@ -195,17 +189,33 @@ class Worker:
         for number, failure in failures.items():
             if isinstance(failure, LeaseLost):
                 _log.warning("partition lost", reason=str(failure))
-            else:
+            elif not self._stopping:
                 _log.warning("going back to where the store is", reason=str(failure))
                 await self._go_back(number)
 
     async def _handle(self, chunks: Sequence[Chunk]) -> Failures:
-        """Run chunks; returns partitions whose lease is gone, and why."""
-        ready = [chunk for chunk in chunks if await self._is_ready(chunk)]
+        """Run chunks; returns partitions whose lease is gone or in doubt, and why."""
+        if len(chunks) == 1:
+            return await self._handle_ready(chunks if await self._is_ready(chunks[0]) else ())
+        # Nobody waits for what one partition waits for.
+        alone = [chunk for chunk in chunks if self._must_wait(chunk)]
+        if alone:
+            rest = [chunk for chunk in chunks if chunk not in alone]
+            failures: Failures = {}
+            for found in await asyncio.gather(*map(self._handle, [*([chunk] for chunk in alone), rest])):
+                failures |= found
+            return failures
+        return await self._handle_ready(chunks)
+
+    def _must_wait(self, chunk: Chunk) -> bool:
+        partition = self._partition(chunk.partition)
+        return partition.alone or partition.lock.locked() or not partition.erasures_read
+
+    async def _handle_ready(self, chunks: Sequence[Chunk]) -> Failures:
         failures: Failures = {}
         async with AsyncExitStack() as locks:
             # In one order, as everybody who wants several.
-            ready.sort(key=lambda chunk: chunk.partition)
+            ready = sorted(chunks, key=lambda chunk: chunk.partition)
             partitions = [self._partition(chunk.partition) for chunk in ready]
             for partition in partitions:
                 await locks.enter_async_context(partition.lock)
@@ -218,16 +228,19 @@ class Worker:
                         failures[partition.number] = back
                     else:
                         rests += [(partition, rest)] if rest is not None else []
-                failures |= await self._run(rests)
+                await self._run(rests, failures)
+            except Interrupted:
+                # Of those that only were in the same pass, nobody here knows what is published.
+                for partition in partitions if len(partitions) > 1 else ():
+                    if partition.lease is not None and not partition.interrupted.is_set():
+                        failures.setdefault(partition.number, StoreRolledBack("a pass was interrupted"))
+                _forget(partitions)
             except BaseException:
                 # What is cached may be ahead of the store. Here, not outside the lock: the next lease
                 # may have begun there.
-                for partition in partitions:
-                    partition.forget()
+                _forget(partitions)
                 raise
-            for partition in partitions:
-                if partition.number in failures:
-                    partition.forget()
+            _forget([partition for partition in partitions if partition.number in failures])
         return failures
 
     async def _is_ready(self, chunk: Chunk) -> bool:
@@ -236,47 +249,49 @@ class Worker:
             return False
         return chunk.topic != LABELS.name or await self._labels.ready(partition)
 
-    async def _run(self, chunks: Sequence[tuple[Partition, Chunk]]) -> Failures:
-        failures: Failures = {}
+    async def _run(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
         if chunks and chunks[0][1].topic == TRANSACTIONS.name:
-            failures = await self._run_transactions(chunks)
+            await self._run_transactions(chunks, failures)
         else:
             for partition, chunk in chunks:
-                failures |= await attributed(
-                    partition, self._side_input(chunk.topic).process(partition, chunk)
-                )
+                step = self._side_input(chunk.topic).process(partition, chunk)
+                failures |= await attributed(partition, step)
         for partition, chunk in chunks:
             if partition.number not in failures:
                 upto, observer = chunk.next_offset, self._delivery.observer
                 _log.debug("chunk committed", topic=chunk.topic, partition=partition.number, upto=upto)
                 observer.chunk(chunk.topic, len(chunk.records))
                 observer.progress(chunk.topic, partition.number, upto)
-        return failures
 
     def _side_input(self, topic: str) -> LabelProcessor | ErasureProcessor | ProfileProcessor:
         if topic == LABELS.name:
             return self._labels
         return self._erasures if topic == ERASURES.name else self._profiles
 
-    async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]]) -> Failures:
+    async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
         """Score chunks part by part, the parts of all partitions in one pass."""
         going = {partition: iter(chunk.records) for partition, chunk in chunks}
-        failures: Failures = {}
-        for partition in going:
-            failures |= await attributed(partition, self._sweep_if_due(partition))
+
+        def still(failed: Failures) -> None:
+            failures.update(failed)
+            for partition in [partition for partition in going if partition.number in failed]:
+                del going[partition]
+                # At once: what it counted and did not store must not be in what others look at.
+                partition.forget()
+
+        for partition in list(going):
+            still(await attributed(partition, self._sweep_if_due(partition)))
         while True:
             parts = [
                 (partition, part)
                 for partition, records in going.items()
-                if partition.number not in failures
-                and (part := self._transactions.parse(partition, records)) is not None
+                if (part := self._transactions.parse(partition, records)) is not None
             ]
             if not parts:
-                return failures
-            failures |= await self._transactions.process(parts)
-            for partition, _ in parts:
-                if partition.number not in failures:
-                    failures |= await attributed(partition, self._sweep_if_due(partition))
+                return
+            still(await self._transactions.process(parts))
+            for partition in [partition for partition, _ in parts if partition in going]:
+                still(await attributed(partition, self._sweep_if_due(partition)))
 
     async def _sweep_if_due(self, partition: Partition) -> None:
         day = self._sweep.due(partition)
@@ -383,35 +398,23 @@ class Worker:
             mine=lambda: [p.number for p in self._partitions.values() if p.lease is not None],
         )
 
-    def _hours(self, chunk: Chunk) -> Hours:
-        """Hours from a partition's next transaction to the last of its chunk.
-
-        Of a chunk that must be alone, all there are. Without entities no partition waits for another, so all
-        are as one; with them, none waits for what is before the next of this one.
-        """
-        if self._entities is None:
-            return 0, 0
+    def _look(self, chunk: Chunk) -> Together:
+        """Whether a chunk may share a pass, and with which."""
         partition = self._partition(chunk.partition)
-        lease = partition.lease
-        if lease is None or chunk.after != partition.next_offset(chunk.topic):
-            return -math.inf, math.inf
-        hours = []
-        for record in (chunk.records[0], chunk.records[-1]):
+        alone = self._must_wait(chunk)
+        # Without entities no partition waits for another, so all are as one.
+        if self._entities is None:
+            return Together(alone)
+        lease, reached = partition.lease, self._entities.reached(chunk.partition)
+        if alone or lease is None or reached is None or not self.lanes.is_small(chunk):
+            return ALONE
+        newest_ms = lease.watermark_ms
+        for record in chunk.records:
             plain = read_transaction(record.value)
-            if plain is None or not self._counts(partition, plain[0], record):
-                return -math.inf, math.inf
-            # What is late belongs to an hour that is over.
-            hours.append(max(lease.watermark_ms, plain[0].event_time_ms) // TILE_MS)
-        self._entities.arrive(chunk.partition, hours[0])
-        return hours[0], max(hours)
-
-    def _counts(self, partition: Partition, transaction: WireTransaction, record: Any) -> bool:
-        """Whether a transaction says how far its partition is: one that is refused or passed on does not."""
-        try:
-            check_not_future(transaction.event_time_ms, record.timestamp)
-        except EventError:
-            return False
-        return self._delivery.misplaced(partition, transaction.customer_id) is None
+            if plain is None:
+                return ALONE
+            newest_ms = max(newest_ms, plain[0].event_time_ms)
+        return Together(False, reached, newest_ms // TILE_MS)
 
     def _is_idle(self, partition: int) -> bool:
         topic = TRANSACTIONS.name
@@ -499,6 +502,11 @@ class Worker:
             except TimeoutError:
                 return False
         return True
+
+
+def _forget(partitions: Iterable[Partition]) -> None:
+    for partition in partitions:
+        partition.forget()
 
 
 def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int:

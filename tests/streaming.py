@@ -143,8 +143,6 @@ class Publisher:
         self.failures: list[tuple[int, BaseException]] = []
         self.before: Callable[[], None] = lambda: None
 
-    by_source = False
-
     async def publish(self, messages: Sequence[Outgoing], source: int) -> None:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)

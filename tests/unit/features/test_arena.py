@@ -303,3 +303,18 @@ def test_reserving_prunes_before_it_makes_room():
     arena.reserve(np.array([slot, slot]))
 
     assert arena.records(slot)["transaction"].tolist() == [14]
+
+
+def test_memory_of_customers_that_were_forgotten_is_given_back():
+    arena = HistoryArena()
+    beside = HistoryArena(beside=arena)
+    for number in range(400):
+        arena.put(f"a-{number}", History(Totals(), records_of(range(200))))
+    beside.put("b", History(Totals(), records_of(range(7))))
+    large = len(arena.pool)
+    arena.clear()
+    assert len(beside.pool) <= large // 8
+    assert beside.records(beside.slot("b"))["time_ms"].tolist() == list(range(7))
+    arena.put("a", History(Totals(), records_of(range(3))))
+    assert beside.records(beside.slot("b"))["time_ms"].tolist() == list(range(7))
+    assert arena.records(arena.slot("a"))["time_ms"].tolist() == [0, 1, 2]

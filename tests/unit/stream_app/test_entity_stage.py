@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +24,6 @@ from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
 from tests.streaming import (
     DAY_MS,
-    PUBLISHED_MS,
     START_MS,
     Crash,
     Publisher,
@@ -286,33 +284,22 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
     assert whole != stream.store.tiles()
 
 
-@pytest.mark.parametrize("first", ["future", "elsewhere", "unreadable"])
-async def test_record_that_is_not_counted_does_not_say_how_far_its_partition_is(
-    entity_models: Models, first: str
+async def test_partition_whose_events_are_shuffled_stalls_no_other_in_its_pass(
+    entity_models: Models,
 ) -> None:
     stream = stream_of(entity_models)
-    mine = next(c for c in map("c-{}".format, range(99)) if partition_for(c, PARTITIONS) == 0)
-    other = next(c for c in map("c-{}".format, range(99)) if partition_for(c, PARTITIONS) == 1)
-    much_later = PUBLISHED_MS + 3 * DAY_MS if first == "future" else START_MS + 90 * DAY_MS
-    odd: Any = transaction(0, customer=other if first == "elsewhere" else mine, event_time=much_later)
-    stream.kafka.put(T, 0, b"not json" if first == "unreadable" else odd, mine.encode())
-    stream.kafka.put(T, 0, transaction(1, customer=mine, event_time=START_MS), mine.encode())
-    stream.kafka.put(T, 1, transaction(2, customer=other, event_time=START_MS), other.encode())
+    mine, other = (
+        next(c for c in map("c-{}".format, range(99)) if partition_for(c, PARTITIONS) == p) for p in (0, 1)
+    )
+    hours = {mine: (10.0, 11.0, 14.0, 10.5), other: (10.0, 11.0, 12.0, 12.5, 14.0)}
+    number = 0
+    for partition, (customer, times) in enumerate(hours.items()):
+        for hour in times:
+            event = transaction(number, customer=customer, event_time=START_MS + int(hour * HOUR_MS))
+            stream.kafka.put(T, partition, event | {"device_id": "d-1"}, customer.encode())
+            number += 1
     await stream.start()
-    alignment = stream.worker._entities._alignment  # type: ignore[union-attr]
-    reached: list[int] = []
-    reach = alignment.reach
-
-    def noted(partition: int, hour: int) -> None:
-        reached.append(hour)
-        reach(partition, hour)
-
-    alignment.reach = noted  # type: ignore[method-assign]
-    for number in range(PARTITIONS):
-        if chunk := stream.consumer.fetch(T, number, 2):
-            stream.worker.submit(chunk)
+    stream.worker._entities._alignment._patience_s = 3600.0  # type: ignore[union-attr]
     async with asyncio.timeout(5):
-        while not all(stream.worker.lanes.is_idle(T, p) for p in range(PARTITIONS)):
-            await asyncio.sleep(0)
-    assert sorted(stream.scored) == ["t-1", "t-2"]
-    assert set(reached) == {START_MS // HOUR_MS}
+        await stream.run_side_by_side(T)
+    assert len(stream.scored) == number

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from stream_app.lanes import Lanes
+from stream_app.lanes import ALONE, Lanes, Together
 from stream_app.transport import Chunk
 from tests.streaming import Record
 
@@ -199,12 +199,38 @@ class TestPassesOfSeveralPartitions:
         await finished(lanes, 0, 1)
         assert handler.passes == [[(0, 1)], [(1, 1)]]
 
+    async def test_pass_that_stands_still_holds_nobody_back(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 800, together=("t",))
+        lanes.submit(chunk(0, 1))
+        await asyncio.sleep(0.001)
+        lanes.submit(chunk(0, 1, partition=1))
+        await asyncio.sleep(0.001)
+        assert handler.under_way == 1
+        async with asyncio.timeout(5):
+            while handler.under_way < 2:
+                await asyncio.sleep(0)
+        handler.go.set()
+        await finished(lanes, 0, 1)
+
+    async def test_small_partition_beside_others_with_full_chunks_has_its_turn(self) -> None:
+        handler = Handler()
+        handler.go.set()
+        lanes = Lanes(handler, 10, together=("t",))
+        for first in range(0, 200, 10):
+            lanes.submit(chunk(first, 10))
+            lanes.submit(chunk(first, 10, partition=1))
+        lanes.submit(chunk(0, 1, partition=2))
+        await finished(lanes, 2)
+        assert [(2, 1)] in handler.passes[:6]
+        await finished(lanes, 0, 1)
+
 
 class TestPartitionsThatMayWaitForEachOther:
-    """Hours of a chunk are its first offset and its last."""
+    """A partition has reached the hour of its first offset; the last one is the last hour."""
 
     def lanes(self, handler: Handler) -> Lanes:
-        return Lanes(handler, 800, ("t",), lambda c: (c.after, c.next_offset - 1))
+        return Lanes(handler, 800, ("t",), lambda c: Together(False, c.after, c.next_offset - 1))
 
     async def test_only_chunks_close_together_share_a_pass(self) -> None:
         handler = Handler()
@@ -212,10 +238,20 @@ class TestPartitionsThatMayWaitForEachOther:
         for partition, first in enumerate((10, 11, 14, 10)):
             lanes.submit(chunk(first, 1, partition=partition))
         await asyncio.sleep(0.001)
-        assert handler.under_way == 2
+        assert handler.under_way == 1
         handler.go.set()
         await finished(lanes, 0, 1, 2, 3)
         assert handler.passes == [[(0, 1), (1, 1), (3, 1)], [(2, 1)]]
+
+    async def test_chunk_that_must_be_alone_is_and_waits_for_nobody(self) -> None:
+        handler = Handler()
+        lanes = Lanes(handler, 800, ("t",), lambda c: ALONE if c.partition == 1 else Together(False, 5, 5))
+        for partition in range(3):
+            lanes.submit(chunk(0, 1, partition=partition))
+        await asyncio.sleep(0.001)
+        handler.go.set()
+        await finished(lanes, 0, 1, 2)
+        assert handler.passes == [[(0, 1), (2, 1)], [(1, 1)]]
 
     async def test_what_a_pass_may_wait_for_does_not_wait_for_its_end(self) -> None:
         handler = Handler()
@@ -225,13 +261,13 @@ class TestPartitionsThatMayWaitForEachOther:
         lanes.submit(chunk(10, 2, partition=1))
         lanes.submit(chunk(13, 1, partition=2))
         await asyncio.sleep(0.001)
-        assert handler.under_way == 3
+        assert handler.under_way == 2
         lanes.submit(chunk(3, 1, partition=3))
         await asyncio.sleep(0.001)
-        assert handler.under_way == 4
+        assert handler.under_way == 3
         handler.go.set()
         await finished(lanes, 0, 1, 2, 3)
-        assert handler.passes == [[(0, 5)], [(1, 2)], [(2, 1)], [(3, 1)]]
+        assert handler.passes == [[(0, 5)], [(1, 2)], [(3, 1)], [(2, 1)]]
 
     async def test_what_is_as_late_as_the_pass_under_way_waits_for_it(self) -> None:
         handler = Handler()

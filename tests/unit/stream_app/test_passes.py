@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +29,13 @@ def stream_of(models: Models, events: Iterable[tuple[int, int]]) -> Stream:
         message = transaction(n, customer=customer, event_time=START_MS + hour * 3_600_000)
         stream.kafka.put(T, partition_for(customer, PARTITIONS), message, customer.encode())
     return stream
+
+
+async def start(stream: Stream) -> None:
+    """A worker that has looked for erasures: until then each partition is handled alone."""
+    worker = await stream.start()
+    for number in range(PARTITIONS):
+        assert await worker._erasures.ready(worker._partition(number))
 
 
 async def run_together(stream: Stream, sizes: Iterable[int] = repeat(7)) -> None:
@@ -65,7 +71,7 @@ def scored_once(stream: Stream, count: int) -> bool:
 def test_what_is_scored_together_is_what_is_scored_alone(models, events, sizes):
     async def compare() -> None:
         together, alone = stream_of(models, events), stream_of(models, events)
-        await together.start()
+        await start(together)
         await run_together(together, sizes)
         await alone.start()
         await alone.run(topics=[T])
@@ -77,22 +83,75 @@ def test_what_is_scored_together_is_what_is_scored_alone(models, events, sizes):
     asyncio.run(compare())
 
 
-async def test_a_pass_publishes_once_and_commits_each_partition(models: Models) -> None:
+async def test_a_pass_commits_all_its_partitions_at_once_behind_what_it_published(models: Models) -> None:
     stream = stream_of(models, [(n % 13, 1) for n in range(40)])
-    await stream.start()
-    calls = []
-    publish = stream.publisher.publish
+    await start(stream)
+    steps: list[object] = []
+    publish, apply_all = stream.publisher.publish, stream.store.apply_all
 
-    async def counted(messages: Any, source: int) -> None:
-        calls.append({m.partition for m in messages})
+    async def published(messages: Any, source: int) -> None:
+        assert {m.partition for m in messages} == {source}
         await publish(messages, source)
+        steps.append(source)
 
-    stream.publisher.publish = counted  # type: ignore[method-assign]
+    async def applied(commits: Any) -> Any:
+        if not commits[0][1].models:
+            steps.append([lease.partition for lease, _ in commits])
+        return await apply_all(commits)
+
+    stream.publisher.publish = published  # type: ignore[method-assign]
+    stream.store.apply_all = applied  # type: ignore[method-assign]
     await stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS))
-    assert calls == [{0, 1, 2, 3}] * 2, "the first event of a day ends a part"
+    together = [0, 1, 2, 3, [0, 1, 2, 3]]
+    # The first event of a day ends a part, and a sweep of each partition follows.
+    assert steps == [*together, [0], [1], [2], [3], *together]
     assert scored_once(stream, 40)
     ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
     assert [stream.worker.processed(T, p) for p in range(PARTITIONS)] == ends
+
+
+async def test_partition_whose_messages_kafka_does_not_take_is_tried_alone_and_holds_up_no_other(
+    models: Models,
+) -> None:
+    stream = stream_of(models, [(n % 13, 1) for n in range(60)])
+    await start(stream)
+    publish, refused = stream.publisher.publish, 0
+
+    async def one_refused(messages: Any, source: int) -> None:
+        nonlocal refused
+        if source == 1 and refused < 5:
+            refused += 1
+            raise DependencyError("no leader")
+        await publish(messages, source)
+
+    stream.publisher.publish = one_refused  # type: ignore[method-assign]
+    chunks = _next_chunks(stream, [1000] * PARTITIONS)
+    await stream.worker.handle(chunks)
+    ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
+    assert [stream.worker.processed(T, p) for p in (0, 2, 3)] == [ends[p] for p in (0, 2, 3)]
+    assert refused == 1
+    assert stream.observer.outcomes["scored"] == 60 - ends[1]
+    assert stream.worker._look(chunks[0]).alone is False
+    assert stream.worker._look(chunks[1]).alone is True
+    await run_together(stream)
+    assert refused == 5
+    assert stream.worker._look(chunks[1]).alone is False
+    assert scored_once(stream, 60), "nothing is published again"
+    assert stream.observer.outcomes["scored"] == 60
+
+
+async def test_pass_does_not_wait_for_a_partition_that_is_locked(models: Models) -> None:
+    stream = stream_of(models, [(n % 13, 1) for n in range(60)])
+    await start(stream)
+    ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
+    async with stream.worker._partition(3).lock:
+        handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
+        async with asyncio.timeout(5):
+            while [stream.worker.processed(T, p) for p in range(3)] != ends[:3]:
+                await asyncio.sleep(0)
+        assert not handling.done()
+    await handling
+    assert scored_once(stream, 60)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FENCED, Outcome.ROLLED_BACK])
@@ -100,7 +159,7 @@ async def test_partition_that_is_not_ours_any_more_takes_no_other_with_it(
     models: Models, outcome: Outcome
 ) -> None:
     stream = stream_of(models, [(n % 13, n) for n in range(60)])
-    await stream.start()
+    await start(stream)
     apply, acquired = stream.store.apply, stream.observer.leases["acquired"]
 
     async def one_fails(lease: Lease, commit: Commit) -> Outcome:
@@ -116,7 +175,7 @@ async def test_partition_that_is_not_ours_any_more_takes_no_other_with_it(
     again = outcome is Outcome.ROLLED_BACK
     assert (stream.worker.processed(T, 2) is None) is not again
     assert stream.observer.leases["acquired"] == acquired + again
-    await stream.start()
+    await start(stream)
     await run_together(stream)
     assert scored_once(stream, 60)
 
@@ -125,7 +184,7 @@ async def test_dead_letters_of_each_partition_go_to_it(models: Models) -> None:
     stream = stream_of(models, [(n % 13, 1) for n in range(20)])
     for p in range(PARTITIONS):
         stream.kafka.put(T, p, b"not json")
-    await stream.start()
+    await start(stream)
     await run_together(stream, repeat(1000))
     letters = [stream.kafka.messages(DEAD_LETTERS.name, p) for p in range(PARTITIONS)]
     assert [[letter["source"]["partition"] for letter in mine] for mine in letters] == [[0], [1], [2], [3]]
@@ -136,26 +195,62 @@ async def test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_not
     models: Models,
 ) -> None:
     stream = stream_of(models, [(n % 13, n) for n in range(40)])
-    await stream.start()
-    stream.publisher.failures = [(9, DependencyError("no broker"))] + [
-        (0, DependencyError("no broker"))
-    ] * 10_000
+    await start(stream)
+    apply_all, away = stream.store.apply_all, True
+
+    async def apply_if_there(commits: Any) -> Any:
+        if away and len(commits) > 1:
+            raise DependencyError("no store")
+        return await apply_all(commits)
+
+    stream.store.apply_all = apply_if_there  # type: ignore[method-assign]
+    acquired = stream.observer.leases["acquired"]
     handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
     async with asyncio.timeout(5):
-        while not stream.observer.retries["kafka"]:
+        while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
     await stream.consumer.seek_to_stored({(T, 1)})
     await handling
-    assert not stream.worker.failed.done()
-    stream.publisher.failures = []
+    assert stream.observer.leases["acquired"] == acquired + PARTITIONS
+    away = False
     await run_together(stream)
 
-    scores = {m["transaction_id"]: orjson.dumps(m) for m in stream.kafka.messages("scores.fraud")}
-    assert len(scores) == 40
+    assert not stream.worker.failed.done()
     assert scored_once(stream, 40), "what was published before is not published again"
     assert [stream.worker.processed(T, p) for p in range(PARTITIONS)] == [
         len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)
     ]
+
+
+async def test_lease_that_was_lost_is_not_taken_back_because_another_member_was_interrupted(
+    models: Models,
+) -> None:
+    stream = stream_of(models, [(n % 13, n) for n in range(60)])
+    await start(stream)
+    apply_all = stream.store.apply_all
+    passes = 0
+
+    async def lose_and_go_away(commits: Any) -> Any:
+        nonlocal passes
+        if len(commits) > 1:
+            passes += 1
+            if passes > 1:
+                raise DependencyError("no store")
+            await stream.store.acquire(2)
+        return await apply_all(commits)
+
+    stream.store.apply_all = lose_and_go_away  # type: ignore[method-assign]
+    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
+    async with asyncio.timeout(5):
+        while not stream.observer.retries["redis"]:
+            await asyncio.sleep(0)
+    stream.store.apply_all = apply_all  # type: ignore[method-assign]
+    stream.worker._partition(1).interrupted.set()
+    await handling
+    assert stream.observer.leases["fenced"] == 1
+    assert stream.worker.reached(T, 2) is None, "it is somebody else's"
+    assert stream.worker.reached(T, 0) is not None
+    assert stream.worker.reached(T, 3) is not None
 
 
 @pytest.mark.parametrize("point", ["before-publish", "after-publish", "before-commit", "after-commit"])
@@ -163,7 +258,7 @@ async def test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_not
 async def test_crash_within_a_pass_changes_nothing(models: Models, point: str, time: int) -> None:
     events = [(n % 13, 2 * n) for n in range(80)]
     stream, undisturbed = stream_of(models, events), stream_of(models, events)
-    await undisturbed.start()
+    await start(undisturbed)
     await run_together(undisturbed)
     reached = 0
 
@@ -174,11 +269,11 @@ async def test_crash_within_a_pass_changes_nothing(models: Models, point: str, t
             raise Crash
 
     stream.crash = crash
-    await stream.start()
+    await start(stream)
     with pytest.raises(Crash):
         await run_together(stream)
     stream.crash = lambda at: None
-    await stream.start()
+    await start(stream)
     await run_together(stream)
     assert stream.store.state() == undisturbed.store.state()
     assert scored_once(stream, 80)

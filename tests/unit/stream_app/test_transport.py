@@ -160,6 +160,13 @@ async def test_what_one_fetch_returned_of_a_topic_is_one_message(consumer: Chunk
     ]
 
 
+async def test_every_partition_of_a_message_is_one_that_faust_commits(consumer: ChunkConsumer) -> None:
+    await consumer.seek_to_committed()
+    consumer._thread.fetched = [records(A, 10) | records(B, 20)]
+    await chunks(consumer)
+    assert set(consumer._filter_tps_with_pending_acks()) == {A, B}
+
+
 async def test_message_carries_the_chunk_and_its_last_offset(consumer: ChunkConsumer) -> None:
     await consumer.seek_to_committed()
     consumer._thread.fetched = [records(A, 10, 11)]
