@@ -11,9 +11,6 @@ from aiokafka.errors import KafkaError
 from schemas.errors import DependencyError
 
 BATCH_BYTES = 900_000
-# Aiokafka has one request of a producer under way at each broker: with a single producer, chunks of different
-# partitions would wait for each other's answers.
-_PRODUCERS = 1
 
 
 class Message(Protocol):
@@ -53,8 +50,7 @@ class BatchProducer:
         self._timeout_s = timeout_s
         self._last_topic = last_topic
         self._options = dict(options or {})
-        self._pool: dict[int, AIOKafkaProducer] = {}
-        self._connecting = asyncio.Lock()
+        self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
         """Connect.
@@ -62,11 +58,27 @@ class BatchProducer:
         Raises:
             DependencyError: No broker answers.
         """
-        await self._producer_of(0)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            max_request_size=4 * BATCH_BYTES,
+            request_timeout_ms=int(self._timeout_s * 1000),
+            **self._options,
+        )
+        try:
+            await producer.start()
+        except BaseException as error:
+            await producer.stop()
+            if not isinstance(error, KafkaError | OSError):
+                raise
+            raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
+        self._producer = producer
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
-        await asyncio.gather(*(producer.stop() for producer in self._pool.values()))
+        if self._producer is not None:
+            await self._producer.stop()
 
     async def take(self, partition: int) -> None:
         """Become the producer of a source partition: nothing to do without transactions."""
@@ -81,41 +93,15 @@ class BatchProducer:
         Raises:
             DependencyError: It did not in time.
         """
-        if not self._pool:
+        if self._producer is None:
             raise DependencyError("the producer is not started")
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await send_all(await self._producer_of(source), messages, self._last_topic)
+                return await send_all(self._producer, messages, self._last_topic)
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(
                 f"Kafka at {self._bootstrap} does not take messages: {error or type(error).__name__}"
             ) from error
-
-    async def _producer_of(self, source: int) -> AIOKafkaProducer:
-        """The producer of a source partition, connected; always the same, so that order is kept."""
-        number = source % _PRODUCERS
-        if number in self._pool:
-            return self._pool[number]
-        async with self._connecting:
-            if number in self._pool:
-                return self._pool[number]
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
-                acks="all",
-                max_batch_size=BATCH_BYTES,
-                max_request_size=4 * BATCH_BYTES,
-                request_timeout_ms=int(self._timeout_s * 1000),
-                **self._options,
-            )
-            try:
-                await producer.start()
-            except BaseException as error:
-                await producer.stop()
-                if not isinstance(error, KafkaError | OSError):
-                    raise
-                raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error}") from error
-            self._pool[number] = producer
-            return producer
 
 
 async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message], last_topic: str) -> Counter[str]:
