@@ -11,7 +11,7 @@ from features.ports import HistoryStore
 from models.pipeline import ChurnResults, Events, Models, ScoredChunk
 from schemas.fields import from_epoch_ms, to_rfc3339
 from schemas.topics import TRANSACTIONS
-from stream_app.delivery import Delivery, Placement
+from stream_app.delivery import Delivery, Failures, Placement
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.processor import TransactionProcessor
@@ -132,5 +132,7 @@ class InnerPath:
         """Process one chunk."""
         records = iter(chunk)
         while (part := self._processor.parse(self.partition, records)) is not None:
-            for failure in (await self._processor.process([(self.partition, part)])).values():
+            failures: Failures = {}
+            await self._processor.process([(self.partition, part)], failures)
+            for failure in failures.values():
                 raise failure

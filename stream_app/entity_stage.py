@@ -169,7 +169,9 @@ class EntityStage:
         """The stored form of what is added: appended, or where that has become long, put together."""
         number = partition.number
         added = dict(self._pending.get(number, {}))
-        unknown = [key for key in added if (number, key) not in self._stored]
+        # Of before the read: what is known of other partitions, and so all of it, may be forgotten meanwhile.
+        sizes = {key: self._stored[number, key][0] for key in added if (number, key) in self._stored}
+        unknown = [key for key in added if key not in sizes]
         long = [
             key
             for key, tiles in added.items()
@@ -180,23 +182,25 @@ class EntityStage:
         parts = await self._read([*unknown, *long], [number], partition)
         changes = []
         for key, (stored,) in parts.items():
-            self._note(number, key, stored)
+            sizes[key] = self._note(number, key, stored)
         for key, tiles in added.items():
             (stored,) = parts.get(key, (None,))
             if key in long:
                 stage = self._entities.stages[key[0]]
                 whole = merge([decode(stored), tiles], stage.retention, MAX_TILES)
                 changes.append(EntityChange(*key, encode(whole), replaced=True))
-            elif self._stored[number, key][0] == 0:
+            elif sizes[key] == 0:
                 changes.append(EntityChange(*key, encode(tiles), replaced=True))
             else:
                 changes.append(EntityChange(*key, tiles.tobytes(), replaced=False))
         return changes
 
-    def _note(self, number: int, key: Key, stored: bytes | None) -> None:
+    def _note(self, number: int, key: Key, stored: bytes | None) -> int:
+        """Remember how many tiles are stored of an entity; returns that."""
         tiles = max(0, len(stored or b"") - len(HEADER)) // TILE.itemsize
         known = self._stored.get((number, key))
         self._stored[number, key] = (tiles, known[1] if known else 2 * tiles + _REWRITE_SLACK)
+        return tiles
 
     async def _bring(self, partition: Partition, keys: Sequence[Key], hour: int) -> None:
         """Have entities here, with what other workers had stored of them an hour before."""

@@ -118,18 +118,15 @@ class TransactionProcessor:
                     break
             return part
 
-    async def process(self, parts: Sequence[tuple[Partition, Part]]) -> Failures:
+    async def process(self, parts: Sequence[tuple[Partition, Part]], failures: Failures) -> None:
         """Score parts and move their customers' histories past them.
 
         Args:
             parts: Of different partitions, whose locks are held and whose arenas share their memory; with
                 features of entities, less than an hour apart.
-
-        Returns:
-            Partitions of which nothing was made part of the state, and why: `LeaseLost` or
-            `StoreRolledBack`.
+            failures: Takes in partitions of which nothing was made part of the state, and why: `LeaseLost` or
+                `StoreRolledBack`. Of those in it already nothing is tried.
         """
-        failures: Failures = {}
         # Mostly one set. Taken once: what is put into use from here on scores the next parts.
         passes: list[tuple[Models, list[tuple[Partition, Part]]]] = []
         for partition, part in parts:
@@ -143,10 +140,11 @@ class TransactionProcessor:
                 passes.append((models, []))
             passes[-1][1].append((partition, part))
         for models, together in passes:
-            failures |= await self._pass(together, models)
-        return failures
+            await self._pass(together, models, failures)
 
-    async def _pass(self, parts: Sequence[tuple[Partition, Part]], models: Models) -> Failures:
+    async def _pass(
+        self, parts: Sequence[tuple[Partition, Part]], models: Models, failures: Failures
+    ) -> None:
         """Score parts with one set of models."""
         delivery, observer = self._delivery, self._delivery.observer
         members, whole = _members(parts)
@@ -162,7 +160,7 @@ class TransactionProcessor:
         with observer.step("encode"):
             self._encode(members, whole, events, scored, models)
         delivery.crash("before-publish")
-        failures = await delivery.publish_all([(m.partition, m.outgoing) for m in members])
+        failures |= await delivery.publish_all([(m.partition, m.outgoing) for m in members])
         delivery.crash("after-publish")
         with observer.step("pack"):
             commits = [
@@ -180,12 +178,11 @@ class TransactionProcessor:
         for partition, commit in commits:
             if partition.number not in failures:
                 partition.advance(TRANSACTIONS.name, commit.next_offset, commit.watermark_ms)
-        if failures:
-            scored = _without(scored, [m for m in members if m.partition.number in failures])
+        if failed := [member for member in members if member.partition.number in failures]:
+            scored = _without(scored, failed)
         published_ms = [record.timestamp for record in whole.records]
         observer.scored(events, scored, published_ms, first_traced(whole.records))
         observer.churn(scored.churn, "event")
-        return failures
 
     @staticmethod
     async def _count(

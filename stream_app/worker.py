@@ -128,6 +128,7 @@ class Worker:
         self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
         self._stopping = False
         self._stop_event = asyncio.Event()
+        self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
 
     async def positions(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -189,21 +190,33 @@ class Worker:
         for number, failure in failures.items():
             if isinstance(failure, LeaseLost):
                 _log.warning("partition lost", reason=str(failure))
-            elif not self._stopping:
-                _log.warning("going back to where the store is", reason=str(failure))
-                await self._go_back(number)
+                continue
+            _log.warning("going back to where the store is", reason=str(failure))
+            # Stale, and would meet the new lease before it is sought.
+            self.lanes.drop({number})
+            going_back = asyncio.ensure_future(self._go_back(number))
+            self._going_back.add(going_back)
+            going_back.add_done_callback(self._going_back.discard)
+            if len(chunks) == 1:
+                await going_back
 
     async def _handle(self, chunks: Sequence[Chunk]) -> Failures:
         """Run chunks; returns partitions whose lease is gone or in doubt, and why."""
         if len(chunks) == 1:
-            return await self._handle_ready(chunks if await self._is_ready(chunks[0]) else ())
+            lease = self._partition(chunks[0].partition).lease
+            ready = await self._is_ready(chunks[0])
+            return await self._handle_ready(chunks if ready else (), lease)
         # Nobody waits for what one partition waits for.
         alone = [chunk for chunk in chunks if self._must_wait(chunk)]
         if alone:
             rest = [chunk for chunk in chunks if chunk not in alone]
             failures: Failures = {}
-            for found in await asyncio.gather(*map(self._handle, [*([chunk] for chunk in alone), rest])):
-                failures |= found
+            shares = [*([chunk] for chunk in alone), *([rest] if rest else [])]
+            for found in await asyncio.gather(*map(self._handle, shares), return_exceptions=True):
+                if isinstance(found, dict):
+                    failures |= found
+                elif not isinstance(found, Interrupted):
+                    raise found
             return failures
         return await self._handle_ready(chunks)
 
@@ -211,7 +224,8 @@ class Worker:
         partition = self._partition(chunk.partition)
         return partition.alone or partition.lock.locked() or not partition.erasures_read
 
-    async def _handle_ready(self, chunks: Sequence[Chunk]) -> Failures:
+    async def _handle_ready(self, chunks: Sequence[Chunk], lease: Lease | None = None) -> Failures:
+        """Run chunks; one alone only under the lease under which it was found ready, if one is given."""
         failures: Failures = {}
         async with AsyncExitStack() as locks:
             # In one order, as everybody who wants several.
@@ -222,6 +236,9 @@ class Worker:
             try:
                 rests = []
                 for partition, chunk in zip(partitions, ready, strict=True):
+                    if lease is not None and partition.lease is not lease:
+                        # It is read again: a new lease seeks.
+                        continue
                     try:
                         rest = await self._rest(partition, chunk)
                     except StoreRolledBack as back:
@@ -272,15 +289,18 @@ class Worker:
         """Score chunks part by part, the parts of all partitions in one pass."""
         going = {partition: iter(chunk.records) for partition, chunk in chunks}
 
-        def still(failed: Failures) -> None:
-            failures.update(failed)
-            for partition in [partition for partition in going if partition.number in failed]:
+        def drop_failed() -> None:
+            for partition in [partition for partition in going if partition.number in failures]:
                 del going[partition]
                 # At once: what it counted and did not store must not be in what others look at.
                 partition.forget()
 
-        for partition in list(going):
-            still(await attributed(partition, self._sweep_if_due(partition)))
+        async def sweep(partitions: Sequence[Partition]) -> None:
+            for partition in partitions:
+                failures.update(await attributed(partition, self._sweep_if_due(partition)))
+            drop_failed()
+
+        await sweep(list(going))
         while True:
             parts = [
                 (partition, part)
@@ -289,9 +309,9 @@ class Worker:
             ]
             if not parts:
                 return
-            still(await self._transactions.process(parts))
-            for partition in [partition for partition, _ in parts if partition in going]:
-                still(await attributed(partition, self._sweep_if_due(partition)))
+            await self._transactions.process(parts, failures)
+            drop_failed()
+            await sweep([partition for partition, _ in parts if partition in going])
 
     async def _sweep_if_due(self, partition: Partition) -> None:
         day = self._sweep.due(partition)
@@ -329,6 +349,8 @@ class Worker:
             raise _retention_passed(chunk.topic, chunk.partition, chunk.after, start)
 
     async def _go_back(self, number: int) -> None:
+        if self._stopping:
+            return
         try:
             await self.seek(number)
         except Exception as error:

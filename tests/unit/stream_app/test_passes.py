@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ports import Commit, Lease, Outcome
+from features.ports import Commit, Lease, LeaseLost, Outcome
 from infra.partitioning import partition_for
 from models.pipeline import Models
 from schemas.errors import DependencyError
@@ -38,11 +38,19 @@ async def start(stream: Stream) -> None:
         assert await worker._erasures.ready(worker._partition(number))
 
 
+async def gone_back(stream: Stream) -> None:
+    """Until every partition that goes back is where the store is."""
+    async with asyncio.timeout(5):
+        while stream.worker._going_back:
+            await asyncio.sleep(0)
+
+
 async def run_together(stream: Stream, sizes: Iterable[int] = repeat(7)) -> None:
     """Hand over a chunk of each partition in one call, until there are no more."""
     wanted = iter(sizes)
     while chunks := _next_chunks(stream, [next(wanted, 7) for _ in range(PARTITIONS)]):
         await stream.worker.handle(chunks)
+        await gone_back(stream)
 
 
 def _next_chunks(stream: Stream, sizes: list[int]) -> list[Chunk]:
@@ -130,6 +138,7 @@ async def test_partition_whose_messages_kafka_does_not_take_is_tried_alone_and_h
     ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
     assert [stream.worker.processed(T, p) for p in (0, 2, 3)] == [ends[p] for p in (0, 2, 3)]
     assert refused == 1
+    await gone_back(stream)
     assert stream.observer.outcomes["scored"] == 60 - ends[1]
     assert stream.worker._look(chunks[0]).alone is False
     assert stream.worker._look(chunks[1]).alone is True
@@ -138,6 +147,71 @@ async def test_partition_whose_messages_kafka_does_not_take_is_tried_alone_and_h
     assert stream.worker._look(chunks[1]).alone is False
     assert scored_once(stream, 60), "nothing is published again"
     assert stream.observer.outcomes["scored"] == 60
+
+
+async def test_partition_that_cannot_go_back_holds_up_no_other(models: Models) -> None:
+    stream = stream_of(models, [(n % 13, 1) for n in range(60)])
+    await start(stream)
+    publish, published_upto, away = stream.publisher.publish, stream.worker._published_upto, True
+
+    async def no_leader(messages: Any, source: int) -> None:
+        if source == 1 and away:
+            raise DependencyError("no leader")
+        await publish(messages, source)
+
+    async def no_tail(partition: int) -> int:
+        if partition == 1 and away:
+            raise DependencyError("no leader")
+        return await published_upto(partition)
+
+    stream.publisher.publish = no_leader  # type: ignore[method-assign]
+    stream.worker._published_upto = no_tail
+    async with asyncio.timeout(5):
+        while chunks := _next_chunks(stream, [3] * PARTITIONS):
+            await stream.worker.handle(chunks)
+    ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
+    assert [stream.worker.processed(T, p) for p in (0, 2, 3)] == [ends[p] for p in (0, 2, 3)]
+    assert stream.worker.processed(T, 1) is None
+    away = False
+    await gone_back(stream)
+    await run_together(stream)
+    assert scored_once(stream, 60)
+
+
+@pytest.mark.parametrize("where", ["load", "publish"])
+async def test_lease_that_was_lost_in_the_part_that_is_interrupted_is_not_taken_back(
+    models: Models, where: str
+) -> None:
+    stream = stream_of(models, [(n % 13, n) for n in range(60)])
+    await start(stream)
+    apply_all, publish, load = stream.store.apply_all, stream.publisher.publish, stream.store.load
+
+    async def no_store(commits: Any) -> Any:
+        if len(commits) > 1:
+            raise DependencyError("no store")
+        return await apply_all(commits)
+
+    async def load_lost(partition: int, customers: Any, lease: Lease | None = None) -> Any:
+        if where == "load" and partition == 2:
+            raise LeaseLost("partition 2")
+        return await load(partition, customers, lease)
+
+    async def publish_lost(messages: Any, source: int) -> None:
+        if where == "publish" and source == 2:
+            raise LeaseLost("partition 2")
+        await publish(messages, source)
+
+    stream.store.apply_all, stream.store.load = no_store, load_lost  # type: ignore[method-assign]
+    stream.publisher.publish = publish_lost  # type: ignore[method-assign]
+    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
+    async with asyncio.timeout(5):
+        while not stream.observer.retries["redis"]:
+            await asyncio.sleep(0)
+    stream.store.apply_all = apply_all  # type: ignore[method-assign]
+    stream.worker._partition(1).interrupted.set()
+    await handling
+    await gone_back(stream)
+    assert [stream.worker.reached(T, p) is not None for p in range(PARTITIONS)] == [True, False, False, True]
 
 
 async def test_pass_does_not_wait_for_a_partition_that_is_locked(models: Models) -> None:
@@ -170,6 +244,7 @@ async def test_partition_that_is_not_ours_any_more_takes_no_other_with_it(
 
     stream.store.apply = one_fails  # type: ignore[assignment, method-assign]
     await stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS))
+    await gone_back(stream)
     done = [stream.worker.processed(T, p) for p in (0, 1, 3)]
     assert done == [len(stream.kafka.logs[T, p]) for p in (0, 1, 3)]
     again = outcome is Outcome.ROLLED_BACK
@@ -211,6 +286,7 @@ async def test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_not
             await asyncio.sleep(0)
     await stream.consumer.seek_to_stored({(T, 1)})
     await handling
+    await gone_back(stream)
     assert stream.observer.leases["acquired"] == acquired + PARTITIONS
     away = False
     await run_together(stream)
@@ -247,6 +323,7 @@ async def test_lease_that_was_lost_is_not_taken_back_because_another_member_was_
     stream.store.apply_all = apply_all  # type: ignore[method-assign]
     stream.worker._partition(1).interrupted.set()
     await handling
+    await gone_back(stream)
     assert stream.observer.leases["fenced"] == 1
     assert stream.worker.reached(T, 2) is None, "it is somebody else's"
     assert stream.worker.reached(T, 0) is not None
