@@ -57,6 +57,7 @@ class Lanes:
         chunk_records: Most records that waiting chunks become one with, and that may wait.
         together: Topics of which a pass may hold chunks of several partitions.
         look: Looks at a chunk that is the next of its partition.
+        hold_s: So long a pass holds back what is small.
     """
 
     def __init__(
@@ -65,11 +66,14 @@ class Lanes:
         chunk_records: int,
         together: Collection[str] = (),
         look: Callable[[Chunk], Together] = lambda chunk: Together(),
+        *,
+        hold_s: float = _HOLD_S,
     ) -> None:
         self._handle = handle
         self._chunk_records = chunk_records
         self._together = together
         self._look = look
+        self._hold_s = hold_s
         self._waiting: dict[_Key, deque[Chunk]] = {}
         self._under_way: dict[_Key, Chunk] = {}
         self._passes: dict[asyncio.Future[None], _Pass] = {}
@@ -164,7 +168,7 @@ class Lanes:
         looks, begin = [self._look(chunk) for chunk in first], 0
         passes = [each for each in self._passes.values() if each.topic == topic]
         small = self._is_small(sum(len(chunk.records) for chunk in first))
-        if small and any(now_s - each.began_s < _HOLD_S for each in passes):
+        if small and any(now_s - each.began_s < self._hold_s for each in passes):
             # None of a pass under way may have to wait for what waits for the end of that pass.
             last = max(each.last for each in passes)
             urgent = [n for n, look in enumerate(looks) if last > look.reached + SLACK_TILES]
@@ -191,7 +195,7 @@ class Lanes:
                 self._looking_again.discard(topic)
                 self._begin(topic)
 
-            asyncio.get_running_loop().call_later(_HOLD_S, look)
+            asyncio.get_running_loop().call_later(self._hold_s, look)
 
     def _ended(self, topic: str, chunks: Sequence[Chunk], task: asyncio.Future[None]) -> None:
         for chunk in chunks:

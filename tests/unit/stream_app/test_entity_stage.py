@@ -300,6 +300,6 @@ async def test_partition_whose_events_are_shuffled_stalls_no_other_in_its_pass(
             number += 1
     await stream.start()
     stream.worker._entities._alignment._patience_s = 3600.0  # type: ignore[union-attr]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stream.run_side_by_side(T)
     assert len(stream.scored) == number

@@ -146,7 +146,7 @@ async def test_close_drops_what_waits_and_cancels_what_is_under_way() -> None:
 class TestPassesOfSeveralPartitions:
     async def test_small_chunks_that_wait_together_go_in_one_pass(self) -> None:
         handler = Handler()
-        lanes = Lanes(handler, 100, together=("t",))
+        lanes = Lanes(handler, 100, together=("t",), hold_s=60)
         for partition in range(3):
             lanes.submit(chunk(0, 2, partition=partition))
         await asyncio.sleep(0.001)
@@ -164,7 +164,7 @@ class TestPassesOfSeveralPartitions:
 
     async def test_what_is_large_enough_does_not_wait_for_another_pass(self) -> None:
         handler = Handler()
-        lanes = Lanes(handler, 80, together=("t",))
+        lanes = Lanes(handler, 80, together=("t",), hold_s=60)
         lanes.submit(chunk(0, 1))
         await asyncio.sleep(0.001)
         lanes.submit(chunk(0, 9, partition=1))
@@ -179,7 +179,7 @@ class TestPassesOfSeveralPartitions:
 
     async def test_pass_has_no_more_records_than_a_chunk_may_have(self) -> None:
         handler = Handler()
-        lanes = Lanes(handler, 10, together=("t",))
+        lanes = Lanes(handler, 10, together=("t",), hold_s=60)
         for partition in range(4):
             lanes.submit(chunk(0, 4, partition=partition))
         await asyncio.sleep(0.001)
@@ -190,7 +190,7 @@ class TestPassesOfSeveralPartitions:
 
     async def test_partitions_of_other_topics_go_each_in_a_pass_of_its_own(self) -> None:
         handler = Handler()
-        lanes = Lanes(handler, 100, together=("u",))
+        lanes = Lanes(handler, 100, together=("u",), hold_s=60)
         lanes.submit(chunk(0, 1))
         lanes.submit(chunk(0, 1, partition=1))
         await asyncio.sleep(0.001)
@@ -201,7 +201,7 @@ class TestPassesOfSeveralPartitions:
 
     async def test_pass_that_stands_still_holds_nobody_back(self) -> None:
         handler = Handler()
-        lanes = Lanes(handler, 800, together=("t",))
+        lanes = Lanes(handler, 800, together=("t",), hold_s=0.3)
         lanes.submit(chunk(0, 1))
         await asyncio.sleep(0.001)
         lanes.submit(chunk(0, 1, partition=1))
@@ -216,7 +216,7 @@ class TestPassesOfSeveralPartitions:
     async def test_small_partition_beside_others_with_full_chunks_has_its_turn(self) -> None:
         handler = Handler()
         handler.go.set()
-        lanes = Lanes(handler, 10, together=("t",))
+        lanes = Lanes(handler, 10, together=("t",), hold_s=60)
         for first in range(0, 200, 10):
             lanes.submit(chunk(first, 10))
             lanes.submit(chunk(first, 10, partition=1))
@@ -230,7 +230,7 @@ class TestPartitionsThatMayWaitForEachOther:
     """A partition has reached the hour of its first offset; the last one is the last hour."""
 
     def lanes(self, handler: Handler) -> Lanes:
-        return Lanes(handler, 800, ("t",), lambda c: Together(False, c.after, c.next_offset - 1))
+        return Lanes(handler, 800, ("t",), lambda c: Together(False, c.after, c.next_offset - 1), hold_s=60)
 
     async def test_only_chunks_close_together_share_a_pass(self) -> None:
         handler = Handler()

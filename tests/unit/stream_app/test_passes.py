@@ -40,7 +40,7 @@ async def start(stream: Stream) -> None:
 
 async def gone_back(stream: Stream) -> None:
     """Until every partition that goes back is where the store is."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while stream.worker._going_back:
             await asyncio.sleep(0)
 
@@ -166,7 +166,7 @@ async def test_partition_that_cannot_go_back_holds_up_no_other(models: Models) -
 
     stream.publisher.publish = no_leader  # type: ignore[method-assign]
     stream.worker._published_upto = no_tail
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while chunks := _next_chunks(stream, [3] * PARTITIONS):
             await stream.worker.handle(chunks)
     ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
@@ -204,7 +204,7 @@ async def test_lease_that_was_lost_in_the_part_that_is_interrupted_is_not_taken_
     stream.store.apply_all, stream.store.load = no_store, load_lost  # type: ignore[method-assign]
     stream.publisher.publish = publish_lost  # type: ignore[method-assign]
     handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
     stream.store.apply_all = apply_all  # type: ignore[method-assign]
@@ -220,7 +220,7 @@ async def test_pass_does_not_wait_for_a_partition_that_is_locked(models: Models)
     ends = [len(stream.kafka.logs[T, p]) for p in range(PARTITIONS)]
     async with stream.worker._partition(3).lock:
         handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while [stream.worker.processed(T, p) for p in range(3)] != ends[:3]:
                 await asyncio.sleep(0)
         assert not handling.done()
@@ -281,7 +281,7 @@ async def test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_not
     stream.store.apply_all = apply_if_there  # type: ignore[method-assign]
     acquired = stream.observer.leases["acquired"]
     handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
     await stream.consumer.seek_to_stored({(T, 1)})
@@ -317,7 +317,7 @@ async def test_lease_that_was_lost_is_not_taken_back_because_another_member_was_
 
     stream.store.apply_all = lose_and_go_away  # type: ignore[method-assign]
     handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
     stream.store.apply_all = apply_all  # type: ignore[method-assign]
