@@ -207,9 +207,9 @@ async def test_lease_that_was_lost_in_the_part_that_is_interrupted_is_not_taken_
     async with asyncio.timeout(60):
         while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
-    stream.store.apply_all = apply_all  # type: ignore[method-assign]
     stream.worker._partition(1).interrupted.set()
     await handling
+    stream.store.apply_all = apply_all  # type: ignore[method-assign]
     await gone_back(stream)
     assert [stream.worker.reached(T, p) is not None for p in range(PARTITIONS)] == [True, False, False, True]
 
@@ -320,9 +320,9 @@ async def test_lease_that_was_lost_is_not_taken_back_because_another_member_was_
     async with asyncio.timeout(60):
         while not stream.observer.retries["redis"]:
             await asyncio.sleep(0)
-    stream.store.apply_all = apply_all  # type: ignore[method-assign]
     stream.worker._partition(1).interrupted.set()
     await handling
+    stream.store.apply_all = apply_all  # type: ignore[method-assign]
     await gone_back(stream)
     assert stream.observer.leases["fenced"] == 1
     assert stream.worker.reached(T, 2) is None, "it is somebody else's"
