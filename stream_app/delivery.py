@@ -59,7 +59,8 @@ class Delivery:
         Of several, each is tried once: who has to be waited for is waited for alone.
         """
         if len(outgoing) == 1:
-            return await _each([(partition, self.publish(partition, out)) for partition, out in outgoing])
+            ((partition, messages),) = outgoing
+            return await attributed(partition, self.publish(partition, messages))
         once = [(partition, self._publish_once(partition, messages)) for partition, messages in outgoing]
         with self.observer.step("publish"):
             return await _each(once)
@@ -164,11 +165,9 @@ async def attributed(partition: Partition, step: Awaitable[object]) -> Failures:
 
 async def _each(steps: Sequence[tuple[Partition, Awaitable[None]]]) -> Failures:
     """Take a step for each partition, side by side, each to its end."""
-    results = await asyncio.gather(*(step for _, step in steps), return_exceptions=True)
     failures: Failures = {}
-    for (partition, _), result in zip(steps, results, strict=True):
-        if isinstance(result, LeaseLost | StoreRolledBack):
-            failures[partition.number] = result
-        elif result is not None:
-            raise result
+    for found in await asyncio.gather(*(attributed(*step) for step in steps), return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found
+        failures |= found
     return failures

@@ -125,7 +125,7 @@ class TransactionProcessor:
             parts: Of different partitions, whose locks are held and whose arenas share their memory; with
                 features of entities, less than an hour apart.
             failures: Takes in partitions of which nothing was made part of the state, and why: `LeaseLost` or
-                `StoreRolledBack`. Of those in it already nothing is tried.
+                `StoreRolledBack`; at once, so that it is known where a later step is interrupted.
         """
         # Mostly one set. Taken once: what is put into use from here on scores the next parts.
         passes: list[tuple[Models, list[tuple[Partition, Part]]]] = []

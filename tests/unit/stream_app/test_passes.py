@@ -45,6 +45,15 @@ async def gone_back(stream: Stream) -> None:
             await asyncio.sleep(0)
 
 
+async def waiting_for_the_store(stream: Stream) -> asyncio.Task[None]:
+    """A pass of all partitions under way, which waits for a store that is away."""
+    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
+    async with asyncio.timeout(60):
+        while not stream.observer.retries["redis"]:
+            await asyncio.sleep(0)
+    return handling
+
+
 async def run_together(stream: Stream, sizes: Iterable[int] = repeat(7)) -> None:
     """Hand over a chunk of each partition in one call, until there are no more."""
     wanted = iter(sizes)
@@ -203,10 +212,7 @@ async def test_lease_that_was_lost_in_the_part_that_is_interrupted_is_not_taken_
 
     stream.store.apply_all, stream.store.load = no_store, load_lost  # type: ignore[method-assign]
     stream.publisher.publish = publish_lost  # type: ignore[method-assign]
-    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(60):
-        while not stream.observer.retries["redis"]:
-            await asyncio.sleep(0)
+    handling = await waiting_for_the_store(stream)
     stream.worker._partition(1).interrupted.set()
     await handling
     stream.store.apply_all = apply_all  # type: ignore[method-assign]
@@ -280,10 +286,7 @@ async def test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_not
 
     stream.store.apply_all = apply_if_there  # type: ignore[method-assign]
     acquired = stream.observer.leases["acquired"]
-    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(60):
-        while not stream.observer.retries["redis"]:
-            await asyncio.sleep(0)
+    handling = await waiting_for_the_store(stream)
     await stream.consumer.seek_to_stored({(T, 1)})
     await handling
     await gone_back(stream)
@@ -316,10 +319,7 @@ async def test_lease_that_was_lost_is_not_taken_back_because_another_member_was_
         return await apply_all(commits)
 
     stream.store.apply_all = lose_and_go_away  # type: ignore[method-assign]
-    handling = asyncio.create_task(stream.worker.handle(_next_chunks(stream, [1000] * PARTITIONS)))
-    async with asyncio.timeout(60):
-        while not stream.observer.retries["redis"]:
-            await asyncio.sleep(0)
+    handling = await waiting_for_the_store(stream)
     stream.worker._partition(1).interrupted.set()
     await handling
     stream.store.apply_all = apply_all  # type: ignore[method-assign]
