@@ -14,9 +14,9 @@ from typing import Protocol
 import structlog
 
 from schemas.errors import DependencyError
+from stream_app.ports import TopicPartition
 
 _log = structlog.get_logger()
-TopicPartition = tuple[str, int]
 
 
 class Progress(Protocol):

@@ -102,6 +102,11 @@ class Partition:
             raise LeaseLost(f"partition {self.number} is not ours")
         return self.lease
 
+    @property
+    def holds_up(self) -> bool:
+        """Whether a chunk of it would keep others in the same pass waiting."""
+        return self.alone or self.lock.locked() or not self.erasures_read
+
     def next_offset(self, topic: str) -> int | None:
         """Offset that is next of a topic; `None` where the partition is not ours or was not sought."""
         if self.lease is None:

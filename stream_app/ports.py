@@ -1,12 +1,14 @@
 """What the stream needs from outside besides the history store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from models.pipeline import ChurnResults, Events, ScoredChunk
 
 Headers = tuple[tuple[str, bytes], ...]
+TopicPartition = tuple[str, int]
 
 
 class Outgoing(NamedTuple):
@@ -105,4 +107,53 @@ class Observer(Protocol):
             decision: What the model in use says of its transaction; `none` where it names none.
             proba: The probability behind that.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """What the broker knows of a partition: first offset, next offset, the group's commit."""
+
+    start: int
+    end: int
+    committed: int | None
+
+
+class Log(Protocol):
+    """What the worker asks of the log and of its consumer."""
+
+    async def ranges(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, LogRange]:
+        """Ranges of partitions."""
+        ...
+
+    async def bounds(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First and next offsets of partitions."""
+        ...
+
+    async def seek_to_stored(self, partitions: set[TopicPartition]) -> None:
+        """Ask `Positions` again for these and go there."""
+        ...
+
+    def seeks(self, topic: str, partition: int) -> int:
+        """How often a partition was sought."""
+        ...
+
+    def check(self) -> None:
+        """Raise what ended the Kafka client's own tasks, if anything did."""
+        ...
+
+    def assigned(self) -> set[TopicPartition]:
+        """What the group gave to this worker; empty during a rebalance."""
+        ...
+
+    async def position(self, topic: str, partition: int) -> int:
+        """Offset the consumer fetches next, behind markers and gaps too."""
+        ...
+
+    def delivered(self, topic: str, partition: int) -> int | None:
+        """Offset behind the last record the consumer gave out; `None` while it is not sought."""
+        ...
+
+    def end(self, topic: str, partition: int) -> int | None:
+        """Next offset of the log as the last fetch knew it; `None` before the first."""
         ...

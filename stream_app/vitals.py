@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from schemas.errors import DependencyError
+from stream_app.ports import TopicPartition
 
-TopicPartition = tuple[str, int]
 _EVERY_S = 1.0
 _REDIS_EVERY_S = 15.0
 

@@ -1,88 +1,38 @@
-"""A worker: which partitions it has, where they go on, and what happens to each chunk."""
+"""A worker: which partitions it has, where they go on, and what becomes of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from features.arena import HistoryArena
 from features.entities import TILE_MS, EntityFeature
-from features.ports import Lease, LeaseLost, StoreRolledBack
-from schemas.errors import HistoryError, TidegateError
-from schemas.topics import ERASURES, LABELS, TRANSACTIONS
+from features.ports import LeaseLost
+from schemas.errors import TidegateError
+from schemas.topics import TRANSACTIONS
 from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
-from stream_app.delivery import Delivery, Failures, attributed
+from stream_app.delivery import Delivery
 from stream_app.entity_stage import EntityStage
 from stream_app.lanes import ALONE, Lanes, Together
 from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
+from stream_app.passes import Passes, Steps
+from stream_app.ports import Log, TopicPartition
 from stream_app.processor import TransactionProcessor
+from stream_app.resumption import next_offset, under_way_until
 from stream_app.retry import Interrupted
 from stream_app.side_inputs import ErasureProcessor, LabelProcessor, Order, ProfileProcessor, Seal
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 
 _log = structlog.get_logger()
-TopicPartition = tuple[str, int]
 T = TypeVar("T")
-# Of a chunk, as far as settings go: what one worker publishes before it commits.
-_MOST_RECORDS = 5000
 # The group stands still meanwhile. Whoever is not done by then is fenced off, and may have published what is
 # published again.
 _RELEASE_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class LogRange:
-    """What the broker knows of a partition: first offset, next offset, the group's commit."""
-
-    start: int
-    end: int
-    committed: int | None
-
-
-class Log(Protocol):
-    """What the worker asks of the log and of its consumer."""
-
-    async def ranges(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, LogRange]:
-        """Ranges of partitions."""
-        ...
-
-    async def bounds(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """First and next offsets of partitions."""
-        ...
-
-    async def seek_to_stored(self, partitions: set[TopicPartition]) -> None:
-        """Ask `Positions` again for these and go there."""
-        ...
-
-    def seeks(self, topic: str, partition: int) -> int:
-        """How often a partition was sought."""
-        ...
-
-    def check(self) -> None:
-        """Raise what ended the Kafka client's own tasks, if anything did."""
-        ...
-
-    def assigned(self) -> set[TopicPartition]:
-        """What the group gave to this worker; empty during a rebalance."""
-        ...
-
-    async def position(self, topic: str, partition: int) -> int:
-        """Offset the consumer fetches next, behind markers and gaps too."""
-        ...
-
-    def delivered(self, topic: str, partition: int) -> int | None:
-        """Offset behind the last record the consumer gave out; `None` while it is not sought."""
-        ...
-
-    def end(self, topic: str, partition: int) -> int | None:
-        """Next offset of the log as the last fetch knew it; `None` before the first."""
-        ...
 
 
 class Worker:
@@ -107,7 +57,6 @@ class Worker:
     ) -> None:
         self._delivery = delivery
         self._log = log
-        self._models = PartitionModels(models, delivery)
         self._topics = tuple(topics)
         self._cached_records = cached_records
         self._check_log = check_log
@@ -118,16 +67,20 @@ class Worker:
         self._memory = HistoryArena()
         self.lanes = Lanes(self.handle, chunk_records, (TRANSACTIONS.name,), self._look)
         self._entities = self._entity_stage(entities) if entities else None
-        self._transactions = TransactionProcessor(
-            delivery, self._models.take, score_features=score_features, entities=self._entities
-        )
+        taken = PartitionModels(models, delivery)
         order = Order(delivery, self._log_end, self._passed)
-        self._labels = LabelProcessor(delivery, order, lambda: models.current, self._entities)
-        self._profiles = ProfileProcessor(delivery, seal)
-        self._erasures = ErasureProcessor(delivery, order)
-        self._sweep = Sweep(delivery, silent_days=silent_days, forget_days=forget_days)
-        self._stopping = False
+        self.steps = Steps(
+            TransactionProcessor(
+                delivery, taken.take, score_features=score_features, entities=self._entities
+            ),
+            LabelProcessor(delivery, order, lambda: models.current, self._entities),
+            ProfileProcessor(delivery, seal),
+            ErasureProcessor(delivery, order),
+            Sweep(delivery, silent_days=silent_days, forget_days=forget_days),
+        )
         self._stop_event = asyncio.Event()
+        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._stop_event)
+        self._stopping = False
         self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
 
@@ -181,7 +134,7 @@ class Worker:
         if self._stopping:
             return
         try:
-            failures = await self._handle(chunks)
+            failures = await self._passes.run(chunks)
         except Interrupted:
             return
         except Exception as error:
@@ -200,154 +153,6 @@ class Worker:
             if len(chunks) == 1:
                 await going_back
 
-    async def _handle(self, chunks: Sequence[Chunk]) -> Failures:
-        """Run chunks; returns partitions whose lease is gone or in doubt, and why."""
-        if len(chunks) == 1:
-            lease = self._partition(chunks[0].partition).lease
-            ready = await self._is_ready(chunks[0])
-            return await self._handle_ready(chunks if ready else (), lease)
-        # Nobody waits for what one partition waits for.
-        alone = [chunk for chunk in chunks if self._must_wait(chunk)]
-        if alone:
-            rest = [chunk for chunk in chunks if chunk not in alone]
-            failures: Failures = {}
-            shares = [*([chunk] for chunk in alone), *([rest] if rest else [])]
-            for found in await asyncio.gather(*map(self._handle, shares), return_exceptions=True):
-                if isinstance(found, dict):
-                    failures |= found
-                elif not isinstance(found, Interrupted):
-                    raise found
-            return failures
-        return await self._handle_ready(chunks)
-
-    def _must_wait(self, chunk: Chunk) -> bool:
-        partition = self._partition(chunk.partition)
-        return partition.alone or partition.lock.locked() or not partition.erasures_read
-
-    async def _handle_ready(self, chunks: Sequence[Chunk], lease: Lease | None = None) -> Failures:
-        """Run chunks; one alone only under the lease under which it was found ready, if one is given."""
-        failures: Failures = {}
-        async with AsyncExitStack() as locks:
-            # In one order, as everybody who wants several.
-            ready = sorted(chunks, key=lambda chunk: chunk.partition)
-            partitions = [self._partition(chunk.partition) for chunk in ready]
-            for partition in partitions:
-                await locks.enter_async_context(partition.lock)
-            try:
-                rests = []
-                for partition, chunk in zip(partitions, ready, strict=True):
-                    if lease is not None and partition.lease is not lease:
-                        # It is read again: a new lease seeks.
-                        continue
-                    try:
-                        rest = await self._rest(partition, chunk)
-                    except StoreRolledBack as back:
-                        failures[partition.number] = back
-                    else:
-                        rests += [(partition, rest)] if rest is not None else []
-                await self._run(rests, failures)
-            except Interrupted:
-                # Of those that only were in the same pass, nobody here knows what is published.
-                for partition in partitions if len(partitions) > 1 else ():
-                    if partition.lease is not None and not partition.interrupted.is_set():
-                        failures.setdefault(partition.number, StoreRolledBack("a pass was interrupted"))
-                _forget(partitions)
-            except BaseException:
-                # What is cached may be ahead of the store. Here, not outside the lock: the next lease
-                # may have begun there.
-                _forget(partitions)
-                raise
-            _forget([partition for partition in partitions if partition.number in failures])
-        return failures
-
-    async def _is_ready(self, chunk: Chunk) -> bool:
-        partition = self._partition(chunk.partition)
-        if chunk.topic != ERASURES.name and not await self._erasures.ready(partition):
-            return False
-        return chunk.topic != LABELS.name or await self._labels.ready(partition)
-
-    async def _run(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
-        if chunks and chunks[0][1].topic == TRANSACTIONS.name:
-            await self._run_transactions(chunks, failures)
-        else:
-            for partition, chunk in chunks:
-                step = self._side_input(chunk.topic).process(partition, chunk)
-                failures |= await attributed(partition, step)
-        for partition, chunk in chunks:
-            if partition.number not in failures:
-                upto, observer = chunk.next_offset, self._delivery.observer
-                _log.debug("chunk committed", topic=chunk.topic, partition=partition.number, upto=upto)
-                observer.chunk(chunk.topic, len(chunk.records))
-                observer.progress(chunk.topic, partition.number, upto)
-
-    def _side_input(self, topic: str) -> LabelProcessor | ErasureProcessor | ProfileProcessor:
-        if topic == LABELS.name:
-            return self._labels
-        return self._erasures if topic == ERASURES.name else self._profiles
-
-    async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
-        """Score chunks part by part, the parts of all partitions in one pass."""
-        going = {partition: iter(chunk.records) for partition, chunk in chunks}
-
-        def drop_failed() -> None:
-            for partition in [partition for partition in going if partition.number in failures]:
-                del going[partition]
-                # At once: what it counted and did not store must not be in what others look at.
-                partition.forget()
-
-        async def sweep(partitions: Sequence[Partition]) -> None:
-            for partition in partitions:
-                failures.update(await attributed(partition, self._sweep_if_due(partition)))
-            drop_failed()
-
-        await sweep(list(going))
-        while True:
-            parts = [
-                (partition, part)
-                for partition, records in going.items()
-                if (part := self._transactions.parse(partition, records)) is not None
-            ]
-            if not parts:
-                return
-            await self._transactions.process(parts, failures)
-            drop_failed()
-            await sweep([partition for partition, _ in parts if partition in going])
-
-    async def _sweep_if_due(self, partition: Partition) -> None:
-        day = self._sweep.due(partition)
-        if day is not None:
-            await self._sweep.run(partition, day, await self._models.take(partition))
-
-    async def _rest(self, partition: Partition, chunk: Chunk) -> Chunk | None:
-        """The part of a chunk that is next, or `None` where nothing of it is.
-
-        Raises:
-            StoreRolledBack: Records between the store and this chunk were never delivered.
-            HistoryError: They are not in the log any more, or the log is another one.
-        """
-        cursor = partition.next_offset(chunk.topic)
-        if cursor is None:
-            return None
-        if chunk.after > cursor:
-            if chunk.seek < self._log.seeks(chunk.topic, chunk.partition):
-                return None
-            raise StoreRolledBack(f"{chunk.topic}[{chunk.partition}] jumped from {cursor} to {chunk.after}")
-        if chunk.after == cursor:
-            if chunk.records[0].offset < chunk.after:
-                raise _recreated(chunk.topic, chunk.partition, chunk.after)
-            if chunk.records[0].offset > chunk.after:
-                # Compaction and transaction markers leave gaps; retention that passed us loses events.
-                await self._require_in_log(chunk)
-            return chunk
-        rest = [record for record in chunk.records if record.offset >= cursor]
-        return Chunk(chunk.topic, chunk.partition, rest, cursor, chunk.seek) if rest else None
-
-    async def _require_in_log(self, chunk: Chunk) -> None:
-        tp = (chunk.topic, chunk.partition)
-        start, _ = (await self._wait("kafka", lambda: self._log.bounds([tp])))[tp]
-        if start > chunk.after:
-            raise _retention_passed(chunk.topic, chunk.partition, chunk.after, start)
-
     async def _go_back(self, number: int) -> None:
         if self._stopping:
             return
@@ -365,7 +170,7 @@ class Worker:
                 lease = await self._wait("redis", lambda: self._delivery.store.acquire(number))
                 # Asked behind the lease: until then the owner before goes on, past an end seen earlier.
                 ranges = await self._wait("kafka", lambda: self._log.ranges([(t, number) for t in topics]))
-                starts = {t: _next_offset(lease, t, number, ranges[t, number]) for t in topics}
+                starts = {t: next_offset(lease, t, number, ranges[t, number]) for t in topics}
                 published = await self._wait("kafka", lambda: self._published_upto(number))
             except BaseException:
                 partition.forget()
@@ -377,7 +182,7 @@ class Worker:
                 lease,
                 starts,
                 {TRANSACTIONS.name: published} if known else {},
-                max(published if known else 0, _under_way_until(lease, transactions)),
+                max(published if known else 0, under_way_until(lease, transactions)),
             )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)
@@ -423,7 +228,7 @@ class Worker:
     def _look(self, chunk: Chunk) -> Together:
         """Whether a chunk may share a pass, and with which."""
         partition = self._partition(chunk.partition)
-        alone = self._must_wait(chunk)
+        alone = partition.holds_up
         # Without entities no partition waits for another, so all are as one.
         if self._entities is None:
             return Together(alone)
@@ -524,54 +329,3 @@ class Worker:
             except TimeoutError:
                 return False
         return True
-
-
-def _forget(partitions: Iterable[Partition]) -> None:
-    for partition in partitions:
-        partition.forget()
-
-
-def _next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int:
-    """Where a topic goes on.
-
-    Raises:
-        HistoryError: State and log do not fit; nothing is consumed until a person decides.
-    """
-    stored = lease.next_offsets.get(topic)
-    if stored is None:
-        # A store that went back to before a topic's first record has something of the other topics, and
-        # all of this one is still to be read: that is no loss while the log has its beginning.
-        went_back = bool(lease.next_offsets) and log.start == 0
-        if log.committed and not went_back:
-            raise HistoryError(
-                f"{topic}[{partition}] was processed up to {log.committed}, but the store has nothing of it: "
-                "histories were lost or another namespace is set. Restore Redis, or run 'tidegate rebuild'; "
-                "a new namespace needs a new TIDEGATE_GROUP too"
-            )
-        return log.start
-    if stored < log.start:
-        raise _retention_passed(topic, partition, stored, log.start)
-    if stored > log.end:
-        raise _recreated(topic, partition, stored)
-    return stored
-
-
-def _under_way_until(lease: Lease, log: LogRange | None) -> int:
-    """Offset behind every transaction that an earlier owner may have published and not committed."""
-    stored = lease.next_offsets.get(TRANSACTIONS.name)
-    return 0 if stored is None or log is None else min(log.end, stored + _MOST_RECORDS)
-
-
-def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:
-    return HistoryError(
-        f"{topic}[{partition}] goes on at offset {stored}, but the log starts at {start}: events were "
-        "deleted before they were processed. Restore the topic, or run 'tidegate rebuild' to build the "
-        "histories from what is left"
-    )
-
-
-def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
-    return HistoryError(
-        f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
-        "made again or lost its end. Restore it, or run 'tidegate rebuild' to build the histories from it"
-    )

@@ -21,10 +21,10 @@ from schemas.errors import DependencyError, ModelError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app.delivery import Delivery, Placement
-from stream_app.ports import Outgoing
+from stream_app.ports import LogRange, Outgoing
 from stream_app.retry import Retry
 from stream_app.transport import Chunk
-from stream_app.worker import LogRange, Worker
+from stream_app.worker import Worker
 
 START_MS = 1_767_225_600_000  # 2026-01-01
 DAY_MS = 86_400_000

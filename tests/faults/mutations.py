@@ -23,6 +23,7 @@ _STORES = "tests/integration/test_history_stores.py"
 _PROCESSOR = "tests/unit/stream_app/test_processor.py"
 _PASSES = "tests/unit/stream_app/test_passes.py"
 _TRANSPORT = "tests/unit/stream_app/test_transport.py"
+_RESUMPTION = "tests/unit/stream_app/test_resumption.py"
 _WORKER = "tests/unit/stream_app/test_worker.py"
 
 
@@ -103,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a pass that was interrupted asks what is published",
-        "stream_app/worker.py",
+        "stream_app/passes.py",
         "for partition in partitions if len(partitions) > 1 else ():",
         "for partition in ():",
         f"{_PASSES}::test_partition_that_is_taken_while_a_pass_waits_interrupts_all_and_nothing_is_lost",
@@ -117,24 +118,24 @@ MUTATIONS = (
     ),
     Mutation(
         "a pass waits for no partition that is locked",
-        "stream_app/worker.py",
-        "return partition.alone or partition.lock.locked() or not partition.erasures_read",
-        "return partition.alone or not partition.erasures_read",
+        "stream_app/partition.py",
+        "return self.alone or self.lock.locked() or not self.erasures_read",
+        "return self.alone or not self.erasures_read",
         f"{_PASSES}::test_pass_does_not_wait_for_a_partition_that_is_locked",
     ),
     Mutation(
         "start rule: a commit without stored state",
-        "stream_app/worker.py",
+        "stream_app/resumption.py",
         "if log.committed and not went_back:",
         "if False:",
-        f"{_WORKER}::TestStartRules::test_commit_without_stored_state_is_refused",
+        f"{_RESUMPTION}::TestStartRules::test_commit_without_stored_state_is_refused",
     ),
     Mutation(
         "a chunk that does not join the last one is sought for",
-        "stream_app/worker.py",
-        "        if chunk.after > cursor:\n",
-        "        if False:\n",
-        f"{_WORKER}::TestWhatIsLeftOfAChunk::test_chunk_that_jumps_is_sought_back_for",
+        "stream_app/resumption.py",
+        "    if chunk.after > cursor:\n",
+        "    if False:\n",
+        f"{_RESUMPTION}::TestWhatIsLeftOfAChunk::test_chunk_that_jumps_is_sought_back_for",
     ),
     Mutation(
         "a rebalance waits for the chunks that were begun",

@@ -265,7 +265,7 @@ async def test_contact_data_is_kept_sealed_or_not_at_all(models) -> None:
         stream.kafka.put(C, 0, message, b"c-1")
         stream.kafka.put(C, 0, {"customer_id": "c-2", "country": "FR"}, b"c-2")
         await stream.start()
-        stream.worker._profiles._seal = given_seal
+        stream.worker.steps.profiles._seal = given_seal
         await stream.run()
         stored = stream.store._partitions[0].profiles
         assert b"someone" not in stored["c-1"]

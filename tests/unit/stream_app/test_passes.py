@@ -35,7 +35,7 @@ async def start(stream: Stream) -> None:
     """A worker that has looked for erasures: until then each partition is handled alone."""
     worker = await stream.start()
     for number in range(PARTITIONS):
-        assert await worker._erasures.ready(worker._partition(number))
+        assert await worker.steps.erasures.ready(worker._partition(number))
 
 
 async def gone_back(stream: Stream) -> None:
