@@ -14,13 +14,14 @@ from rich.table import Table
 
 from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.console import err, out, print_json, progress
+from cli.durations import days_too, delay_ms, horizon_days_of, search_budget
 from cli.file_log import entities_of, print_refused, read_log
 from cli.generated import bank_settings, parsed
 from features.definitions import DAY_MS
 from features.engine import Engine
 from generator.bank import Bank
 from generator.settings import BankSettings
-from infra.cells import duration_ms, moment
+from infra.cells import moment
 from infra.feature_file import load_engine
 from infra.intake import Intake
 from infra.mapping import Mapping
@@ -232,61 +233,6 @@ def doubts(card: ModelCard) -> Iterator[str]:
     # Twice the largest standard error that an area can have (Birnbaum and Klose 1957): 1 / (2 sqrt(n)).
     elif auc <= 0.5 + 1.0 / max(positives, 1) ** 0.5:
         yield f"was no better than chance on held-back days (ROC AUC {auc:.3f} of {positives:,} positives)"
-
-
-def days_too(delay: str | None) -> str | None:
-    """A length of time; a bare number is days.
-
-    >>> days_too("7"), days_too("12h")
-    ('7d', '12h')
-    """
-    return f"{delay}d" if delay is not None and delay.isdigit() else delay
-
-
-def delay_ms(delay: str, option: str = "--label-delay") -> int:
-    """Milliseconds of an option that is a length of time.
-
-    Raises:
-        ConfigError: It is no length of time.
-    """
-    try:
-        return duration_ms(days_too(delay) or "")
-    except ValueError as wrong:
-        raise ConfigError(f"{option}: {delay!r} {wrong}") from None
-
-
-def horizon_days_of(horizon: str) -> int:
-    """Days of `--horizon`.
-
-    Raises:
-        ConfigError: It is no whole number of days, or fewer than 7.
-    """
-    try:
-        ms = duration_ms(days_too(horizon) or "")
-    except ValueError as wrong:
-        raise ConfigError(f"--horizon: {horizon!r} {wrong}") from None
-    if ms % DAY_MS or ms < 7 * DAY_MS:
-        raise ConfigError(f"--horizon: {horizon!r} must be whole days, 7d at least")
-    return int(ms // DAY_MS)
-
-
-def search_budget(budget: str | None) -> Budget | None:
-    """What `--budget` says.
-
-    Raises:
-        ConfigError: It is neither a number of trials nor a length of time.
-
-    >>> search_budget("20"), search_budget("10m")
-    (Budget(trials=20, seconds=None), Budget(trials=None, seconds=600.0))
-    """
-    if budget is None:
-        return None
-    if budget.isdigit() and int(budget):
-        return Budget(trials=int(budget))
-    try:
-        return Budget(seconds=duration_ms(budget) / 1000)
-    except ValueError:
-        raise ConfigError(f"--budget: {budget!r} is neither a number of trials nor a time like 10m") from None
 
 
 def segment_table(card: ModelCard) -> Table:
