@@ -13,8 +13,8 @@ from rich.table import Table
 
 from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
+from cli.durations import days_too, delay_ms
 from cli.file_log import engine_of, print_refused, read_log
-from cli.train import days_too, delay_ms
 from infra.ahead import one_ahead
 from infra.cells import moment
 from infra.mapping import Mapping

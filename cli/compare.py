@@ -8,8 +8,8 @@ from typing import Final
 from rich.table import Table
 
 from cli.console import out, progress
+from cli.durations import days_too
 from cli.file_log import print_refused, read_log
-from cli.train import days_too
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine

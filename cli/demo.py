@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cli.console import err, out, print_json
 from cli.generated import bank_settings
-from cli.train import TrainingPlan, train_on_bank
+from cli.training import TrainingPlan, train_on_bank
 from harness.demo import ENTITIES, DemoPlan, run_demo
 from harness.view import Screen
 from infra.feature_file import load_engine

@@ -13,9 +13,9 @@ from rich.progress import Progress
 from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.compare import HeldBack, newest_known, print_contest
 from cli.console import out, print_json, progress
+from cli.durations import days_too
 from cli.file_log import print_refused, read_log
 from cli.options import MODELS, MlflowUri, Models
-from cli.train import days_too
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine

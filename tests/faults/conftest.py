@@ -6,7 +6,8 @@ import pytest
 
 from models.registry import ModelRegistry
 from tests.deployment import CONTAINERS, KAFKA
-from tests.faults.world import Pool, World
+from tests.faults.pool import Pool
+from tests.faults.world import World
 
 HAS_JAVA = bool(shutil.which("java") and shutil.which("mvn"))
 

@@ -19,7 +19,8 @@ _ROOMS = (
     "schemas features models generator infra stream_app sink api harness cli tests pyproject.toml".split()
 )
 _TIMEOUT_S = 1800
-_STORES = "tests/integration/test_history_stores.py"
+_COMMITS = "tests/integration/history_stores/test_commits.py"
+_HISTORIES = "tests/integration/history_stores/test_histories.py"
 _PROCESSOR = "tests/unit/stream_app/test_processor.py"
 _PASSES = "tests/unit/stream_app/test_passes.py"
 _TRANSPORT = "tests/unit/stream_app/test_transport.py"
@@ -44,7 +45,7 @@ MUTATIONS = (
         "infra/functions.lua",
         "if held[1] ~= epoch or held[2] ~= owner then",
         "if false then",
-        f"{_STORES}::test_an_earlier_lease_is_fenced_off_and_writes_nothing",
+        f"{_COMMITS}::test_an_earlier_lease_is_fenced_off_and_writes_nothing",
     ),
     Mutation(
         "owner token: the same epoch given out twice",
@@ -58,28 +59,28 @@ MUTATIONS = (
         "infra/functions.lua",
         "if stored_next ~= args[4] then return 'ROLLED_BACK' end",
         "",
-        f"{_STORES}::test_an_offset_that_the_store_is_not_at_is_a_rollback",
+        f"{_COMMITS}::test_an_offset_that_the_store_is_not_at_is_a_rollback",
     ),
     Mutation(
         "a lost reply is taken for applied",
         "infra/functions.lua",
         "if stored_next == args[5] and stored_next ~= args[4] then return 'ALREADY_APPLIED' end",
         "",
-        f"{_STORES}::test_the_same_commit_again_is_already_applied",
+        f"{_COMMITS}::test_the_same_commit_again_is_already_applied",
     ),
     Mutation(
         "length check of histories",
         "infra/functions.lua",
         "if redis.call('STRLEN', keys[k]) ~= tonumber(args[i]) then",
         "if false then",
-        f"{_STORES}::test_a_history_of_another_length_is_an_error_and_nothing_is_written",
+        f"{_HISTORIES}::test_a_history_of_another_length_is_an_error_and_nothing_is_written",
     ),
     Mutation(
         "read fence: histories are read under the lease",
         "infra/history_store.py",
         "_require_same(lease, _text(meta[0]))",
         "pass",
-        f"{_STORES}::test_histories_are_not_given_to_an_earlier_lease",
+        f"{_COMMITS}::test_histories_are_not_given_to_an_earlier_lease",
     ),
     Mutation(
         "publish before append",

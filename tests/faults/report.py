@@ -8,17 +8,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.faults.checker import Verdict
-    from tests.faults.world import Faults
 
 RESULTS = Path(os.environ.get("TIDEGATE_FAULT_RESULTS", ".tidegate/faults"))
 BEGIN, END = "<!-- faults: written by `make faults` -->", "<!-- end of faults -->"
+
+
+@dataclass
+class Faults:
+    """What a test did.
+
+    Attributes:
+        injected: How many times.
+        resumed_s: From the end of each fault to progress of every partition, in seconds.
+        note: What else was measured.
+    """
+
+    injected: int = 0
+    resumed_s: list[float] = field(default_factory=list)
+    note: str = ""
 
 
 @dataclass

@@ -31,7 +31,8 @@ from generator.events import BankEvent
 from infra.log_tail import LogTail
 from models.registry import ModelRegistry
 from tests.faults.checker import Verdict, check, read_log
-from tests.faults.world import BANK, World
+from tests.faults.traffic import BANK
+from tests.faults.world import World
 
 _LOOK_S = 10.0
 # What is cached has a bound, histories fill up; what is measured before says nothing.
@@ -109,7 +110,7 @@ async def soak(world: World, minutes: float, rate: int, workers: int) -> list[di
                         "workers_mb": [rss_mb(worker.pid) for worker in world.workers],
                         "redis_rss_mb": rss_mb(world.redis.pid),
                         "redis_used_mb": round(used / 2**20, 1),
-                        "sent": world.sent,
+                        "sent": world.traffic.sent,
                         "processed": sum(world.positions().values()),
                         "workers_cpu_s": [cpu_s(worker.pid) for worker in world.workers],
                         "workers_waited_s": [waited_s(worker.pid) for worker in world.workers],
@@ -187,7 +188,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="tidegate-soak-"))
     kafka = bool(shutil.which("java") and shutil.which("mvn"))
     world = World(folder, given.models.resolve(), kafka=kafka, settings={"chunk_records": 2000}, bank=bank)
-    world.events = busier(world.events, customers // _BANK_CUSTOMERS)
+    world.traffic.events = busier(world.traffic.events, customers // _BANK_CUSTOMERS)
     world.start()
     try:
         result = asyncio.run(_run(world, given))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import START_S, out_of_order
+from tests.faults.traffic import out_of_order
+from tests.faults.world import START_S
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ async def test_poison_among_good_messages(world):
 
 async def test_late_and_shuffled_events(new_world):
     world = new_world()
-    world.events = out_of_order(world.events, world.random)
+    world.traffic.events = out_of_order(world.traffic.events, world.random)
     async with world.load() as faults:
         for _ in range(3):
             victim = world.random.choice(world.workers)

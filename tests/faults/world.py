@@ -3,112 +3,38 @@
 import asyncio
 import contextlib
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, KafkaTimeoutError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from generator.bank import Bank
-from generator.events import BankEvent
 from generator.settings import BankSettings
-from harness.processes import WorkerProcess
 from infra.embedded import EmbeddedBroker, EmbeddedRedis
 from infra.kafka_cluster import KafkaCluster
 from infra.log_tail import LogTail
 from infra.topics_admin import TopicsAdmin
 from tests.faults.checker import INPUTS, Verdict, check, read_log
+from tests.faults.fault_worker import FaultWorker
 from tests.faults.proxy import Proxy
-from tests.faults.report import Row
+from tests.faults.report import Faults, Row
+from tests.faults.traffic import BANK, RATE, Traffic
 
 PARTITIONS = 4
 POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
 SESSION_S = 6
 # Limit of a start on a machine whose cores others use: it is not what is measured.
 START_S = 300.0
-RATE = 500
-# Less than the retention of histories: what is in the log is in the state.
-BANK = BankSettings(customers=4000, days=110, seed=17, start=datetime(2026, 1, 1, tzinfo=UTC))
-
-
-class FaultWorker(WorkerProcess):
-    """A worker with another environment or another version of the code.
-
-    Args:
-        root: Folder of the source that it runs; `None` for this one.
-        environment: Variables beside the settings.
-    """
-
-    stop_timeout_s = 30.0
-
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, object],
-        name: str,
-        environment: Mapping[str, str] | None = None,
-        root: Path | None = None,
-    ) -> None:
-        super().__init__(folder, settings, name)
-        self._extra = dict(environment or {})
-        self._root = root
-
-    def _environment(self) -> dict[str, str]:
-        environment = super()._environment() | self._extra
-        # The worker's extra has no scikit-learn, which XGBoost imports where it is there: three seconds.
-        without = self.directory.parent / "extra"
-        without.mkdir(exist_ok=True)
-        (without / "sklearn.py").write_text("raise ModuleNotFoundError(__name__)\n")
-        roots = [str(self._root or Path(__file__).resolve().parents[2]), str(without)]
-        return environment | {"PYTHONPATH": os.pathsep.join(roots)}
-
-    def variables(self) -> dict[str, str]:
-        """Its environment, for another command against the same servers."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return self._environment()
-
-    @property
-    def exit_code(self) -> int | None:
-        return None if self._process is None else self._process.poll()
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What it logged."""
-        if not self.log_path.exists():
-            return []
-        lines = self.log_path.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines() if line.get("event") == event]
-
-
-@dataclass
-class Faults:
-    """What a test did.
-
-    Attributes:
-        injected: How many times.
-        resumed_s: From the end of each fault to progress of every partition, in seconds.
-        note: What else was measured.
-    """
-
-    injected: int = 0
-    resumed_s: list[float] = field(default_factory=list)
-    note: str = ""
 
 
 class World:
@@ -149,21 +75,14 @@ class World:
         self.models = models
         self.settings = dict(settings or {})
         self.workers: list[FaultWorker] = []
-        self.rate = float(RATE)
+        self.traffic = Traffic(bank)
         self.partitions = PARTITIONS
         self.random = random.Random(BANK.seed)  # noqa: S311
-        self.events: Iterator[BankEvent] = iter(Bank(bank).events())
         self._made = 0
-        self._sent = 0
 
     @property
     def bootstrap(self) -> str:
         return str(self.broker.address)
-
-    @property
-    def sent(self) -> int:
-        """Messages published up to now, all topics."""
-        return self._sent
 
     def start(self) -> None:
         if self.proxied:
@@ -353,9 +272,9 @@ class World:
         """Publish a bank's events at this rate while the body runs; it begins when workers make progress."""
         if workers:
             await self.workers_running(workers)
-        self.rate = rate or float(RATE)
+        self.traffic.rate = rate or float(RATE)
         stop = asyncio.Event()
-        task = asyncio.create_task(self._publish(stop))
+        task = asyncio.create_task(self.traffic.run(self.bootstrap, stop, idempotent=self.kafka))
         faults = Faults()
         try:
             if workers:
@@ -367,55 +286,9 @@ class World:
 
     async def burst(self, events: int) -> None:
         """Publish as many events at once."""
-        self.rate = 1e9
+        self.traffic.rate = 1e9
         stop = asyncio.Event()
-        await self._publish(stop, events)
-
-    async def _publish(self, stop: asyncio.Event, most: int | None = None) -> None:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap,
-            linger_ms=5,
-            enable_idempotence=self.kafka,
-            acks="all",
-            request_timeout_ms=20_000,
-        )
-        await producer.start()
-        pending: set[asyncio.Future[Any]] = set()
-        unacknowledged: dict[str, asyncio.Future[Any]] = {}
-        started, sent = time.monotonic(), 0
-        try:
-            while not stop.is_set() and (most is None or sent < most):
-                due = 200 if most is not None else int((time.monotonic() - started) * self.rate) - sent
-                if due <= 0 or len(pending) > 20_000:
-                    await asyncio.sleep(0.01)
-                    pending = {future for future in pending if not future.done()}
-                    started = max(started, time.monotonic() - (sent + self.rate) / self.rate)
-                    continue
-                for _ in range(min(due, 200)):
-                    event = next(self.events)
-                    key = str(event.message["customer_id"]).encode()
-                    named = str(event.message.get("transaction_id"))
-                    if event.topic == "labels" and named in unacknowledged:
-                        # Nobody has a finding about what is not in the log yet.
-                        await asyncio.wait([unacknowledged[named]], timeout=30)
-                    try:
-                        future = await producer.send(event.topic, json.dumps(event.message).encode(), key=key)
-                    except KafkaTimeoutError:
-                        # The broker is away for longer than the buffer lasts: so much less is in the log.
-                        sent += 1
-                        continue
-                    pending.add(future)
-                    if event.topic == "transactions":
-                        unacknowledged[named] = future
-                        future.add_done_callback(lambda _, name=named: unacknowledged.pop(name, None))
-                    sent += 1
-                    self._sent += 1
-                await asyncio.sleep(0)
-            # What the broker refused is not in the log, and the log is what counts.
-            await asyncio.wait_for(asyncio.gather(*pending, return_exceptions=True), 60)
-        finally:
-            with contextlib.suppress(KafkaError):
-                await producer.stop()
+        await self.traffic.run(self.bootstrap, stop, idempotent=self.kafka, most=events)
 
     async def publish(self, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Publish `(key, value)` in order."""
@@ -502,50 +375,3 @@ class World:
         Row.of(name, faults, verdict, broker + " in a container" * self.containers).write()
         assert verdict.clean, f"{name}: {verdict}"
         return verdict
-
-
-def out_of_order(events: Iterator[BankEvent], random_: random.Random) -> Iterator[BankEvent]:
-    """Transactions shuffled within some hours, one in a hundred held back by days; the rest follows."""
-    held: list[BankEvent] = []
-    while True:
-        window = [event for _, event in zip(range(2000), events, strict=False)]
-        if not window:
-            yield from held
-            return
-        shuffled = [event for event in window if event.topic == "transactions"]
-        late, shuffled = shuffled[::100], [e for i, e in enumerate(shuffled) if i % 100]
-        random_.shuffle(shuffled)
-        yield from shuffled
-        held += late
-        if len(held) > 200:
-            yield from held[:100]
-            del held[:100]
-        # A label must not come before its transaction, which may still be held back.
-        known = {event.message["transaction_id"] for event in held}
-        for event in window:
-            if event.topic != "transactions" and event.message.get("transaction_id") not in known:
-                yield event
-
-
-class Pool:
-    """A world that healthy tests share: starting one takes as long as a fault."""
-
-    def __init__(self) -> None:
-        self._world: World | None = None
-
-    def take(self, folder: Path, models: Path, *, kafka: bool, containers: bool) -> World:
-        if self._world is not None and self._world._sent > 100_000:
-            self.drop()
-        if self._world is None:
-            self._world = World(folder, models, kafka=kafka, containers=containers)
-            try:
-                self._world.start()
-            except BaseException:
-                self.drop()
-                raise
-        return self._world
-
-    def drop(self) -> None:
-        if self._world is not None:
-            self._world.close()
-        self._world = None

@@ -1,0 +1,260 @@
+"""Training by a plan, on a generated bank or on a file, into the registry."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from rich.progress import Progress
+
+from cli.churn import ChurnTraining, train_churn_on_rows
+from cli.console import err, progress
+from cli.file_log import print_refused, read_log
+from cli.generated import parsed
+from features.definitions import DAY_MS
+from features.engine import Engine
+from generator.bank import Bank
+from generator.settings import BankSettings
+from infra.feature_file import load_engine
+from infra.intake import Intake
+from infra.mapping import Mapping
+from infra.row_mapper import label_message
+from models.anomaly import train_anomaly
+from models.churn import train_churn
+from models.costs import Costs
+from models.fraud_training import FraudData, memory_of, train_fraud, vectors_of
+from models.registry import ModelRegistry
+from models.relearning import Memory
+from models.replay import TrainingData, replay_for_training
+from models.segments import train_segments
+from models.tree import ModelCard
+from models.tuning import Budget
+from schemas.errors import ModelError
+from schemas.fields import to_rfc3339
+from schemas.label import Label
+from schemas.parse import parse_message
+from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
+
+COSTS: Final = Costs(alerts_share=0.01)
+"""Unless told otherwise. More than one transaction in a hundred no team looks at, even where it would pay."""
+
+
+class Which(StrEnum):
+    """What to train."""
+
+    FRAUD = "fraud"
+    CHURN = "churn"
+    SEGMENTS = "segments"
+    ANOMALY = "anomaly"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What is trained and where it goes."""
+
+    models: Path
+    which: Which = Which.ALL
+    seed: int = 11
+    horizon_days: int = 30
+    label_delay_ms: int = 7 * DAY_MS
+    promote: bool = True
+    entities: str = ""
+    from_ms: int | None = None
+    to_ms: int | None = None
+    costs: Costs = COSTS
+    budget: Budget | None = None
+    features: Path | None = None
+    anomaly_alerts: float = 0.001
+
+
+class Trained(NamedTuple):
+    """A model, and what it remembers of what it was trained on."""
+
+    card: ModelCard
+    artefact: bytes
+    memory: Memory | None = None
+
+
+def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
+    """Train on a generated bank."""
+    source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
+    with progress() as bar:
+        task = bar.add_task("replaying history (days)", total=settings.days)
+
+        def messages() -> Iterator[Transaction | Label]:
+            for event in Bank(settings).events():
+                bar.update(task, completed=(event.time_ms - settings.start_ms) // 86_400_000 + 1)
+                message = parsed(event)
+                if isinstance(message, Transaction | Label):
+                    yield message
+
+        return _train(plan, messages(), source, bar)
+
+
+def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train on a file; rows that cannot become transactions are counted and left out."""
+    with Intake(data, mapping, from_ms=plan.from_ms, to_ms=plan.to_ms) as intake, progress() as bar:
+        task = bar.add_task("replaying history (percent)", total=100)
+
+        def messages() -> Iterator[Transaction | WireTransaction | Label]:
+            for number, event in enumerate(intake):
+                if number % 1000 == 0:
+                    bar.update(task, completed=round(100 * intake.progress()))
+                yield event.transaction
+                if event.label is not None:
+                    yield parse_message(Label, label_message(event.transaction, event.label))
+
+        cards = _train(plan, messages(), data.name, bar)
+    print_refused(intake.account)
+    return cards
+
+
+def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train the fraud model on a file in any order; rows that cannot be used are counted and left out."""
+    mapping.check_trains_fraud()
+    engine = load_engine(plan.features, plan.entities)
+    with progress() as bar:
+        vectors = _vectors(plan, data, mapping, engine, bar)
+        trained = _fraud(plan, vectors, engine, data.name, bar)
+    return _saved(plan, [trained])
+
+
+def train_anomaly_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
+    """Train the anomaly model on a file in any order; no label is looked at."""
+    engine = load_engine(plan.features, plan.entities)
+    with progress() as bar:
+        vectors = _vectors(plan, data, mapping, engine, bar, untold=True)
+        trained = _anomaly(plan, vectors, engine, data.name)
+    return _saved(plan, [trained])
+
+
+def _vectors(
+    plan: TrainingPlan,
+    data: Path,
+    mapping: Mapping,
+    engine: Engine,
+    bar: Progress,
+    *,
+    untold: bool = False,
+) -> FraudData:
+    rows, account = read_log(data, mapping, bar)
+    task = bar.add_task("replaying history", total=len(rows))
+    found = vectors_of(
+        rows,
+        engine,
+        from_ms=plan.from_ms,
+        to_ms=plan.to_ms,
+        on_rows=lambda done: bar.update(task, completed=done),
+        untold=untold,
+    )
+    bar.update(task, completed=len(found.X), total=len(found.X))
+    print_refused(account)
+    return found
+
+
+def train_churn_alone(
+    plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
+) -> list[ModelCard]:
+    """Train the churn model on a file in any order."""
+    engine = load_engine(plan.features, plan.entities)
+    what = ChurnTraining(
+        data.name, plan.horizon_days, plan.from_ms, plan.to_ms, cut_offs, plan.entities, plan.seed
+    )
+    with progress() as bar:
+        rows, account = read_log(data, mapping, bar)
+        print_refused(account)
+        trained = Trained(*train_churn_on_rows(what, rows, engine, bar))
+    return _saved(plan, [trained])
+
+
+def _train(
+    plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
+) -> list[ModelCard]:
+    engine = load_engine(plan.features, plan.entities)
+    created_at = to_rfc3339(datetime.now(UTC))
+    data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
+    trained: list[Trained] = []
+
+    if plan.which in (Which.FRAUD, Which.ALL):
+        trained.append(_fraud(plan, FraudData.of(data), engine, source, bar))
+    if plan.which in (Which.CHURN, Which.ALL):
+        churn = train_churn(
+            data.churn_rows,
+            engine,
+            created_at=created_at,
+            horizon_days=plan.horizon_days,
+            seed=plan.seed,
+            source=source,
+            entities=plan.entities,
+            on_round=_rounds(bar, "churn"),
+        )
+        trained.append(Trained(*churn))
+    if plan.which in (Which.SEGMENTS, Which.ALL):
+        segments = train_segments(
+            data.churn_X.astype(np.float64),
+            data.churn_as_of_ms,
+            engine,
+            created_at=created_at,
+            seed=plan.seed,
+            source=source,
+        )
+        trained.append(Trained(*segments))
+    if plan.which in (Which.ANOMALY, Which.ALL):
+        try:
+            trained.append(_anomaly(plan, data, engine, source))
+        except ModelError as refused:
+            if plan.which is Which.ANOMALY:
+                raise
+            # The others do without it.
+            err.print(f"no anomaly model: {refused}", highlight=False, soft_wrap=True)
+    return _saved(plan, trained)
+
+
+def _anomaly(plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str) -> Trained:
+    trained = train_anomaly(
+        data.X,
+        engine,
+        created_at=to_rfc3339(datetime.now(UTC)),
+        source=source,
+        alert_share=plan.anomaly_alerts,
+        data={"from_ms": int(data.time_ms.min(initial=data.end_ms)), "to_ms": data.end_ms},
+    )
+    return Trained(*trained)
+
+
+def _fraud(plan: TrainingPlan, data: FraudData, engine: Engine, source: str, bar: Progress) -> Trained:
+    delay_days = plan.label_delay_ms / DAY_MS
+    trained = train_fraud(
+        data,
+        engine,
+        created_at=to_rfc3339(datetime.now(UTC)),
+        label_delay_days=delay_days,
+        seed=plan.seed,
+        source=source,
+        costs=plan.costs,
+        budget=plan.budget,
+        on_trial=lambda number, best: bar.console.print(
+            f"trial {number}: best average precision on later days so far {best:.4f}", highlight=False
+        ),
+        on_round=_rounds(bar, "fraud"),
+    )
+    return Trained(*trained, memory_of(data, delay_days))
+
+
+def _rounds(bar: Progress, name: str) -> Callable[[int, int], None]:
+    task = bar.add_task(f"training {name} (trees)", total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _saved(plan: TrainingPlan, trained: list[Trained]) -> list[ModelCard]:
+    registry = ModelRegistry(plan.models)
+    cards = [registry.save(*one) for one in trained]
+    for card in cards:
+        if plan.promote:
+            registry.promote(card.name, card.version)
+    return cards

@@ -1,0 +1,86 @@
+"""What is said of models that were trained: figures, segments, doubts."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+
+from cli.console import err, out, print_json
+from cli.training import TrainingPlan
+from models.anomaly import ANOMALY
+from models.registry import NAMES, SEGMENTS
+from models.segments import MEANINGS
+from models.tree import ModelCard
+
+
+def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool) -> None:
+    """What was trained by a plan, for a person or for machines."""
+    if json:
+        print_json(
+            [{"name": c.name, "version": c.version, "metrics": c.metrics, "data": c.data} for c in cards]
+        )
+        return
+    table = Table(
+        "model", "version", "rows", "positives", "average precision", "ROC AUC", title=cards[0].data["source"]
+    )
+    for c in cards:
+        m = c.metrics
+        if c.name in NAMES:
+            table.add_row(
+                c.name,
+                c.version,
+                *(str(m.get(name, "-")) for name in ("rows", "positives")),
+                *(f"{m[name]:.3f}" if name in m else "-" for name in ("average_precision", "roc_auc")),
+            )
+    if table.row_count:
+        out.print(table)
+    for c in cards:
+        if c.name == SEGMENTS:
+            out.print(segment_table(c))
+        if c.name == ANOMALY:
+            out.print(
+                f"anomaly {c.version} of {c.data['rows']:,} transactions: "
+                f"{c.metrics['alert_share']:.2%} of them would raise an alert",
+                highlight=False,
+            )
+    in_use = " and put into use" if plan.promote else ""
+    err.print(f"saved under {plan.models}{in_use}; figures are of held-back days")
+    for c in cards:
+        for doubt in doubts(c):
+            err.print(f"[yellow]{c.name} {c.version}[/] {doubt}", highlight=False, soft_wrap=True)
+    if plan.entities:
+        err.print(f"run worker and API with TIDEGATE_ENTITIES={plan.entities}", highlight=False)
+
+
+def doubts(card: ModelCard) -> Iterator[str]:
+    """Why a model may be of no use: sentences that go on from its name.
+
+    >>> from dataclasses import replace
+    >>> card = ModelCard("fraud", "v1", "", "", (), 1.0, 0.0, {}, {}, {"roc_auc": 0.52, "positives": 100})
+    >>> list(doubts(card))
+    ['was no better than chance on held-back days (ROC AUC 0.520 of 100 positives)']
+    >>> list(doubts(replace(card, metrics={"roc_auc": 0.62, "positives": 100})))
+    []
+    """
+    if card.name not in NAMES:
+        return
+    auc, positives = card.metrics.get("roc_auc"), card.metrics.get("positives", 0)
+    if auc is None:
+        why = card.metrics.get("note") or "too few outcomes on held-back days"
+        yield f"was not measured: {why}. Look at a backtest before it is used"
+    # Twice the largest standard error that an area can have (Birnbaum and Klose 1957): 1 / (2 sqrt(n)).
+    elif auc <= 0.5 + 1.0 / max(positives, 1) ** 0.5:
+        yield f"was no better than chance on held-back days (ROC AUC {auc:.3f} of {positives:,} positives)"
+
+
+def segment_table(card: ModelCard) -> Table:
+    """Segments, their shares, and how well they are apart."""
+    m = card.metrics
+    title = (
+        f"segments {card.version} of {m['customers']:,} customers: silhouette {m['silhouette']:.2f}, "
+        f"stability {m['stability_ari_mean']:.2f} (adjusted Rand index, 5 % quantile "
+        f"{m['stability_ari_p05']:.2f} of {m['resamples']} resamples)"
+    )
+    table = Table("segment", "share", "meaning", title=title)
+    for name, share in sorted(m["shares"].items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{share:.1%}", MEANINGS[name])
+    return table
