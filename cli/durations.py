@@ -33,13 +33,10 @@ def horizon_days_of(horizon: str) -> int:
     Raises:
         ConfigError: It is no whole number of days, or fewer than 7.
     """
-    try:
-        ms = duration_ms(days_too(horizon) or "")
-    except ValueError as wrong:
-        raise ConfigError(f"--horizon: {horizon!r} {wrong}") from None
+    ms = delay_ms(horizon, "--horizon")
     if ms % DAY_MS or ms < 7 * DAY_MS:
         raise ConfigError(f"--horizon: {horizon!r} must be whole days, 7d at least")
-    return int(ms // DAY_MS)
+    return ms // DAY_MS
 
 
 def search_budget(budget: str | None) -> Budget | None:

@@ -103,8 +103,8 @@ async def test_history_of_another_length_in_one_of_several_commits_is_an_error_t
     assert await store.apply_all(wrong[:1]) == [Outcome.ALREADY_APPLIED]
 
 
-@pytest.mark.parametrize("shorter", [True, False])
-async def test_a_history_of_another_length_is_an_error_and_nothing_is_written(store, shorter):
+@pytest.mark.parametrize("longer", [True, False])
+async def test_a_history_of_another_length_is_an_error_and_nothing_is_written(store, longer):
     lease = await store.acquire(HERE)
     await store.apply(lease, commit(None, 1, change(A, b"", b"a"), change(B, b"", b"bb")))
     before = await contents(store)
@@ -116,7 +116,7 @@ async def test_a_history_of_another_length_is_an_error_and_nothing_is_written(st
         # The good one first: it must not be written either.
         [
             change(A, a, b"more"),
-            change(B, b + b"x" if shorter < 0 else b[:-1], b"more"),
+            change(B, b + b"x" if longer else b[:-1], b"more"),
             change(C, b"", b"c"),
         ],
         {A: [b"score"]},
