@@ -69,12 +69,15 @@ async def rest_of(
     if chunk.after == cursor:
         if chunk.records[0].offset < chunk.after:
             raise _recreated(chunk.topic, chunk.partition, chunk.after)
-        # Compaction and transaction markers leave gaps; retention that passed us loses events.
-        if chunk.records[0].offset > chunk.after and (start := await log_start()) > chunk.after:
-            raise _retention_passed(chunk.topic, chunk.partition, chunk.after, start)
-        return chunk
-    rest = [record for record in chunk.records if record.offset >= cursor]
-    return Chunk(chunk.topic, chunk.partition, rest, cursor, chunk.seek) if rest else None
+    else:
+        rest = [record for record in chunk.records if record.offset >= cursor]
+        if not rest:
+            return None
+        chunk = Chunk(chunk.topic, chunk.partition, rest, cursor, chunk.seek)
+    # Compaction and transaction markers leave gaps; retention that passed us loses events.
+    if (missing := chunk.missing) is not None and (start := await log_start()) > missing:
+        raise _retention_passed(chunk.topic, chunk.partition, missing, start)
+    return chunk
 
 
 def _retention_passed(topic: str, partition: int, stored: int, start: int) -> HistoryError:

@@ -59,6 +59,17 @@ class Chunk:
         """Offset behind the last record."""
         return int(self.records[-1].offset) + 1
 
+    @property
+    def missing(self) -> int | None:
+        """First offset from `after` on that has no record here before the last one; `None` where all have.
+
+        Not at its start alone: chunks that waited became one.
+        """
+        if self.next_offset - self.after == len(self.records):
+            return None
+        pairs = enumerate(self.records, self.after)
+        return next((offset for offset, record in pairs if record.offset != offset), None)
+
 
 class Positions(Protocol):
     """Says where partitions go on, how far they are, and which can take more."""

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -115,6 +116,30 @@ async def test_record_comes_back_as_it_was_sent(broker: EmbeddedBroker) -> None:
         record = await consumer.getone()
     assert (record.key, record.value, record.timestamp) == (b"c-1", None, 1_700_000_000_123)
     assert record.headers == (("h", b"\xff"),)
+
+
+async def test_consumer_that_follows_several_producers_misses_no_record(broker: EmbeddedBroker) -> None:
+    partition, until = TopicPartition("events", 0), time.monotonic() + 10.0
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    await admin.create_topics([NewTopic("events", 1, 1)])
+    await admin.close()
+    sent: list[int] = []
+
+    async def produce() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.address, acks="all") as producer:
+            while time.monotonic() < until:
+                sent.append((await producer.send_and_wait("events", b"x", partition=0)).offset)
+
+    producing = asyncio.gather(*(produce() for _ in range(4)))
+    received: list[int] = []
+    async with AIOKafkaConsumer(bootstrap_servers=broker.address, fetch_max_wait_ms=20) as consumer:
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        while (records := await consumer.getmany(partition, timeout_ms=200)) or not producing.done():
+            received += [record.offset for record in records.get(partition, ())]
+    await producing
+    assert received == sorted(sent)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net")

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,24 @@ class TestWhatIsLeftOfAChunk:
 
         assert isinstance(stream.worker.failed.result(), HistoryError)
         assert "the log starts at 13" in str(stream.worker.failed.result())
+
+    async def test_retention_that_passed_what_waited_ends_it_too(self, stream: Stream) -> None:
+        """What is fetched behind the gap becomes one chunk with what waits before it."""
+        stream.transact(20)
+        await stream.start()
+        waits = stream.consumer.fetch(T, 0, 4)
+        stream.kafka.starts[T, 0] = 13
+        stream.kafka.logs[T, 0][:13] = [None] * 13
+        behind = stream.consumer.fetch(T, 0)
+        assert waits is not None
+        assert behind is not None
+        for chunk in (waits, behind):
+            stream.worker.submit(chunk)
+        while not stream.worker.lanes.is_idle(T, 0):
+            await asyncio.sleep(0)
+
+        assert isinstance(stream.worker.failed.result(), HistoryError)
+        assert "goes on at offset 4, but the log starts at 13" in str(stream.worker.failed.result())
 
     async def test_a_log_that_starts_again_ends_the_worker(self, stream: Stream) -> None:
         stream.transact(10)
