@@ -16,8 +16,9 @@ from features.engine import Engine
 from features.kernels import ACCEPTED, newest_arrival, retained_from
 from features.labels import put_labels
 from features.record import RECORD, Records, label_record, to_records
+from features.totals import update_totals
 from models.anomaly import AnomalyModel
-from models.pipeline import BANDS, update_totals
+from models.churn_scores import BANDS
 from models.tree import TreeModel
 from schemas.errors import EventError, HistoryError
 from schemas.fields import to_epoch_ms

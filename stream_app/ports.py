@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from models.pipeline import ChurnResults, Events, ScoredChunk
+from models.churn_scores import ChurnResults
+from models.pipeline import Events, ScoredChunk
 
 Headers = tuple[tuple[str, bytes], ...]
 

@@ -12,7 +12,7 @@ from features.codec import History, decode, encode
 from features.engine import ChunkFeatures
 from features.labels import put_labels
 from features.record import LABEL_KIND, label_record, to_records
-from models.pipeline import Models
+from models.model_set import Models
 from models.replay import replay_chunks
 from models.verification import PartitionRebuild, Published, Tally, read_score, retained
 from schemas.label import Label
