@@ -19,7 +19,7 @@ from features.codec import History, decode
 from features.ports import CustomerState, HistoryStore
 from features.record import Records
 from features.tiles import Entities
-from models.pipeline import Models
+from models.model_set import Models
 from models.segments import SegmentModel
 from schemas.card_number import is_card_number
 from schemas.errors import DependencyError, ModelError

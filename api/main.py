@@ -65,7 +65,7 @@ from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
 from models.in_use import ModelsInUse
-from models.pipeline import Models
+from models.model_set import Models
 from models.segments import SegmentModel
 from schemas.errors import ConfigError
 from schemas.topics import FRAUD_SCORES

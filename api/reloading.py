@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import structlog
 
 from api.deps import Services
-from models.pipeline import Models
+from models.model_set import Models
 from models.segments import SegmentModel
 from schemas.errors import ModelError
 

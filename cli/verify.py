@@ -18,8 +18,8 @@ from infra.access import from_environment
 from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.verifier import Verifier
+from models.differences import Difference, Tally
 from models.registry import ModelRegistry
-from models.verification import Difference, Tally
 
 _SHOWN = 20
 

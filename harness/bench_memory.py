@@ -16,7 +16,7 @@ from harness.bench import environment
 from harness.inner import InnerPath, LogRecord
 from infra.embedded import EmbeddedRedis
 from infra.history_store import RedisHistoryStore
-from models.pipeline import Models
+from models.model_set import Models
 from models.registry import ModelRegistry
 from schemas.errors import HistoryError
 from schemas.parse import dump

@@ -13,7 +13,7 @@ from generator.settings import BankSettings
 from harness.bench import environment
 from harness.inner import InnerPath, LogRecord
 from infra.memory_store import MemoryHistoryStore
-from models.pipeline import Models
+from models.model_set import Models
 from models.registry import ModelRegistry
 from schemas.errors import HistoryError
 from schemas.parse import dump

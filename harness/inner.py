@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.ports import HistoryStore
-from models.pipeline import ChurnResults, Events, Models, ScoredChunk
+from models.churn_scores import ChurnResults
+from models.model_set import Models
+from models.pipeline import Events, ScoredChunk
 from schemas.fields import from_epoch_ms, to_rfc3339
 from schemas.topics import TRANSACTIONS
 from stream_app.delivery import Delivery, Failures, Placement

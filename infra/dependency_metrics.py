@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from infra.timings import Note, Timing, Timings
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 
 _CALL_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

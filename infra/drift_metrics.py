@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from infra.deferred import OnScrape
 from models.drift import CALIBRATION_NAMES, DriftWindow, Reference, calibration_bin
-from models.pipeline import Models
+from models.model_set import Models
 
 LOOKED_AT_EVERY: Final = 16
 """Of so many vectors that are scored one is looked at."""

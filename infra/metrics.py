@@ -28,7 +28,9 @@ from infra.deferred import Deferred
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
 from infra.drift_metrics import LOOKED_AT_EVERY, DriftMetrics
 from infra.timings import Timing, Timings
-from models.pipeline import BANDS, DECISIONS, ChurnResults, Events, Models, ScoredChunk
+from models.churn_scores import BANDS, ChurnResults
+from models.model_set import Models
+from models.pipeline import DECISIONS, Events, ScoredChunk
 from schemas.dead_letter import ReasonCode
 
 _STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

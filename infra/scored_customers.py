@@ -9,7 +9,7 @@ import pyarrow as pa
 from infra.table_file import TableFile
 from models.churn import UNTOLD
 from models.churn_backtest import ScoredCustomers
-from models.pipeline import ACTIONS, BANDS
+from models.churn_scores import ACTIONS, BANDS
 
 
 class ScoredCustomersFile(TableFile):

@@ -13,9 +13,11 @@ from infra.log_tail import LogTail
 from infra.partitioning import partition_for
 from infra.topics_admin import TopicsAdmin
 from models.anomaly import AnomalyModel
+from models.differences import Tally
+from models.published_scores import Published, read_score
 from models.registry import ModelRegistry
 from models.tree import TreeModel
-from models.verification import PartitionRebuild, Published, Tally, read_score
+from models.verification import PartitionRebuild
 from schemas.errors import HistoryError, ModelError
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 

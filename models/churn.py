@@ -10,14 +10,15 @@ import xxhash
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from features.definitions import DAY_MS
+from features.definitions import DAY_MS, EVENT, Op
 from features.engine import Engine
+from features.entities import EntityFeature
 from features.kernels import ACCEPTED
 from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector
+from features.totals import update_totals
 from models.boosters import xgboost
 from models.drift import with_reference
 from models.linear import LinearPart, best_weight
-from models.pipeline import is_customer_feature, update_totals
 from models.tree import ModelCard, to_proba
 from models.vectors import Rows, VectorReplay
 from schemas.errors import ModelError
@@ -269,6 +270,15 @@ def train_churn(
     )
     trees = bytes(booster.save_raw("ubj"))
     return with_reference(card, trees, rows.X, names), trees
+
+
+def is_customer_feature(feature: Any) -> bool:
+    """Whether a feature is known without an event to compare with."""
+    if isinstance(feature, EntityFeature):
+        return False
+    compares = any(where.value == EVENT for where in feature.where)
+    of_event = feature.op in {Op.EVENT_VALUE, Op.ZSCORE, Op.IS_NEW, Op.DISTANCE, Op.SPEED}
+    return not (compares or of_event or "amount" in feature.of)
 
 
 def _boost(X: Matrix32, y: Labels, seed: int) -> xgboost.Booster:

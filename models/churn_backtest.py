@@ -13,7 +13,7 @@ from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import declared
 from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of
-from models.pipeline import BANDS, band, yearly_spend
+from models.churn_scores import BANDS, band, yearly_spend
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import Rows
@@ -38,7 +38,7 @@ class ScoredCustomers:
         customer_ids: `n` ids.
         as_of_ms: The cut-off.
         proba: `(n,)` calibrated probabilities.
-        band: `(n,)` indices into `models.pipeline.BANDS`.
+        band: `(n,)` indices into `models.churn_scores.BANDS`.
         value_at_risk: `(n,)` probability times what the customer spends a year.
         label: `(n,)` 1 left, 0 stayed, `UNTOLD`.
         drivers: Of rows above the lowest band, by row.

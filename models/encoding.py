@@ -11,7 +11,9 @@ import numpy as np
 import orjson
 
 from models import messages
-from models.pipeline import ChurnResult, Events, Models, ScoredChunk
+from models.churn_scores import ChurnResult
+from models.model_set import Models
+from models.pipeline import Events, ScoredChunk
 from schemas.parse import dump
 
 

@@ -6,7 +6,7 @@ from threading import Lock
 
 from features.engine import Engine
 from models.anomaly import ANOMALY
-from models.pipeline import Models
+from models.model_set import Models
 from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.roles import Roles, identity, of_identity
 from models.segments import SegmentModel

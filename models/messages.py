@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from features.engine import Matrix
-from models.pipeline import ACTIONS, BANDS, DECISIONS, ChurnResult, Events, Models, ScoredChunk, flag_names
+from models.churn_scores import ACTIONS, BANDS, ChurnResult
+from models.model_set import Models
+from models.pipeline import DECISIONS, Events, ScoredChunk, flag_names
 from schemas.fields import SCHEMA_VERSION, epoch_ms_to_rfc3339
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction

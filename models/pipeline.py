@@ -1,93 +1,37 @@
-"""One chunk from events to scores: what the worker, the API, training and the backtest all run."""
+"""One chunk from events to scores: what the worker and the API both run."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
-from features.codec import Headers, Totals, empty_headers, encode_header, read_headers, totals_of
-from features.definitions import DAY_MS, EVENT, Op
+from features.codec import Headers, totals_of
+from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine, Matrix
-from features.entities import EntityFeature
-from features.lifetime import (
-    customer_names,
-    customer_vectors,
-    declared,
-    lifetime_vector,
-    lifetime_vectors,
-)
+from features.lifetime import lifetime_vector, lifetime_vectors
 from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
 from features.tiles import Entities, customer_hashes
+from features.totals import update_totals
 from models.anomaly import AnomalyModel
+from models.churn_scores import ChurnResults, rescore
+from models.model_set import Models
 from models.reasons import by_name, explain
-from models.roles import Challenger, model_for, split
+from models.roles import ShadowScore, shadow_scores, split
 from models.tree import TreeModel
-from schemas.errors import ModelError
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction
 
 DECISIONS: Final = ("allow", "review", "block")
-BANDS: Final = ("low", "medium", "high")
-ACTIONS: Final = ("none", "watch", "contact")
 _FLAGS: Final = (
     (kernels.FLAG_LATE, "late"),
     (kernels.FLAG_COLD_START, "cold_start"),
     (kernels.FLAG_HISTORY_CUT, "history_cut"),
     (kernels.FLAG_CORRECTED, "corrected"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """One set of models and the engine they were trained on: a chunk is scored by exactly one set.
-
-    Attributes:
-        fraud: The champion.
-        churn: The champion.
-        challengers: By name.
-        shadows: By name; their scores are never seen outside `scores.shadow`.
-        identity: Names the set (`models.roles.identity`); empty for one that was put together by hand.
-        anomaly: Says how unusual each transaction is; `None` where none was trained.
-
-    Raises:
-        ModelError: A model was trained on other declarations than the engine's.
-    """
-
-    engine: Engine
-    fraud: TreeModel
-    churn: TreeModel
-    challengers: Mapping[str, Challenger] = field(default_factory=dict)
-    shadows: Mapping[str, Sequence[TreeModel]] = field(default_factory=dict)
-    identity: str = ""
-    anomaly: AnomalyModel | None = None
-
-    def __post_init__(self) -> None:
-        for model in self.all():
-            if model.card.features_hash != self.engine.hash:
-                raise ModelError(
-                    f"model {model.card.name} {model.card.version} was trained on feature declarations "
-                    f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
-                    "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
-                )
-
-    def all(self) -> list[TreeModel | AnomalyModel]:
-        """Every model of the set, champions first."""
-        shadows = [model for models in self.shadows.values() for model in models]
-        anomaly = [] if self.anomaly is None else [self.anomaly]
-        return [self.fraud, self.churn, *anomaly, *(c.model for c in self.challengers.values()), *shadows]
-
-    def fraud_for(self, customer_id: str) -> TreeModel:
-        """The fraud model that scores a customer."""
-        return model_for(self.fraud, self.challengers.get("fraud"), customer_id)
-
-    def churn_for(self, customer_id: str) -> TreeModel:
-        """The churn model that scores a customer."""
-        return model_for(self.churn, self.challengers.get("churn"), customer_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,55 +45,6 @@ class Events:
 
     transactions: Sequence[Transaction | WireTransaction]
     records: Records
-
-
-class ShadowScore(NamedTuple):
-    """What a shadow says of a row or customer.
-
-    Attributes:
-        decision: Index into `DECISIONS`, or `BANDS` of churn.
-    """
-
-    model: TreeModel
-    proba: float
-    decision: int
-
-
-class ChurnResult(NamedTuple):
-    """A recomputed churn probability.
-
-    Attributes:
-        shadows: One for each shadow.
-    """
-
-    customer_id: str
-    slot: int
-    as_of_ms: int
-    proba: float
-    band: int
-    band_before: int
-    value_at_risk: float
-    drivers: tuple[dict[str, Any], ...] = ()
-    shadows: tuple["ShadowScore", ...] = ()
-
-
-class ChurnResults(list[ChurnResult]):
-    """Results, and beside them in one array what is counted of each: most chunks have hundreds.
-
-    Attributes:
-        numbers: `(n, 4)` probability, value at risk, band and the band before.
-
-    Args:
-        results: Each with its numbers.
-        numbers: The same, where they are an array already.
-    """
-
-    def __init__(self, results: Iterable[ChurnResult] = (), numbers: Matrix | None = None) -> None:
-        super().__init__(results)
-        if numbers is None:
-            rows = [(r.proba, r.value_at_risk, r.band, r.band_before) for r in self]
-            numbers = np.array(rows, dtype=np.float64).reshape(-1, 4)
-        self.numbers = numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +177,7 @@ def _score(prepared: Prepared, events: Events, models: Models) -> ScoredChunk:
         if len(alerted):
             explained = explain(model, features.X[alerted], by_name(models.engine.features))
             reasons.update(zip(alerted.tolist(), explained, strict=True))
-    shadows = _shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
+    shadows = shadow_scores(models.shadows.get("fraud", ()), features.X, accepted, decide)
     scored = ScoredChunk(features, slots, fraud, decisions, reasons, shadows=shadows)
     return scored if models.anomaly is None else _with_anomaly(scored, models.anomaly, models.engine)
 
@@ -297,74 +192,10 @@ def _with_anomaly(scored: ScoredChunk, model: AnomalyModel, engine: Engine) -> S
     return replace(scored, anomaly=anomaly, unusual=dict(zip(rows.tolist(), explained, strict=True)))
 
 
-def _shadow_scores(
-    shadows: Sequence[TreeModel],
-    X: Matrix,
-    rows: npt.NDArray[np.intp],
-    decide: Callable[[TreeModel, npt.NDArray[np.float64]], npt.NDArray[np.int8]],
-) -> dict[int, list[ShadowScore]]:
-    found: dict[int, list[ShadowScore]] = {}
-    for model in shadows:
-        proba = model.predict_proba(X[rows])
-        for row, p, d in zip(rows.tolist(), proba.tolist(), decide(model, proba).tolist(), strict=True):
-            found.setdefault(row, []).append(ShadowScore(model, p, d))
-    return found
-
-
 def decide(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
     """Index into `DECISIONS` for each probability; NaN is allowed."""
     review, block = model.card.thresholds["review"], model.card.thresholds["block"]
     return (proba >= review).astype(np.int8) + (proba >= block).astype(np.int8)
-
-
-def update_totals(
-    arena: HistoryArena, records: Records, slots: npt.NDArray[np.int64], features: ChunkFeatures
-) -> Headers:
-    """Add a chunk's accepted transactions to their customers' lifetime totals.
-
-    Args:
-        arena: Histories, past the chunk; their totals are changed.
-        records: `(n,)` the chunk.
-        slots: `(n,)` the customers' slots.
-        features: What was computed of it.
-
-    Returns:
-        Headers with the totals behind each accepted transaction.
-    """
-    accepted = np.flatnonzero(features.status == kernels.ACCEPTED)
-    corrected = set(np.flatnonzero(features.flags & kernels.FLAG_CORRECTED).tolist())
-    slots, records = slots[accepted], records[accepted]
-    if not corrected:
-        behind = empty_headers(len(records))
-        kernels.add_totals(arena.headers, records, slots, behind)
-        return behind
-    added: dict[int, Totals] = {}
-    headers = []
-    for row, slot, time_ms, minor, credit in zip(
-        accepted.tolist(),
-        slots.tolist(),
-        records["time_ms"].tolist(),
-        records["amount_minor"].tolist(),
-        records["credit"].tolist(),
-        strict=True,
-    ):
-        totals = added.get(slot) or arena.totals(slot)
-        if row in corrected:
-            totals = _without_replaced(totals, features.replaced[row : row + 1], arena.records(slot), time_ms)
-        added[slot] = totals.plus_one(time_ms, minor, credit == 1)
-        headers.append(encode_header(added[slot]))
-    for slot, totals in added.items():
-        arena.set_totals(slot, totals)
-    return read_headers(b"".join(headers))
-
-
-def _without_replaced(totals: Totals, replaced: Records, history: Records, time_ms: int) -> Totals:
-    first_ms = totals.first_ms
-    if replaced["time_ms"][0] == first_ms:
-        # The earliest is in the history, so all others are.
-        times = history["time_ms"][history["kind"] == TRANSACTION_KIND]
-        first_ms = int(times.min(initial=time_ms))
-    return totals.corrected(replaced, first_ms)
 
 
 def _due_churn(
@@ -397,7 +228,7 @@ def _due_churn(
     customers = [events.transactions[row].customer_id for row in rows[due].tolist()]
     wanted = list(zip(customers, slots[due].tolist(), as_of.tolist(), strict=True))
     X = np.hstack([X, lifetime])
-    return _rescore(arena, wanted, X, models)
+    return rescore(arena, wanted, X, models)
 
 
 def _before(
@@ -421,99 +252,6 @@ def _before(
     return history
 
 
-def score_churn(arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models) -> ChurnResults:
-    """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
-    if not wanted:
-        return ChurnResults()
-    # Each in a row of its own: numba compiles once more for memory that is read in steps.
-    slots, as_of = np.ascontiguousarray(np.array([who[1:] for who in wanted], dtype=np.int64).T)
-    return _rescore(arena, wanted, customer_vectors(models.engine, arena, slots, as_of), models)
-
-
-def _rescore(
-    arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], X: Matrix, models: Models
-) -> ChurnResults:
-    slots, as_of = np.array([who[1:] for who in wanted], dtype=np.int64).T
-    bands = arena.headers["churn_band"]
-    results = churn_results(X, wanted, bands[slots].tolist(), models)
-    if len(set(slots.tolist())) < len(results):
-        # A chunk may span days: the band before is then that of the result before.
-        band_of: dict[int, int] = {}
-        for number, result in enumerate(results):
-            before = band_of.get(result.slot, result.band_before)
-            results[number] = result._replace(band_before=before)
-            results.numbers[number, 3] = before
-            band_of[result.slot] = result.band
-    # Of a slot that is named twice the last is kept.
-    arena.set_churn(slots, as_of // DAY_MS, [result.band for result in results])
-    return results
-
-
-def churn_results(
-    X: Matrix,
-    wanted: Sequence[tuple[str, int, int]],
-    bands_before: Sequence[int],
-    models: Models,
-    *,
-    explained: bool = True,
-) -> ChurnResults:
-    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
-    proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
-    drivers: dict[int, tuple[dict[str, Any], ...]] = {}
-    customer_ids = [customer_id for customer_id, _, _ in wanted]
-    all_rows = np.arange(len(X))
-    for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
-        proba[rows] = model.predict_proba(X[rows])
-        bands[rows] = band(model, proba[rows])
-        shown = rows[bands[rows] > 0] if explained else rows[:0]
-        if len(shown):
-            found = explain(model, X[shown], by_name(declared(models.engine)))
-            drivers.update(zip(shown.tolist(), found, strict=True))
-    at_risk = proba * yearly_spend(X, models.engine)
-    shadows = _shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
-    columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
-    each = enumerate(zip(wanted, *columns, strict=True))
-    return ChurnResults(
-        (
-            ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
-            for i, (who, score, band_now, before, value) in each
-        ),
-        np.array((proba, at_risk, bands, bands_before), dtype=np.float64).T,
-    )
-
-
-def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
-    """What customers spend a year, from rows of `customer_vector`.
-
-    At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
-    """
-    columns = X[:, _spend_columns(customer_names(engine))]
-    recent, ever, tenure_s = np.where(np.isnan(columns), 0.0, columns).T
-    years = np.maximum(tenure_s / (365 * 86_400), 1.0)
-    spend: npt.NDArray[np.float64] = np.where(recent > 0, recent * 365 / 90, ever / years)
-    return spend
-
-
-@lru_cache(maxsize=8)
-def _spend_columns(names: tuple[str, ...]) -> list[int]:
-    return [names.index(name) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")]
-
-
-def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """Index into `BANDS` for each probability."""
-    medium, high = model.card.thresholds["medium"], model.card.thresholds["high"]
-    return (proba >= medium).astype(np.int8) + (proba >= high).astype(np.int8)
-
-
 def flag_names(bits: int) -> list[str]:
     """Words for an event's flag bits."""
     return [name for bit, name in _FLAGS if bits & bit]
-
-
-def is_customer_feature(feature: Any) -> bool:
-    """Whether a feature is known without an event to compare with."""
-    if isinstance(feature, EntityFeature):
-        return False
-    compares = any(where.value == EVENT for where in feature.where)
-    of_event = feature.op in {Op.EVENT_VALUE, Op.ZSCORE, Op.IS_NEW, Op.DISTANCE, Op.SPEED}
-    return not (compares or of_event or "amount" in feature.of)

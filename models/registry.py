@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from features.engine import Engine
 from features.lifetime import customer_names
 from models.anomaly import ALERT, ANOMALY, AnomalyModel
-from models.pipeline import Models
+from models.model_set import Models
 from models.relearning import Memory
 from models.roles import Challenger, Roles, identity
 from models.segments import SegmentModel

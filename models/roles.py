@@ -1,12 +1,14 @@
 """Who scores whom: the versions of a model that are in use, and what for."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from features.engine import Matrix
 from features.tiles import customer_hashes
 from models.tree import TreeModel
 from schemas.errors import ModelError
@@ -178,6 +180,40 @@ def split(
     its_own = challenger.has([customer_ids[row] for row in rows.tolist()])
     yield champion, rows[~its_own]
     yield challenger.model, rows[its_own]
+
+
+class ShadowScore(NamedTuple):
+    """What a shadow says of a row or customer.
+
+    Attributes:
+        decision: Index into `models.pipeline.DECISIONS`, or `models.churn_scores.BANDS` of churn.
+    """
+
+    model: TreeModel
+    proba: float
+    decision: int
+
+
+def shadow_scores(
+    shadows: Sequence[TreeModel],
+    X: Matrix,
+    rows: npt.NDArray[np.intp],
+    decide: Callable[[TreeModel, npt.NDArray[np.float64]], npt.NDArray[np.int8]],
+) -> dict[int, list[ShadowScore]]:
+    """What shadows say of rows, by row; empty without shadows.
+
+    Args:
+        shadows: Each scores all of the rows.
+        X: Vectors.
+        rows: Those that are to be scored.
+        decide: Makes decisions or bands of a model's probabilities.
+    """
+    found: dict[int, list[ShadowScore]] = {}
+    for model in shadows:
+        proba = model.predict_proba(X[rows])
+        for row, p, d in zip(rows.tolist(), proba.tolist(), decide(model, proba).tolist(), strict=True):
+            found.setdefault(row, []).append(ShadowScore(model, p, d))
+    return found
 
 
 def in_share(customer_ids: Sequence[str], share: float) -> npt.NDArray[np.bool_]:

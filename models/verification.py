@@ -1,34 +1,31 @@
 """A partition rebuilt from its log, and compared with what a worker published and stored."""
 
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from features.arena import HistoryArena
 from features.codec import History, decode
-from features.definitions import DAY_MS, MAX_EVENTS, RETENTION_MS
+from features.definitions import RETENTION_MS
 from features.engine import Engine
-from features.kernels import ACCEPTED, newest_arrival, retained_from
+from features.kernels import ACCEPTED
 from features.labels import put_labels
-from features.record import RECORD, Records, label_record, to_records
+from features.record import Records, label_record, to_records
+from features.totals import update_totals
 from models.anomaly import AnomalyModel
-from models.pipeline import BANDS, update_totals
+from models.differences import Difference, Tally, differing_records, differing_totals, retained, shown_records
+from models.published_scores import Published, ScoreComparison
 from models.tree import TreeModel
 from schemas.errors import EventError, HistoryError
-from schemas.fields import to_epoch_ms
 from schemas.label import Label
 from schemas.parse import check_not_future, parse_message
-from schemas.score import ChurnScore
 from schemas.transaction import Transaction
 
 _REMEMBERED = 20_000
-_SHOWN_RECORDS = 200
-_TOTALS = ("first_ms", "count", "debit_minor", "credit_minor", "last_day", "active_days")
 
 
 class LogRecord(Protocol):
@@ -39,93 +36,11 @@ class LogRecord(Protocol):
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A published fraud score.
-
-    Attributes:
-        offset: Of the transaction it is the score of.
-        features: The vector where it was published; NaN is unknown.
-        anomaly: Version of the model that said how unusual it is, and what it said; `None` where none did.
-    """
-
-    offset: int
-    transaction_id: str
-    version: str
-    score: float
-    features: Mapping[str, float] | None = None
-    anomaly: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Something that is not as rebuilt.
-
-    Attributes:
-        kind: `score`, `feature`, `missing score`, `unexpected score` or `history`.
-        offset: Of the transaction; `None` for a stored history.
-        values: What differs by name: what was found, and what it should be.
-        history: Records the rebuilt value follows from, oldest first; ids are hashes.
-    """
-
-    kind: str
-    partition: int
-    customer_id: str | None
-    transaction_id: str | None
-    offset: int | None
-    values: Mapping[str, tuple[Any, Any]]
-    history: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was compared and what was not."""
-
-    transactions: int = 0
-    scores: int = 0
-    vectors: int = 0
-    histories: int = 0
-    repeats: int = 0
-    differences: int = 0
-    not_compared: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    first: Difference | None = None
-
-    def differs(self, difference: Difference) -> None:
-        """Count a difference and keep the first."""
-        self.differences += 1
-        self.first = self.first or difference
-
-
 @dataclass(slots=True)
 class _WaitingLabel:
     offset: int
     record: Records
     about_account: bool
-
-
-def read_score(value: bytes | None, topic: str, partition: int) -> Published | None:
-    """A message of `scores.fraud`; `None` where it is no score of a record of this partition."""
-    try:
-        score = orjson.loads(value or b"")
-        source = score["source"]
-        if (source["topic"], source["partition"]) != (topic, partition):
-            return None
-        vector = score.get("features")
-        features = None
-        if vector is not None:
-            features = {name: float("nan") if v is None else float(v) for name, v in vector.items()}
-        said = score.get("anomaly")
-        anomaly = None if said is None else (str(said["model"]["version"]), float(said["score"]))
-        return Published(
-            int(source["offset"]),
-            str(score["transaction_id"]),
-            str(score["model"]["version"]),
-            float(score["score"]),
-            features,
-            anomaly,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 class PartitionRebuild:
@@ -160,7 +75,7 @@ class PartitionRebuild:
         self._anomaly_of = anomaly_of
         self._number = number
         self._engine = engine
-        self._model_of = model_of
+        self._scores = ScoreComparison(engine, model_of, anomaly_of)
         self._belongs_here = belongs_here
         self._log_complete = log_complete
         self._complete_from_ms: int | None = 0 if log_complete else None
@@ -209,13 +124,13 @@ class PartitionRebuild:
         accepted = features.status == ACCEPTED
         update_totals(self._arena, events, slots, features)
         self._seen.update(dict.fromkeys(customers))
-        wrong = self._differing(offsets, expected, features.X, accepted)
+        wrong = self._scores.differing_rows(offsets, expected, features.X, accepted)
         again = {customers[row] for row in wrong} & before.keys()
         for customer_id in again:
             rows = [row for row, c in enumerate(customers) if c == customer_id]
             self._with_labels(customer_id, before[customer_id], rows, events, offsets, expected, features.X)
         if again:
-            wrong = self._differing(offsets, expected, features.X, accepted)
+            wrong = self._scores.differing_rows(offsets, expected, features.X, accepted)
         for row, offset in enumerate(offsets):
             found = expected.get(offset, ())
             if not accepted[row]:
@@ -229,7 +144,7 @@ class PartitionRebuild:
             elif not found or not comparable:
                 self._tally.not_compared["log cut off" if found else "score not in the topic"] += 1
             for score in found if comparable else ():
-                values = self._values(score, features.X[row])
+                values = self._scores.differing_values(score, features.X[row])
                 if values is None:
                     self._tally.not_compared[f"model {score.version} or its declarations not here"] += 1
                     continue
@@ -280,32 +195,13 @@ class PartitionRebuild:
         self._tally.histories += 1
         try:
             found = decode(stored)
-            values = _differing_records(retained(found.records), expected)
-            values |= self._differing_totals(found, rebuilt, churn)
+            values = differing_records(retained(found.records), expected)
+            values |= differing_totals(found.totals, rebuilt.totals, churn, log_complete=self._log_complete)
         except HistoryError as unreadable:
             values = {"history": (str(unreadable), f"{len(expected)} records")}
         if values:
-            shown = _shown(expected)
+            shown = shown_records(expected)
             self._tally.differs(Difference("history", self._number, customer_id, None, None, values, shown))
-
-    def _differing_totals(
-        self, found: History, rebuilt: History, churn: bytes | None
-    ) -> dict[str, tuple[Any, Any]]:
-        values: dict[str, tuple[Any, Any]] = {}
-        if self._log_complete:
-            for name in _TOTALS:
-                pair = (getattr(found.totals, name), getattr(rebuilt.totals, name))
-                if pair[0] != pair[1]:
-                    values[f"totals.{name}"] = pair
-        day, band = -1, -1
-        if churn is not None:
-            newest = ChurnScore.model_validate_json(churn)
-            day, band = to_epoch_ms(newest.as_of) // DAY_MS, BANDS.index(newest.band)
-        if found.totals.churn_day != day:
-            values["totals.churn_day"] = (found.totals.churn_day, day)
-        if found.totals.churn_band != band:
-            values["totals.churn_band"] = (found.totals.churn_band, band)
-        return values
 
     def _accepted(self, records: Iterable[LogRecord]) -> tuple[list[Transaction], list[int], list[int]]:
         """What the worker would score here: not refused, and not passed on."""
@@ -336,63 +232,6 @@ class PartitionRebuild:
         slot = self._arena.slot(customer_id)
         return History(self._arena.totals(slot), self._arena.records(slot).copy())
 
-    def _differing(
-        self,
-        offsets: Sequence[int],
-        expected: Mapping[int, Sequence[Published]],
-        X: npt.NDArray[np.float64],
-        accepted: npt.NDArray[np.bool_],
-    ) -> list[int]:
-        """Rows of which a published score or vector is another."""
-        by_version: dict[str, list[int]] = defaultdict(list)
-        for row, offset in enumerate(offsets):
-            if accepted[row]:
-                for version in {score.version for score in expected.get(offset, ())}:
-                    by_version[version].append(row)
-        self._proba: dict[tuple[str, bytes], float] = {}
-        for version, rows in by_version.items():
-            model = self._model_of(version)
-            if model is not None:
-                for row, proba in zip(rows, model.predict_proba(X[rows]).tolist(), strict=True):
-                    self._proba[version, X[row].tobytes()] = proba
-        return [
-            row
-            for row, offset in enumerate(offsets)
-            if accepted[row] and any(self._values(score, X[row]) for score in expected.get(offset, ()))
-        ]
-
-    def _values(self, score: Published, vector: npt.NDArray[np.float64]) -> dict[str, tuple[Any, Any]] | None:
-        """What differs between a score and the rebuilt one; `None` where they cannot be compared."""
-        model = self._model_of(score.version)
-        names = self._engine.names
-        same_names = score.features is not None and score.features.keys() == set(names)
-        if model is None and not same_names:
-            return None
-        if count := len(self._engine.entities):
-            # Of all partitions' events, and this is one partition: they are taken as they were published.
-            if score.features is None or not same_names:
-                return None
-            vector = np.r_[vector[:-count], [score.features[name] for name in names[-count:]]]
-        values: dict[str, tuple[Any, Any]] = {}
-        if model is not None:
-            key = (score.version, vector.tobytes())
-            proba = self._proba.get(key)
-            if proba is None:
-                proba = float(model.predict_proba(vector[np.newaxis])[0])
-            if score.score != proba:
-                values["score"] = (score.score, proba)
-        if score.anomaly is not None and (unusual := self._anomaly_of(score.anomaly[0])) is not None:
-            rebuilt_anomaly = float(unusual.score(vector[np.newaxis])[0])
-            if score.anomaly[1] != rebuilt_anomaly:
-                values["anomaly"] = (score.anomaly[1], rebuilt_anomaly)
-        if same_names and score.features is not None:
-            for name, rebuilt in zip(names, vector.tolist(), strict=True):
-                found = score.features[name]
-                # NaN is unknown on both sides; -0.0 is 0.0 in a message.
-                if found != rebuilt and not (found != found and rebuilt != rebuilt):
-                    values[name] = (_or_none(found), _or_none(rebuilt))
-        return values
-
     def _with_labels(
         self,
         customer_id: str,
@@ -413,7 +252,9 @@ class PartitionRebuild:
                 for label in list(waiting)[:taken]:
                     self._put(customer_id, label)
                 vector = self._one(customer_id, events[row : row + 1])
-                if not any(self._values(score, vector) for score in expected.get(offsets[row], ())):
+                if not any(
+                    self._scores.differing_values(score, vector) for score in expected.get(offsets[row], ())
+                ):
                     for _ in range(taken):
                         waiting.popleft()
                     break
@@ -470,44 +311,5 @@ class PartitionRebuild:
             transactions[row].transaction_id,
             offsets[row],
             values,
-            _shown(history),
+            shown_records(history),
         )
-
-
-def retained(records: Records) -> Records:
-    """The part of a history that features may look at; a label behind a transaction of the same time."""
-    newest = int(newest_arrival(records, 0, len(records)))
-    newest_ms = int(records["time_ms"][newest]) if newest >= 0 else 0
-    first = int(retained_from(records, 0, len(records), newest_ms, RETENTION_MS, MAX_EVENTS))
-    kept: Records = records[first:]
-    # Where a label stands among transactions of its millisecond is no feature's business.
-    return kept[np.lexsort((kept["kind"], kept["time_ms"]))]
-
-
-def _differing_records(found: Records, expected: Records) -> dict[str, tuple[Any, Any]]:
-    """The first record that differs, field by field; empty where all are equal bit for bit."""
-    if found.tobytes() == expected.tobytes():
-        return {}
-    values: dict[str, tuple[Any, Any]] = {}
-    if len(found) != len(expected):
-        values["records"] = (len(found), len(expected))
-    for i in range(min(len(found), len(expected))):
-        if found[i].tobytes() != expected[i].tobytes():
-            for name in RECORD.names or ():
-                if found[i][name].tobytes() != expected[i][name].tobytes():
-                    values[f"record {i} {name}"] = (found[i][name].item(), expected[i][name].item())
-            break
-    return values or {"records": ("other bytes", "these")}
-
-
-def _shown(records: Records) -> list[dict[str, Any]]:
-    """The newest records as numbers and hashes, as they are stored."""
-    names = RECORD.names or ()
-    return [
-        {name: _or_none(value) for name, value in zip(names, record.tolist(), strict=True)}
-        for record in records[-_SHOWN_RECORDS:]
-    ]
-
-
-def _or_none(value: Any) -> Any:
-    return None if value != value else value

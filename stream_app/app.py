@@ -33,7 +33,7 @@ from infra.spans import score_span
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
 from models.in_use import ModelsInUse
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError, TidegateError
 from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS

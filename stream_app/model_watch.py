@@ -8,7 +8,7 @@ import structlog
 
 from features.ports import Commit
 from models.in_use import ModelsInUse
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import ModelError
 from schemas.topics import TRANSACTIONS
 from stream_app.delivery import Delivery

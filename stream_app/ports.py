@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from models.pipeline import ChurnResults, Events, ScoredChunk
+from models.churn_scores import ChurnResults
+from models.pipeline import Events, ScoredChunk
 
 Headers = tuple[tuple[str, bytes], ...]
 TopicPartition = tuple[str, int]

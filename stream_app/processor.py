@@ -16,16 +16,9 @@ from features.ports import Commit, EntityChange, Lease, LeaseLost, StoreRolledBa
 from features.record import Records, to_records
 from features.tiles import customer_hashes
 from models import encoding, messages
-from models.pipeline import (
-    ChurnResult,
-    ChurnResults,
-    Events,
-    Models,
-    Prepared,
-    ScoredChunk,
-    prepare,
-    score_chunk,
-)
+from models.churn_scores import ChurnResult, ChurnResults
+from models.model_set import Models
+from models.pipeline import Events, Prepared, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
 from schemas.parse import check_not_future, dump, parse_message
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES, TRANSACTIONS

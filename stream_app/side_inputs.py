@@ -11,7 +11,8 @@ from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
 from features.record import RECORD, TRANSACTION_KIND, Records, label_record
 from features.tiles import find_fraud
-from models.pipeline import DECISIONS, Models, decide
+from models.model_set import Models
+from models.pipeline import DECISIONS, decide
 from models.roles import split
 from models.tree import Vector
 from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact

@@ -11,7 +11,8 @@ import numpy as np
 from features.definitions import DAY_MS
 from features.ports import Commit
 from features.record import RECORD
-from models.pipeline import Models, score_churn
+from models.churn_scores import score_churn
+from models.model_set import Models
 from schemas.topics import TRANSACTIONS
 from stream_app.delivery import Delivery
 from stream_app.partition import Partition

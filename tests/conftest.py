@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.engine import Engine
-    from models.pipeline import Models
+    from models.model_set import Models
     from models.registry import ModelRegistry
     from models.replay import TrainingData
     from schemas.label import Label

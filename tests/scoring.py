@@ -20,8 +20,10 @@ from generator.settings import BankSettings
 from models import messages
 from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
+from models.churn_scores import ChurnResult
 from models.fraud_training import FraudData, memory_of, train_fraud
-from models.pipeline import ChurnResult, Events, Models, score_chunk
+from models.model_set import Models
+from models.pipeline import Events, score_chunk
 from models.registry import NAMES, ModelRegistry
 from models.replay import TrainingData, replay_for_training
 from models.tree import TreeModel
@@ -33,6 +35,7 @@ HORIZON_DAYS = 21
 CREATED_AT = "2026-01-01T00:00:00.000Z"
 SCORED_AT = "2026-01-02T00:00:00.000Z"
 START = datetime(2025, 9, 1, tzinfo=UTC)
+START_DAY = int(START.timestamp()) // 86_400
 DAY_MS = 86_400_000
 _MODELS: dict[str, type[Transaction | Label]] = {"transactions": Transaction, "labels": Label}
 
@@ -104,6 +107,11 @@ def at(day: float, **fields: Any) -> Transaction:
         "currency": "EUR",
     }
     return Transaction.model_validate(needed | fields)
+
+
+def corrected(transaction: Transaction, revision: int, **changes: Any) -> Transaction:
+    """The same transaction in a later version."""
+    return transaction.model_copy(update={"revision": revision, **changes})
 
 
 @dataclass

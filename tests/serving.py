@@ -23,7 +23,7 @@ from infra.event_files import EventFiles, event_row
 from infra.event_queries import EventQueries
 from infra.memory_store import MemoryHistoryStore
 from infra.sink_store import SinkCommit, SinkStore
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.transaction import Transaction
 from sink.batch import Batch

@@ -16,7 +16,9 @@ from features.kernels import FLAG_LATE
 from features.ports import Commit, Lease, Outcome
 from infra.memory_store import MemoryHistoryStore
 from infra.partitioning import partition_for
-from models.pipeline import ChurnResults, Events, Models, ScoredChunk
+from models.churn_scores import ChurnResults
+from models.model_set import Models
+from models.pipeline import Events, ScoredChunk
 from schemas.errors import DependencyError, ModelError
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS

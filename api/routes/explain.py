@@ -15,7 +15,7 @@ from features.codes import transaction_hash
 from features.engine import Matrix
 from features.lifetime import customer_vector, declared
 from features.record import TRANSACTION_KIND
-from models.pipeline import Models
+from models.model_set import Models
 from models.reasons import by_name, reason
 from models.segments import MEANINGS, rfm
 from models.tree import TreeModel, to_proba

@@ -15,7 +15,9 @@ from features.lifetime import customer_vector
 from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
-from models.pipeline import Events, Models, churn_results, score_fraud
+from models.churn_scores import churn_results
+from models.model_set import Models
+from models.pipeline import Events, score_fraud
 from schemas.fields import Moment, to_epoch_ms, to_rfc3339
 from schemas.parse import check_not_future, parse_message
 from schemas.score import ChurnScore, FraudScore

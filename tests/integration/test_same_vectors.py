@@ -28,7 +28,7 @@ from infra.bank_files import write_bank
 from infra.history_store import RedisHistoryStore
 from infra.intake import Intake
 from infra.mapping import Mapping
-from models.pipeline import is_customer_feature
+from models.churn import is_customer_feature
 from tests.deployment import PARTITIONS, Deployment
 from tests.serving import serving
 

@@ -18,7 +18,8 @@ from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import customer_vector, declared
 from features.record import to_records
-from models.pipeline import ACTIONS, BANDS, DECISIONS
+from models.churn_scores import ACTIONS, BANDS
+from models.pipeline import DECISIONS
 from models.reasons import by_name, explain
 from models.registry import ModelRegistry
 from schemas.fields import epoch_ms_to_rfc3339, to_rfc3339

@@ -6,7 +6,7 @@ from httpx import AsyncClient
 from pytest_socket import disable_socket, enable_socket
 
 from features.ports import Commit
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.transaction import Transaction
 from tests.scoring import transactions_of
 from tests.serving import AWAY, Broken, World, serving

@@ -5,7 +5,7 @@ from features.catalogue import FEATURE_NAMES, FEATURES, FEATURES_HASH
 from features.customer_features import CUSTOMER_FEATURES
 from features.definitions import EVENT_VALUES, Op, declaration_hash
 from features.event_features import FRAUD_FEATURES, TRANSACTION_FEATURES
-from models.pipeline import is_customer_feature
+from models.churn import is_customer_feature
 
 
 def test_catalogue_has_65_features_of_a_customer_in_seven_categories():

@@ -9,7 +9,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from infra.metrics import WorkerMetrics
-from models.pipeline import ChurnResult, ChurnResults, Models
+from models.churn_scores import ChurnResult, ChurnResults
+from models.model_set import Models
 from models.tree import TreeModel
 from schemas.errors import DependencyError
 from schemas.topics import LABELS, TRANSACTIONS

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.lifetime import customer_names, declared
+from features.catalogue import FEATURES
+from features.definitions import EVENT, Op
+from features.lifetime import LIFETIME_NAMES, customer_names, declared
 from models.churn import (
     UNTOLD,
     ChurnRows,
@@ -13,10 +15,11 @@ from models.churn import (
     customers_as_of,
     default_cut_offs,
     end_of,
+    is_customer_feature,
     train_churn,
 )
 from models.churn_backtest import backtest_churn, churn_report, every
-from models.pipeline import Models
+from models.model_set import Models
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import Rows
@@ -183,3 +186,21 @@ def test_report_says_how_many_of_the_top_tenth_left(models: Models):
     assert (report.customers, report.left, report.untold) == (2, 1, 2)
     assert report.top_customers == 1
     assert set(report.document()["figures"]) >= {"roc_auc", "calibration_error", "average_precision", "lift"}
+
+
+def test_churn_reads_what_is_known_without_an_event(models, training_data):
+    customer = np.array([is_customer_feature(f) for f in models.engine.features])
+    known = ~np.isnan(training_data.churn_X[:, : len(customer)])
+    assert not known[:, ~customer].any(), "a lookup knows no value that compares with an event"
+    assert known[:, customer].any(axis=0).all()
+    assert models.churn.card.feature_names == (
+        *np.array(models.engine.names)[customer].tolist(),
+        *LIFETIME_NAMES,
+    )
+
+
+def test_what_compares_with_an_event_is_not_a_customer_feature():
+    compared = {f.name for f in FEATURES if any(w.value == EVENT for w in f.where)}
+    assert compared
+    assert not {f.name for f in FEATURES if is_customer_feature(f)} & compared
+    assert not any(is_customer_feature(f) for f in FEATURES if f.op is Op.ZSCORE)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import encoding, messages
-from models.pipeline import ChurnResult, score_chunk
+from models.churn_scores import ChurnResult
+from models.pipeline import score_chunk
 from schemas.parse import dump
 from tests.scoring import SCORED_AT, arena_of, at, events, transactions_of
 

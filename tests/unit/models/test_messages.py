@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from models import messages
-from models.pipeline import ACTIONS, BANDS, DECISIONS, ChurnResult, score_chunk
+from models.churn_scores import ACTIONS, BANDS, ChurnResult
+from models.pipeline import DECISIONS, score_chunk
 from schemas.parse import dump
 from schemas.score import Alert, ChurnScore, FraudScore
 from tests.scoring import HORIZON_DAYS, SCORED_AT, arena_of, at, events, transactions_of

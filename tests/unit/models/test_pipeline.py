@@ -3,56 +3,17 @@ from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import kernels
 from features.arena import HistoryArena
-from features.catalogue import FEATURES
-from features.codec import Totals, decode
-from features.definitions import EVENT, Op
-from features.lifetime import LIFETIME_NAMES, customer_names
-from models.pipeline import (
-    ACTIONS,
-    BANDS,
-    DECISIONS,
-    Models,
-    decide,
-    flag_names,
-    is_customer_feature,
-    score_chunk,
-    score_churn,
-    score_fraud,
-    update_totals,
-)
+from features.codec import Totals
+from models.pipeline import DECISIONS, decide, flag_names, score_chunk, score_fraud
 from models.tree import TreeModel
-from schemas.errors import ModelError
-from tests.scoring import DAY_MS, START, arena_of, at, events, score_in_chunks, transactions_of
+from tests.scoring import DAY_MS, START_DAY, arena_of, at, corrected, events, score_in_chunks
 
 CORRECTIONS = st.lists(st.tuples(st.integers(0, 119), st.integers(0, 119), st.integers(0, 3)), max_size=20)
-START_DAY = int(START.timestamp()) // 86_400
-
-
-@pytest.fixture(scope="module")
-def stream(bank_messages):
-    """Five weeks of six customers, the one with most frauds among them."""
-    frauds = {m.transaction_id for m in bank_messages if getattr(m, "label", None) == "fraud"}
-    everything = transactions_of(bank_messages, 10_000)
-    hit = max(
-        {t.customer_id for t in everything},
-        key=lambda c: sum(t.customer_id == c and t.transaction_id in frauds for t in everything),
-    )
-    chosen = {hit, *sorted({t.customer_id for t in everything})[:5]}
-    first = next(t for t in everything if t.transaction_id in frauds and t.customer_id == hit)
-    near = [t for t in everything if t.customer_id in chosen]
-    start = max(0, near.index(first) - 60)
-    return near[start : start + 260]
-
-
-@pytest.fixture(scope="module")
-def whole(stream, eager):
-    return score_in_chunks(stream, [], eager)
 
 
 def same_churn(found, expected):
@@ -117,29 +78,6 @@ def test_duplicates_get_no_score_no_decision_and_change_nothing(stream, whole, e
     assert same_churn(found, whole)
 
 
-def test_totals_count_each_accepted_transaction_once(eager):
-    chunk = [
-        at(1, amount="10.00"),
-        at(0.5, amount="2.50"),
-        at(1, amount="10.00"),
-        at(2, amount="100.00", direction="credit"),
-    ]
-    arena = arena_of("c-1")
-    scored = score_chunk(arena, events(chunk), eager)
-    assert scored.accepted.tolist() == [0, 1, 3]
-    totals = arena.totals(arena.slot("c-1"))
-    assert (totals.count, totals.debit_minor, totals.credit_minor) == (3, 1250, 10_000)
-    assert totals.first_ms == chunk[1].event_time_ms
-
-
-def test_totals_of_no_rows_stay(eager):
-    arena = arena_of("c-1")
-    nothing = np.empty(0, dtype=np.int64)
-    features = eager.engine.compute_chunk(arena, events([]).records, nothing)
-    update_totals(arena, events([]).records, nothing, features)
-    assert arena.totals(arena.slot("c-1")) == Totals()
-
-
 def test_an_empty_chunk_is_an_empty_result(eager):
     scored = score_chunk(HistoryArena(), events([]), eager)
     assert scored.fraud.shape == (0,)
@@ -183,10 +121,6 @@ def test_first_event_is_a_cold_start_and_an_old_one_is_late(eager):
     assert flag_names(15) == ["late", "cold_start", "history_cut", "corrected"]
 
 
-def corrected(transaction, revision, **changes):
-    return transaction.model_copy(update={"revision": revision, **changes})
-
-
 def test_correction_takes_the_place_of_what_it_corrects(eager):
     first, second, third = at(0.1, amount="10.00"), at(0.2, amount="900.00"), at(0.3, amount="5.00")
     right = corrected(second, 1, amount=Decimal("90.00"))
@@ -206,18 +140,6 @@ def test_older_and_equal_revisions_are_duplicates(eager):
 def test_correction_of_what_never_came_is_an_event(eager):
     found = score_in_chunks([corrected(at(0.1), 1)], [], eager)
     assert [flag_names(flags) for *_, flags in found.rows] == [["cold_start"]]
-
-
-def test_totals_are_as_corrected(eager):
-    first, second = at(1, amount="10.00"), at(2, amount="2.50")
-    wrong_way = corrected(first, 1, direction="credit", event_time=at(3).event_time)
-    right = corrected(wrong_way, 2, amount=Decimal("7.00"))
-    for sizes in ([], [1] * 4):
-        found = score_in_chunks([first, second, wrong_way, right], sizes, eager)
-        (history,) = found.histories.values()
-        totals = decode(history).totals
-        assert (totals.count, totals.debit_minor, totals.credit_minor) == (2, 250, 700)
-        assert totals.first_ms == second.event_time_ms
 
 
 def test_what_is_corrected_later_in_a_chunk_was_there_for_the_churn_score_before(eager):
@@ -242,70 +164,3 @@ def test_churn_is_due_once_a_customer_and_day(stream, whole):
 def test_a_late_event_of_a_past_day_asks_for_no_churn_score(eager):
     found = score_in_chunks([at(3.2), at(1.1), at(3.3), at(4.0)], [2], eager)
     assert [r.as_of_ms // DAY_MS - START_DAY for r in found.churn["c-1"]] == [3, 4]
-
-
-def test_churn_bands_follow_thresholds_and_remember_the_band_before(whole, eager):
-    thresholds = eager.churn.card.thresholds
-    for results in whole.churn.values():
-        before = -1
-        for r in results:
-            band = (r.proba >= thresholds["medium"]) + (r.proba >= thresholds["high"])
-            assert (r.band, r.band_before) == (band, before)
-            assert bool(r.drivers) == (r.band > 0)
-            assert r.value_at_risk >= 0
-            before = r.band
-    assert len(BANDS) == len(ACTIONS) == 3
-
-
-def test_value_at_risk_is_the_probability_of_a_year_of_debits(eager):
-    chunk = [at(d, amount="90.00") for d in range(10)]
-    (*_, last) = score_in_chunks(chunk, [], eager).churn["c-1"]
-    # As of just after the last event, so all ten are in the window.
-    assert last.value_at_risk == pytest.approx(last.proba * 900 * 365 / 90)
-
-
-def test_churn_of_a_quiet_customer_updates_day_and_band_only(eager):
-    arena = arena_of("c-1")
-    score_chunk(arena, events([at(d) for d in range(20)]), eager)
-    slot = arena.slot("c-1")
-    before = arena.totals(slot)
-    as_of = (START_DAY + 60) * DAY_MS
-    (result,) = score_churn(arena, [("c-1", slot, as_of)], eager)
-    after = arena.totals(slot)
-    assert after == replace(before, churn_day=START_DAY + 60, churn_band=result.band)
-    assert result.band_before == before.churn_band
-    assert result.proba > 0.5
-    assert score_churn(arena, [], eager) == []
-
-
-def test_a_model_of_other_declarations_is_refused(models):
-    for name in ("fraud", "churn"):
-        own = getattr(models, name)
-        other = replace(own.card, features_hash="0123456789abcdef")
-        stranger = TreeModel(other, own.trees, customer_names(models.engine))
-        parts = {"fraud": models.fraud, "churn": models.churn} | {name: stranger}
-        with pytest.raises(ModelError) as refused:
-            Models(models.engine, **parts)
-        text = str(refused.value)
-        assert f"model {name} v1" in text
-        assert "0123456789abcdef" in text
-        assert models.engine.hash in text
-        assert "train it again" in text
-
-
-def test_churn_reads_what_is_known_without_an_event(models, training_data):
-    customer = np.array([is_customer_feature(f) for f in models.engine.features])
-    known = ~np.isnan(training_data.churn_X[:, : len(customer)])
-    assert not known[:, ~customer].any(), "a lookup knows no value that compares with an event"
-    assert known[:, customer].any(axis=0).all()
-    assert models.churn.card.feature_names == (
-        *np.array(models.engine.names)[customer].tolist(),
-        *LIFETIME_NAMES,
-    )
-
-
-def test_what_compares_with_an_event_is_not_a_customer_feature():
-    compared = {f.name for f in FEATURES if any(w.value == EVENT for w in f.where)}
-    assert compared
-    assert not {f.name for f in FEATURES if is_customer_feature(f)} & compared
-    assert not any(is_customer_feature(f) for f in FEATURES if f.op is Op.ZSCORE)

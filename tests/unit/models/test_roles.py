@@ -3,7 +3,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.roles import Challenger, Roles, identity, in_share, model_for, of_identity, split
+from models.pipeline import decide
+from models.roles import (
+    Challenger,
+    Roles,
+    ShadowScore,
+    identity,
+    in_share,
+    model_for,
+    of_identity,
+    shadow_scores,
+    split,
+)
 from schemas.errors import ModelError
 
 VERSIONS = st.sampled_from([f"v{n}" for n in range(1, 6)])
@@ -96,3 +107,14 @@ def test_without_a_challenger_the_champion_scores_all():
     champion, rows = object(), np.arange(3)
     assert [(m, r.tolist()) for m, r in split(champion, None, CUSTOMERS, rows)] == [(champion, [0, 1, 2])]
     assert model_for(champion, None, "c-1") is champion
+
+
+def test_each_shadow_says_something_of_each_row_that_is_scored(models, eager, training_data):
+    X, rows = training_data.X[:4].astype(np.float64), np.array([1, 3])
+    shadows = [models.fraud, eager.fraud]
+    found = shadow_scores(shadows, X, rows, decide)
+    assert found == {
+        row: [ShadowScore(m, m.predict_proba(X)[row], decide(m, m.predict_proba(X))[row]) for m in shadows]
+        for row in rows.tolist()
+    }
+    assert shadow_scores([], X, rows, decide) == {}

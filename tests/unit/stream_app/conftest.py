@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
-from models.pipeline import Models
+from models.model_set import Models
 from tests.streaming import Stream
 
 

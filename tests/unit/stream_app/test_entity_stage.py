@@ -15,7 +15,7 @@ from features.entities import ENTITY_FEATURES
 from features.tile_codec import decode
 from features.tiles import Entities
 from infra.partitioning import partition_for
-from models.pipeline import Models
+from models.model_set import Models
 from models.replay import replay_chunks
 from schemas.errors import DependencyError
 from schemas.label import Label

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from models.in_use import ModelsInUse
-from models.pipeline import Models
+from models.model_set import Models
 from models.registry import ModelRegistry
 from models.roles import in_share
 from schemas.topics import ALERTS, CHURN_SCORES, FRAUD_SCORES, SHADOW_SCORES

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.ports import Commit, Lease, LeaseLost, Outcome
 from infra.partitioning import partition_for
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.topics import DEAD_LETTERS, TRANSACTIONS
 from stream_app.transport import Chunk

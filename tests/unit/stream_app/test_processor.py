@@ -5,7 +5,7 @@ import pytest
 
 from features.codec import decode
 from models.anomaly import AnomalyModel
-from models.pipeline import Models
+from models.model_set import Models
 from models.registry import ModelRegistry
 from models.tree import TreeModel
 from schemas.errors import DependencyError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.topics import ALERTS, CHURN_SCORES, DEAD_LETTERS, FRAUD_SCORES, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Crash, Stream, transaction

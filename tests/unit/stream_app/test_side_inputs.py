@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from features.codec import decode
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.topics import CUSTOMERS, LABELS, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Stream, label, transaction

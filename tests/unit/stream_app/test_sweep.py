@@ -1,6 +1,6 @@
 import pytest
 
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.topics import ALERTS, CHURN_SCORES, TRANSACTIONS
 from tests.streaming import DAY_MS, START_MS, Crash, Stream, label, transaction

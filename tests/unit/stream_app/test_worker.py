@@ -7,7 +7,7 @@ import pytest
 
 from features.codec import decode
 from features.ports import Lease, Outcome
-from models.pipeline import Models
+from models.model_set import Models
 from schemas.errors import DependencyError, HistoryError
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app.ports import Outgoing

@@ -12,7 +12,7 @@ from features.lifetime import customer_vector
 from features.record import to_records
 from features.tiles import customer_hashes
 from infra.partitioning import partition_for
-from models.pipeline import churn_results
+from models.churn_scores import churn_results
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.parse import dump
 from schemas.score import ChurnScore, FraudScore

@@ -1,0 +1,142 @@
+"""Churn of customers as of a moment: probabilities, bands, drivers and the money that is at risk."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.arena import HistoryArena
+from features.definitions import DAY_MS
+from features.engine import Engine, Matrix
+from features.lifetime import customer_names, customer_vectors, declared
+from models.model_set import Models
+from models.reasons import by_name, explain
+from models.roles import ShadowScore, shadow_scores, split
+from models.tree import TreeModel
+
+BANDS: Final = ("low", "medium", "high")
+ACTIONS: Final = ("none", "watch", "contact")
+
+
+class ChurnResult(NamedTuple):
+    """A recomputed churn probability.
+
+    Attributes:
+        shadows: One for each shadow.
+    """
+
+    customer_id: str
+    slot: int
+    as_of_ms: int
+    proba: float
+    band: int
+    band_before: int
+    value_at_risk: float
+    drivers: tuple[dict[str, Any], ...] = ()
+    shadows: tuple[ShadowScore, ...] = ()
+
+
+class ChurnResults(list[ChurnResult]):
+    """Results, and beside them in one array what is counted of each: most chunks have hundreds.
+
+    Attributes:
+        numbers: `(n, 4)` probability, value at risk, band and the band before.
+
+    Args:
+        results: Each with its numbers.
+        numbers: The same, where they are an array already.
+    """
+
+    def __init__(self, results: Iterable[ChurnResult] = (), numbers: Matrix | None = None) -> None:
+        super().__init__(results)
+        if numbers is None:
+            rows = [(r.proba, r.value_at_risk, r.band, r.band_before) for r in self]
+            numbers = np.array(rows, dtype=np.float64).reshape(-1, 4)
+        self.numbers = numbers
+
+
+def score_churn(arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], models: Models) -> ChurnResults:
+    """Churn of customers `(customer_id, slot, as_of_ms)`; their totals remember day and band."""
+    if not wanted:
+        return ChurnResults()
+    # Each in a row of its own: numba compiles once more for memory that is read in steps.
+    slots, as_of = np.ascontiguousarray(np.array([who[1:] for who in wanted], dtype=np.int64).T)
+    return rescore(arena, wanted, customer_vectors(models.engine, arena, slots, as_of), models)
+
+
+def rescore(
+    arena: HistoryArena, wanted: Sequence[tuple[str, int, int]], X: Matrix, models: Models
+) -> ChurnResults:
+    """`score_churn` of customers whose rows of `customer_vector` are made already."""
+    slots, as_of = np.array([who[1:] for who in wanted], dtype=np.int64).T
+    bands = arena.headers["churn_band"]
+    results = churn_results(X, wanted, bands[slots].tolist(), models)
+    if len(set(slots.tolist())) < len(results):
+        # A chunk may span days: the band before is then that of the result before.
+        band_of: dict[int, int] = {}
+        for number, result in enumerate(results):
+            before = band_of.get(result.slot, result.band_before)
+            results[number] = result._replace(band_before=before)
+            results.numbers[number, 3] = before
+            band_of[result.slot] = result.band
+    # Of a slot that is named twice the last is kept.
+    arena.set_churn(slots, as_of // DAY_MS, [result.band for result in results])
+    return results
+
+
+def churn_results(
+    X: Matrix,
+    wanted: Sequence[tuple[str, int, int]],
+    bands_before: Sequence[int],
+    models: Models,
+    *,
+    explained: bool = True,
+) -> ChurnResults:
+    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
+    proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
+    drivers: dict[int, tuple[dict[str, Any], ...]] = {}
+    customer_ids = [customer_id for customer_id, _, _ in wanted]
+    all_rows = np.arange(len(X))
+    for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
+        proba[rows] = model.predict_proba(X[rows])
+        bands[rows] = band(model, proba[rows])
+        shown = rows[bands[rows] > 0] if explained else rows[:0]
+        if len(shown):
+            found = explain(model, X[shown], by_name(declared(models.engine)))
+            drivers.update(zip(shown.tolist(), found, strict=True))
+    at_risk = proba * yearly_spend(X, models.engine)
+    shadows = shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
+    columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())
+    each = enumerate(zip(wanted, *columns, strict=True))
+    return ChurnResults(
+        (
+            ChurnResult(*who, score, band_now, before, value, drivers.get(i, ()), tuple(shadows.get(i, ())))
+            for i, (who, score, band_now, before, value) in each
+        ),
+        np.array((proba, at_risk, bands, bands_before), dtype=np.float64).T,
+    )
+
+
+def yearly_spend(X: Matrix, engine: Engine) -> npt.NDArray[np.float64]:
+    """What customers spend a year, from rows of `customer_vector`.
+
+    At the pace of 90 days where those hold anything, else of their whole life (of a year at least).
+    """
+    columns = X[:, _spend_columns(customer_names(engine))]
+    recent, ever, tenure_s = np.where(np.isnan(columns), 0.0, columns).T
+    years = np.maximum(tenure_s / (365 * 86_400), 1.0)
+    spend: npt.NDArray[np.float64] = np.where(recent > 0, recent * 365 / 90, ever / years)
+    return spend
+
+
+@lru_cache(maxsize=8)
+def _spend_columns(names: tuple[str, ...]) -> list[int]:
+    return [names.index(name) for name in ("amount_sum_90d", "amount_sum_ever", "tenure_s")]
+
+
+def band(model: TreeModel, proba: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Index into `BANDS` for each probability."""
+    medium, high = model.card.thresholds["medium"], model.card.thresholds["high"]
+    return (proba >= medium).astype(np.int8) + (proba >= high).astype(np.int8)
