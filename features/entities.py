@@ -150,20 +150,22 @@ def _merchant() -> list[EntityFeature]:
             f"{phrase} in {window}, a week ago",
         )
         for op, name, unit, text, phrase in kinds
-        for window in ("1d", "7d", "30d")
+        for window in ("1d", "7d", "30d", "82d")
     ] + [
         EntityFeature(
-            f"merchant_{name}_30d",
+            f"merchant_{name}_{window}",
             "merchant",
             op,
-            "30d",
+            window,
             "7d",
             unit,
-            f"{text} at the merchant in 30d, ending 7 days before the event's hour; unknown without one.",
+            f"{text} at the merchant in {window}, "
+            "ending 7 days before the event's hour; unknown without one.",
             phrase,
         )
-        for op, name, unit, text, phrase in (
+        for window, op, name, unit, text, phrase in (
             (
+                "30d",
                 EntityOp.SINCE_FRAUD,
                 "time_since_fraud_s",
                 "s",
@@ -171,6 +173,7 @@ def _merchant() -> list[EntityFeature]:
                 "the last confirmed fraud at this merchant was {duration} ago",
             ),
             (
+                "30d",
                 EntityOp.FRAUD_RUN,
                 "fraud_run_s",
                 "s",
@@ -179,11 +182,20 @@ def _merchant() -> list[EntityFeature]:
                 "all transactions at this merchant were fraud from {duration} ago on",
             ),
             (
+                "30d",
                 EntityOp.GENUINE_SINCE,
                 "txn_since_fraud",
                 "events",
                 "Transactions in later hours than the newest confirmed fraud",
                 "{value:.0f} transactions at this merchant since its last confirmed fraud, a week ago",
+            ),
+            (
+                "82d",
+                EntityOp.SINCE_FRAUD,
+                "time_since_fraud_s",
+                "s",
+                "Time since the hour of the newest confirmed fraud",
+                "the last confirmed fraud at this merchant was {duration} ago",
             ),
         )
     ]

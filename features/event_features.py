@@ -141,6 +141,17 @@ def _novelty() -> list[Feature]:
     ]
     return [
         *new,
+        # Where somebody pays often, and where hardly ever: in a spree both were there before.
+        Feature(
+            "same_merchant_count_90d",
+            "novelty",
+            Op.COUNT,
+            "events",
+            "Transactions at the same merchant in the last 90 days.",
+            window="90d",
+            where=(Where("merchant", "==", EVENT),),
+            phrase="{value:.0f} at this merchant in the last 90 days",
+        ),
         time_since("merchant", "novelty", "the last visit to this merchant", Where("merchant", "==", EVENT)),
         time_since("device", "novelty", "this device was last used", Where("device", "==", EVENT)),
         share("same_country", "novelty", "in this country", Where("country", "==", EVENT)),

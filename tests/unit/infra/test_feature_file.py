@@ -131,8 +131,8 @@ WRONG: list[tuple[str, str]] = [
     ("x: {op: sum, window: 3d, ends: 7d, entity: merchant}", "op 'sum' of a merchant: there are count"),
     ("x: {op: count, window: 3d, entity: merchant}", "needs window and ends"),
     (
-        "x: {op: count, window: 31d, ends: 7d, entity: merchant}",
-        "reach back further than a merchant is kept: 37d",
+        "x: {op: count, window: 83d, ends: 7d, entity: merchant}",
+        "reach back further than a merchant is kept: 89d",
     ),
     (
         "x: {op: count, window: 30d, ends: 2h, entity: device}",

@@ -41,9 +41,9 @@ DAY_MS = 86_400_000
 DELAY_MS = 7 * DAY_MS
 
 
-def told(memory, X, y, *, first_ms=0):
+def told(memory, X, y, *, first_ms=0, seed=7):
     """Who was told of these rows, one a minute."""
-    relearning = Relearning(memory, EVERY, DELAY_MS)
+    relearning = Relearning(memory, EVERY, DELAY_MS, seed)
     for row, (x, fraud) in enumerate(zip(X, y, strict=True)):
         relearning.add(Told(x, first_ms + 60_000 * row, bool(fraud), row))
     return relearning
@@ -55,9 +55,9 @@ def ready(memory):
     return learner
 
 
-def grown_from(models, memory, X, y):
+def grown_from(models, memory, X, y, *, seed=7):
     """What grows from these rows when the label delay of all is over."""
-    return told(memory, X, y).grow(models.fraud, ready(memory), 60_000 * len(X) + DELAY_MS)
+    return told(memory, X, y, seed=seed).grow(models.fraud, ready(memory), 60_000 * len(X) + DELAY_MS)
 
 
 def test_all_frauds_are_remembered_and_one_in_so_many_of_the_others():
@@ -97,7 +97,10 @@ def test_grown_trees_find_what_is_new_and_still_what_they_found_before(models, m
     grown = grown_from(models, memory, X[first], y[first])
     before, now = (m.log_odds_of(X[later]) for m in (models.fraud, grown))
     assert average_precision_score(y[later], before) < 0.3
-    assert average_precision_score(y[later], now) > 0.65
+    # Which columns a tree sees is chance: of one seed it is 0.5 to 0.8.
+    others = [grown_from(models, memory, X[first], y[first], seed=seed) for seed in (108, 209, 310, 411)]
+    found = [average_precision_score(y[later], m.log_odds_of(X[later])) for m in (grown, *others)]
+    assert np.mean(found) > 0.65
     old_before, old_now = (
         average_precision_score(memory.fraud, m.log_odds_of(memory.X)) for m in (models.fraud, grown)
     )
