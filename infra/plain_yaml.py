@@ -79,7 +79,8 @@ def parse_plain_yaml(raw: bytes | str, source: str) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as wrong:
         mark = wrong.problem_mark or wrong.context_mark
         line = f" line {mark.line + 1}:" if mark else ""
-        raise ConfigError(f"{source}:{line} {wrong.problem or wrong.context}") from None
+        hint = " (a name with ? : # , { or [ in it needs quotes)" if "flow" in (wrong.context or "") else ""
+        raise ConfigError(f"{source}:{line} {wrong.problem or wrong.context}{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as wrong:
         raise ConfigError(f"{source}: is not YAML: {str(wrong).splitlines()[0]}") from None
     if not isinstance(document, dict):

@@ -20,6 +20,13 @@ REQUIRED = tuple(name for name in FIELDS if Transaction.model_fields[name].is_re
 _SEEN = 10_000
 """Cells after which a cache is judged."""
 LabelWord = Literal["fraud", "genuine"]
+_WORDS = ("merchant_category", "transaction_type", "channel", "direction", "merchant_country")
+"""Fields that take certain values only, for which files have words of their own."""
+_HINTS = {
+    "holds a raw card number": "'prefix' marks an id that only looks like one, 'pseudonym' hides a real one",
+    "amount: Input should be greater than 0": "'absolute: true' drops a sign, 'direction' says what it meant",
+} | {f"{field}: ": "'values' says what the words of the file are here" for field in _WORDS}
+"""What a mapping can do about a refusal, by words of it."""
 
 
 class RowLabel(NamedTuple):
@@ -157,7 +164,7 @@ class RowMapper:
                 # What rounds to nothing in its currency passes the schema, and is refused by the worker.
                 amount_minor = transaction.amount_minor
         except EventError as bad:
-            return MappedRow(number, problem=str(bad))
+            return MappedRow(number, problem=_with_hint(str(bad)))
         except TypeError:
             return MappedRow(number, problem="the row is not UTF-8; say csv: {encoding: ...} in the mapping")
         event_ms = transaction.event_time_ms
@@ -168,6 +175,12 @@ class RowMapper:
             # Files round such times to the day: still, nothing is known before it happened.
             known_ms = max(event_ms, to_epoch_ms(datetime.fromisoformat(known)))
         return MappedRow(number, message, raw, transaction, amount_minor, event_ms, RowLabel(word, known_ms))
+
+
+def _with_hint(refused: str) -> str:
+    """What is wrong with a row, and what a mapping can do about it."""
+    hints = [hint for words, hint in _HINTS.items() if words in refused]
+    return f"{refused}; in the mapping, {', '.join(dict.fromkeys(hints))}" if hints else refused
 
 
 class _Step(NamedTuple):

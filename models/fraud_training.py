@@ -221,6 +221,8 @@ def memory_of(data: FraudData, label_delay_days: float = 7) -> Memory:
 
 
 def _refuse_too_few(data: FraudData, y: Labels, settled: Labels, label_delay_days: float) -> None:
+    if not len(y):
+        raise ModelError("no transaction lies within the times asked for (--from, --to)")
     positives, negatives = int(y[settled].sum()), int((~y[settled]).sum())
     if positives >= _FEWEST_TO_LEARN and negatives >= _FEWEST_TO_LEARN:
         return

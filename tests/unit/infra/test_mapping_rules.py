@@ -129,6 +129,25 @@ def test_cells_that_cannot_be_are_refused_with_field_and_column(
     assert problem(field, rule, **cells).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("field", "cell", "hint"),
+    [
+        ("merchant_id", "4111111111111111", "'prefix' marks an id that only looks like one"),
+        ("amount", "-1", "'absolute: true' drops a sign"),
+        ("merchant_category", "groceries", "'values' says what the words of the file are here"),
+        ("channel", "telepathy", "'values' says what the words of the file are here"),
+    ],
+)
+def test_a_refusal_says_what_a_mapping_can_do_about_it(field: str, cell: str, hint: str) -> None:
+    said = problem(field, "a", a=cell)
+    assert f"; in the mapping, {hint}" in said
+    assert cell not in said
+
+
+def test_what_a_mapping_cannot_mend_has_no_such_hint() -> None:
+    assert "in the mapping" not in problem("amount", "a", a="0.001")
+
+
 def test_a_refusal_never_repeats_a_personal_cell() -> None:
     said = problem("amount", "a", a="Jana Nováková")
     assert "Jana" not in said

@@ -26,6 +26,7 @@ def test_numbers_true_and_null_are_what_they_are() -> None:
         ("a: 1\na: 2", "m: line 2: 'a' is given twice"),
         ("a: {b: 1, b: 2}", "'b' is given twice"),
         ("a: [1", "m: line"),
+        ("a: {b: Is it?, c: 1}", r"m: line 1: .* needs quotes"),
         ("- a\n- b", "holds no 'name: value' lines"),
         ("", "holds no 'name: value' lines"),
         ("a: !!python/object:os.system {}", "could not determine a constructor"),
