@@ -20,7 +20,13 @@ def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool)
         )
         return
     table = Table(
-        "model", "version", "measured on", "positives", "average precision", "ROC AUC", title=cards[0].data["source"]
+        "model",
+        "version",
+        "measured on",
+        "positives",
+        "average precision",
+        "ROC AUC",
+        title=cards[0].data["source"],
     )
     for c in cards:
         m = c.metrics
