@@ -85,8 +85,8 @@ MUTATIONS = (
     Mutation(
         "publish before append",
         "stream_app/processor.py",
-        "        failures = await delivery.publish_all([(m.partition, m.outgoing) for m in members])\n",
-        "        failures, later = {}, [(m.partition, m.outgoing) for m in members]\n",
+        "        failures |= await delivery.publish_all([(m.partition, m.outgoing) for m in members])\n",
+        "        later = [(m.partition, m.outgoing) for m in members]\n",
         f"{_PROCESSOR}::test_publishing_comes_before_the_commit",
     ),
     Mutation(
@@ -137,6 +137,13 @@ MUTATIONS = (
         "    if chunk.after > cursor:\n",
         "    if False:\n",
         f"{_RESUMPTION}::TestWhatIsLeftOfAChunk::test_chunk_that_jumps_is_sought_back_for",
+    ),
+    Mutation(
+        "retention is noticed inside a chunk too",
+        "stream_app/resumption.py",
+        "if (missing := chunk.missing) is not None",
+        "if (missing := chunk.after) < chunk.records[0].offset",
+        f"{_RESUMPTION}::TestWhatIsLeftOfAChunk::test_retention_that_passed_what_waited_ends_it_too",
     ),
     Mutation(
         "a rebalance waits for the chunks that were begun",

@@ -149,6 +149,8 @@ async def test_partition_whose_messages_kafka_does_not_take_is_tried_alone_and_h
     assert refused == 1
     await gone_back(stream)
     assert stream.observer.outcomes["scored"] == 60 - ends[1]
+    # As a label of the partition does, which comes before its transactions.
+    assert await stream.worker.steps.erasures.ready(stream.worker._partition(1))
     assert stream.worker._look(chunks[0]).alone is False
     assert stream.worker._look(chunks[1]).alone is True
     await run_together(stream)
