@@ -61,15 +61,13 @@ def _velocity() -> list[Feature]:
             for window in ("1h", "24h")
         ),
         count("credit", "velocity", "Credits", "24h", CREDIT, phrase="credits"),
-        Feature(
-            "same_merchant_count_24h",
+        count(
+            "same_merchant",
             "velocity",
-            Op.COUNT,
-            "events",
-            "Transactions at the same merchant in the last 24 hours.",
-            window="24h",
-            where=(Where("merchant", "==", EVENT),),
-            phrase="{value:.0f} at this merchant in the last 24 hours",
+            "Transactions at the same merchant",
+            "24h",
+            Where("merchant", "==", EVENT),
+            phrase="at this merchant",
         ),
         *(
             amount(
@@ -142,15 +140,13 @@ def _novelty() -> list[Feature]:
     return [
         *new,
         # Where somebody pays often, and where hardly ever: in a spree both were there before.
-        Feature(
-            "same_merchant_count_90d",
+        count(
+            "same_merchant",
             "novelty",
-            Op.COUNT,
-            "events",
-            "Transactions at the same merchant in the last 90 days.",
-            window="90d",
-            where=(Where("merchant", "==", EVENT),),
-            phrase="{value:.0f} at this merchant in the last 90 days",
+            "Transactions at the same merchant",
+            "90d",
+            Where("merchant", "==", EVENT),
+            phrase="at this merchant",
         ),
         time_since("merchant", "novelty", "the last visit to this merchant", Where("merchant", "==", EVENT)),
         time_since("device", "novelty", "this device was last used", Where("device", "==", EVENT)),
