@@ -226,7 +226,7 @@ def build(settings: ApiSettings) -> Api:
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
     security, closing = _security(settings, registry, redis, kafka)
-    engine = load_engine(settings.features, settings.entities)
+    engine = load_engine(settings.features, settings.entities, settings.attributes)
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
     in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)

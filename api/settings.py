@@ -38,6 +38,11 @@ class ApiSettings(BaseSettings):
         default="",
         description="Features over all customers: merchant, device or merchant,device, as in training.",
     )
+    attributes: str = Field(
+        default="",
+        description="What models read of a message besides: balance_before, balance_after and names of "
+        "attributes, with commas between, as in training.",
+    )
     http_redis_timeout_s: float = Field(
         default=2.0, gt=0, description="Limit of one Redis call of a request."
     )

@@ -35,7 +35,6 @@ class ChurnTraining:
         source: Names the data.
         from_ms, to_ms: The log is `[from_ms, to_ms)`; `None`: from the first, to the last.
         cut_offs: Moments at which customers are looked at; empty: weekly ones.
-        entities: As the worker has them; no feature of churn needs one.
     """
 
     source: str
@@ -43,7 +42,6 @@ class ChurnTraining:
     from_ms: int | None
     to_ms: int | None
     cut_offs: Sequence[int]
-    entities: str
     seed: int
 
 
@@ -88,7 +86,6 @@ def train_churn_on_rows(
         horizon_days=plan.horizon_days,
         seed=plan.seed,
         source=plan.source,
-        entities=plan.entities,
         on_round=lambda done, total: bar.update(training, completed=done, total=total),
     )
 
@@ -119,7 +116,7 @@ def backtest_churn_on_file(
     engine = engine_of(card, features)
     model = ModelRegistry(root).load("churn", customer_names(engine), card.version)
     with progress() as bar:
-        rows, account = read_log(data, mapping, bar)
+        rows, account = read_log(data, mapping, engine, bar)
         task = bar.add_task("scoring (cut-offs)", total=len(cut_offs))
         blocks = []
         with ScoredCustomersFile(out_file, f"{card.name} {card.version}") as written:

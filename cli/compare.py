@@ -101,8 +101,12 @@ def compare_on_file(registry: ModelRegistry, cards: Sequence[ModelCard], plan: C
         raise ConfigError(f"the versions foresee different horizons, so outcomes differ: {horizons}")
     rules = Mapping.load(plan.mapping).with_delay(days_too(plan.label_delay))
     with progress() as bar:
-        rows, account = read_log(plan.data, rules, bar)
+        logs = {}
+        for _, engine in both:
+            if engine.attributes not in logs:
+                logs[engine.attributes], account = read_log(plan.data, rules, engine, bar)
         print_refused(account)
+        rows = next(iter(logs.values()))
         until_ms = known_until(rows, cards[0], rules.label_delay_ms)
         if plan.to is not None:
             until_ms = min(until_ms, to_epoch_ms(moment(plan.to)))
@@ -113,8 +117,10 @@ def compare_on_file(registry: ModelRegistry, cards: Sequence[ModelCard], plan: C
                 "before --from"
             )
         bar.add_task("scoring by both", total=None)
-        held = HeldBack(rows, from_ms, until_ms)
-        one, other = (held.scores(model, engine) for model, engine in both)
+        one, other = (
+            HeldBack(logs[engine.attributes], from_ms, until_ms).scores(model, engine)
+            for model, engine in both
+        )
     return contest(one.y, one.proba, other.proba, one.customer, resamples=plan.resamples)
 
 

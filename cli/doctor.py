@@ -31,6 +31,10 @@ def doctor(
     entities: Annotated[
         str, typer.Option(envvar="TIDEGATE_ENTITIES", help="Entities with features, as the worker has.")
     ] = "",
+    attributes: Annotated[
+        str,
+        typer.Option(envvar="TIDEGATE_ATTRIBUTES", help="Attributes that models read, as the worker has."),
+    ] = "",
     timeout: Annotated[float, typer.Option(min=0.5, help="Seconds for one server.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -45,7 +49,9 @@ def doctor(
     kafka, redis = from_environment()
     findings = asyncio.run(
         examine(
-            Deployment(bootstrap, redis_url, namespace, models, kafka, redis, timeout, features, entities)
+            Deployment(
+                bootstrap, redis_url, namespace, models, kafka, redis, timeout, features, entities, attributes
+            )
         )
     )
     verdict = worst(findings)

@@ -109,7 +109,7 @@ def _replayed(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], Outcomes | None]:
     """Rows `(n, n_features)`, their probabilities and outcomes; -1 for one that is not known yet."""
     with progress() as bar:
-        rows, account = read_log(data, mapping, bar)
+        rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)
         bar.add_task("replaying history", total=None)
         if model.card.name == "fraud":

@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from features.attributes import BALANCES, attribute_features
 from features.catalogue import FEATURES
 from features.definitions import Feature, declaration_hash
-from features.describe import entities_markdown, lifetime_markdown, markdown, window
+from features.describe import attributes_markdown, entities_markdown, lifetime_markdown, markdown, window
 from features.entities import ENTITY_FEATURES, EntityFeature
 from features.kernels import DUPLICATE
 from infra.feature_file import Declared, load_engine, read_declarations
@@ -44,7 +45,8 @@ def list_features(
         from features.lifetime import LIFETIME
 
         own_markdown = markdown(of_customers) + lifetime_markdown(LIFETIME)
-        print(own_markdown + entities_markdown(of_entities), end="")
+        balances = attributes_markdown(attribute_features(",".join(BALANCES)))
+        print(own_markdown + entities_markdown(of_entities) + balances, end="")
     elif json:
         print_json(
             [
@@ -96,6 +98,13 @@ def compute(
             envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
         ),
     ] = "",
+    attributes: Annotated[
+        str,
+        typer.Option(
+            envvar="TIDEGATE_ATTRIBUTES",
+            help="Balances and attributes as columns: balance_before, balance_after, names of attributes.",
+        ),
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many transactions.")] = None,
     bad_rows: Annotated[
         Path | None, typer.Option("--bad-rows", help="CSV file for all refused rows, with the reasons.")
@@ -125,13 +134,14 @@ def compute(
     if data.exists() and out_file.exists() and out_file.samefile(data):
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
-    engine = load_engine(features, entities)
+    engine = load_engine(features, entities, attributes)
     replay = VectorReplay(engine)
     job = Job(
         data,
         rules,
         now_ms=int(time.time() * 1000),
         limit=limit,
+        attributes=engine.attributes,
         every_refused=bad_rows is not None,
     )
     with (

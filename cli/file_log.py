@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cli.console import err
+from features.attributes import BALANCES
 from features.engine import Engine
 from infra.feature_file import load_engine
 from infra.intake import Account, RefusedRow
@@ -17,13 +18,19 @@ from models.vectors import Rows, in_time_order
 from schemas.errors import ConfigError
 
 
-def read_log(data: Path, mapping: Mapping, bar: Progress) -> tuple[Rows, Account]:
+def read_log(data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> tuple[Rows, Account]:
     """Read all of a file; rows that cannot become transactions are counted and left out.
+
+    Args:
+        data: The file.
+        mapping: What its columns mean.
+        engine: Says which attributes are wanted.
+        bar: Shows how far it is.
 
     Raises:
         ConfigError: It is no table, lacks columns of the mapping, or has no row that can be used.
     """
-    job = Job(data, mapping, now_ms=int(time.time() * 1000))
+    job = Job(data, mapping, now_ms=int(time.time() * 1000), attributes=engine.attributes)
     task = bar.add_task("reading (percent)", total=100)
     with RowBatches(job, lambda row: None) as batches:
 
@@ -48,13 +55,14 @@ def engine_of(card: ModelCard, features: Path | None) -> Engine:
     """The engine that a model was trained with.
 
     Args:
-        card: Of the model; says which entities it knows.
+        card: Of the model; says which entities and attributes it knows.
         features: YAML file of the bank's own declarations; `None`: only the catalogue.
 
     Raises:
         ConfigError: The declarations are not those of training.
     """
-    engine = load_engine(features, str(card.data.get("entities", "")))
+    entities, attributes = (str(card.data.get(name, "")) for name in ("entities", "attributes"))
+    engine = load_engine(features, entities, attributes)
     if card.features_hash != engine.hash:
         raise ConfigError(
             f"the model was trained on feature declarations {card.features_hash}, this program runs "
@@ -77,6 +85,12 @@ def print_refused(account: Account) -> None:
 def place_and_reason(row: RefusedRow) -> str:
     """A refused row in words."""
     return f"{row.place}: {row.reason}"
+
+
+def attributes_of(mapping: Mapping) -> str:
+    """Balances and attributes that the mapping reads from the file, as settings name them."""
+    balances = [name for name in BALANCES if name in mapping.fields and not mapping.fields[name].is_constant]
+    return ",".join((*balances, *mapping.attributes))
 
 
 def entities_of(mapping: Mapping) -> str:

@@ -80,7 +80,7 @@ def retrain(
         rules.check_trains_fraud()
     delay = rules.label_delay_ms
     with progress() as bar:
-        rows, account = read_log(data, rules, bar)
+        rows, account = read_log(data, rules, engine, bar)
         print_refused(account)
         held = newest_known(rows, champion.card, delay, held_back_days)
         if which is Which.FRAUD:
@@ -123,15 +123,7 @@ def _train_fraud(
 def _train_churn(
     held: HeldBack, champion: ModelCard, engine: Engine, seed: int, source: str, bar: Progress
 ) -> tuple[ModelCard, bytes]:
-    plan = ChurnTraining(
-        source,
-        champion.horizon_days,
-        None,
-        held.from_ms,
-        (),
-        str(champion.data.get("entities", "")),
-        seed,
-    )
+    plan = ChurnTraining(source, champion.horizon_days, None, held.from_ms, (), seed)
     return train_churn_on_rows(plan, held.rows, engine, bar)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.durations import days_too, delay_ms, horizon_days_of, search_budget
-from cli.file_log import entities_of
+from cli.file_log import attributes_of, entities_of
 from cli.generated import bank_settings
 from cli.training import (
     COSTS,
@@ -104,6 +104,14 @@ def train(
             "Without it those whose ids the mapping reads; of a generated bank none.",
         ),
     ] = None,
+    attributes: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TIDEGATE_ATTRIBUTES",
+            help="What models read of a message besides: balance_before, balance_after, names of "
+            "attributes, or none; the worker must have the same. Without it those that the mapping reads.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Train on history, generated or your own, replayed through the engine that serves."""
@@ -116,6 +124,7 @@ def train(
         horizon_days_of(horizon),
         promote=promote,
         entities="" if entities in (None, "none") else str(entities),
+        attributes="" if attributes in (None, "none") else str(attributes),
         from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
         to_ms=None if to is None else to_epoch_ms(moment(to)),
         budget=search_budget(budget),
@@ -132,6 +141,8 @@ def train(
         rules = Mapping.load(mapping).with_delay(days_too(label_delay))
         if entities is None:
             plan = replace(plan, entities=entities_of(rules))
+        if attributes is None:
+            plan = replace(plan, attributes=attributes_of(rules))
         if rules.label is not None:
             plan = replace(plan, label_delay_ms=rules.label_delay_ms)
         if cut_off and which is not Which.CHURN:

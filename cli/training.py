@@ -64,6 +64,7 @@ class TrainingPlan:
     label_delay_ms: int = 7 * DAY_MS
     promote: bool = True
     entities: str = ""
+    attributes: str = ""
     from_ms: int | None = None
     to_ms: int | None = None
     costs: Costs = COSTS
@@ -117,7 +118,7 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
 def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train the fraud model on a file in any order; rows that cannot be used are counted and left out."""
     mapping.check_trains_fraud()
-    engine = load_engine(plan.features, plan.entities)
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
     with progress() as bar:
         vectors = _vectors(plan, data, mapping, engine, bar)
         trained = _fraud(plan, vectors, engine, data.name, bar)
@@ -126,7 +127,7 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
 
 def train_anomaly_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train the anomaly model on a file in any order; no label is looked at."""
-    engine = load_engine(plan.features, plan.entities)
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
     with progress() as bar:
         vectors = _vectors(plan, data, mapping, engine, bar, untold=True)
         trained = _anomaly(plan, vectors, engine, data.name)
@@ -142,7 +143,7 @@ def _vectors(
     *,
     untold: bool = False,
 ) -> FraudData:
-    rows, account = read_log(data, mapping, bar)
+    rows, account = read_log(data, mapping, engine, bar)
     task = bar.add_task("replaying history", total=len(rows))
     found = vectors_of(
         rows,
@@ -161,12 +162,10 @@ def train_churn_alone(
     plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
 ) -> list[ModelCard]:
     """Train the churn model on a file in any order."""
-    engine = load_engine(plan.features, plan.entities)
-    what = ChurnTraining(
-        data.name, plan.horizon_days, plan.from_ms, plan.to_ms, cut_offs, plan.entities, plan.seed
-    )
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
+    what = ChurnTraining(data.name, plan.horizon_days, plan.from_ms, plan.to_ms, cut_offs, plan.seed)
     with progress() as bar:
-        rows, account = read_log(data, mapping, bar)
+        rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)
         trained = Trained(*train_churn_on_rows(what, rows, engine, bar))
     return _saved(plan, [trained])
@@ -175,7 +174,7 @@ def train_churn_alone(
 def _train(
     plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
 ) -> list[ModelCard]:
-    engine = load_engine(plan.features, plan.entities)
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
     trained: list[Trained] = []
@@ -190,7 +189,6 @@ def _train(
             horizon_days=plan.horizon_days,
             seed=plan.seed,
             source=source,
-            entities=plan.entities,
             on_round=_rounds(bar, "churn"),
         )
         trained.append(Trained(*churn))

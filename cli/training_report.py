@@ -53,8 +53,9 @@ def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool)
     for c in cards:
         for doubt in doubts(c):
             err.print(f"[yellow]{c.name} {c.version}[/] {doubt}", highlight=False, soft_wrap=True)
-    if plan.entities:
-        err.print(f"run worker and API with TIDEGATE_ENTITIES={plan.entities}", highlight=False)
+    for name, chosen in (("ENTITIES", plan.entities), ("ATTRIBUTES", plan.attributes)):
+        if chosen:
+            err.print(f"run worker and API with TIDEGATE_{name}={chosen}", highlight=False, soft_wrap=True)
 
 
 def doubts(card: ModelCard) -> Iterator[str]:

@@ -39,6 +39,10 @@ def verify(
     entities: Annotated[
         str, typer.Option(envvar="TIDEGATE_ENTITIES", help="Entities with features: as the worker had.")
     ] = "",
+    attributes: Annotated[
+        str,
+        typer.Option(envvar="TIDEGATE_ATTRIBUTES", help="Attributes that models read: as the worker had."),
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Rebuild scores and histories from the topics and compare them bit for bit with what is there.
@@ -52,7 +56,7 @@ def verify(
     from; 2 could not compare: nothing there, no model, Kafka or Redis away.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    engine = load_engine(features, entities)
+    engine = load_engine(features, entities, attributes)
     tally = asyncio.run(_verify(bootstrap, redis_url, namespace, models, engine, partition))
     compared = tally.scores + tally.vectors + tally.histories
     result: dict[str, Any] = {

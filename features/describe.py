@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from features.attributes import AttributeFeature
 from features.definitions import Feature, declaration_hash
 from features.entities import EntityFeature
 
@@ -64,4 +65,25 @@ def entities_markdown(features: Sequence[EntityFeature]) -> str:
         lines += ["", f"## {entity.capitalize()}", ""]
         lines += ["| feature | window | delay | unit | meaning |", "| --- | --- | --- | --- | --- |"]
         lines += [f"| `{f.name}` | {f.window} | {f.delay} | {f.unit} | {f.meaning} |" for f in members]
+    return "\n".join(lines) + "\n"
+
+
+def attributes_markdown(features: Sequence[AttributeFeature]) -> str:
+    """The part of `docs/features.md` about what only a message says.
+
+    Args:
+        features: Those of balances.
+    """
+    lines = [
+        "",
+        "# Balances and attributes",
+        "",
+        "Of the scored transaction alone, declared in `features/attributes.py`; `TIDEGATE_ATTRIBUTES` says",
+        "which are on. No history keeps them: without a transaction they are null. An attribute `NAME` of a",
+        "message is the column `attribute_NAME`: a number, 0 or 1 for a flag, a code of 24 bits for a text.",
+        "",
+        "| feature | unit | meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{f.name}` | {f.unit} | {f.meaning} |" for f in features),
+    ]
     return "\n".join(lines) + "\n"

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
+from features.attributes import AttributeFeature, names_of
+from features.attributes import declaration_hash as attribute_hash
 from features.catalogue import FEATURES
 from features.codec import History, Totals, decode, empty_headers, encode, encode_header, pack
 from features.codes import MINOR_UNITS
@@ -164,23 +166,46 @@ class Engine:
 
     Args:
         features: What is computed from a customer's history.
-        entities: What is computed elsewhere (`features.tiles`) and stands behind it in every vector; here
-            these columns stay unknown.
+        entities: What is computed elsewhere (`features.tiles`) and stands last in every vector; here these
+            columns stay unknown.
+        attributes: What only a message says (`features.attributes`); these columns stand before those of
+            entities, and whoever has the messages fills them in (`attribute_columns`).
     """
 
     def __init__(
-        self, features: Sequence[Feature] = FEATURES, entities: Sequence[EntityFeature] = ()
+        self,
+        features: Sequence[Feature] = FEATURES,
+        entities: Sequence[EntityFeature] = (),
+        attributes: Sequence[AttributeFeature] = (),
     ) -> None:
-        self.features: tuple[Feature | EntityFeature, ...] = (*features, *entities)
+        self.features: tuple[Feature | EntityFeature | AttributeFeature, ...] = (
+            *features,
+            *attributes,
+            *entities,
+        )
         self.entities = tuple(entities)
+        self.attributes = tuple(attributes)
+        self.attribute_columns = slice(len(features), len(features) + len(attributes))
         self.names = tuple(feature.name for feature in self.features)
-        self.hash = declaration_hash(features) + (f"-{entity_hash(entities)}" if entities else "")
+        self.hash = (
+            declaration_hash(features)
+            + (f"-{entity_hash(entities)}" if entities else "")
+            + (f"-attributes-{attribute_hash(attributes)}" if attributes else "")
+        )
         self._kernel = _load_kernel(features)
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
         self._columns = np.zeros(1, dtype=COLUMNS)
         self._calls = 0
         self._lock = Lock()
         self._grow_sets(1024)
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Entities and attributes that are on, as settings name them."""
+        return {
+            "entities": ",".join(dict.fromkeys(feature.entity for feature in self.entities)),
+            "attributes": names_of(self.attributes),
+        }
 
     def _grow_sets(self, capacity: int) -> None:
         self._values = np.zeros((self._kernel.N_SETS, capacity), dtype=np.uint64)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.arena import HistoryArena
+from features.attributes import AttributeFeature
 from features.codec import Headers, History, Totals, encode_header, read_headers
 from features.codes import MINOR_UNITS
 from features.definitions import DAY_MS, Feature, Op
@@ -275,6 +276,6 @@ def warm_up() -> None:
     lifetime_vectors(arena, slots, arena.headers[slots], slots)
 
 
-def declared(engine: Engine) -> Sequence[Feature | EntityFeature]:
+def declared(engine: Engine) -> Sequence[Feature | EntityFeature | AttributeFeature]:
     """Declarations of the columns of `customer_vector`, in their order."""
     return (*engine.features, *LIFETIME)

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 from schemas.transaction import Transaction
 
 _BATCH = 20_000
-_FIELDS = [name for name in Transaction.model_fields if name != "schema_version"]
+# Constant, and what a generated bank does not say.
+_NOT_SAID = {"schema_version", "balance_before", "attributes"}
+_FIELDS = [name for name in Transaction.model_fields if name not in _NOT_SAID]
 COLUMNS = [*_FIELDS, "is_fraud", "typology", "lookalike", "label_time"]
 _TYPES = {
     "latitude": pa.float64(),

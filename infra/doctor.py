@@ -38,13 +38,14 @@ class Deployment:
     timeout_s: float = 5.0
     features: Path | None = None
     entities: str = ""
+    attributes: str = ""
 
 
 async def examine(deployment: Deployment, now: datetime | None = None) -> list[Finding]:
     """Run every check; one that fails does not keep others from running."""
     now = now or datetime.now(UTC)
     d = deployment
-    engine = load_engine(d.features, d.entities)
+    engine = load_engine(d.features, d.entities, d.attributes)
     findings = [*check_files(d.kafka, d.redis, now), *check_models(d.models, engine, now)]
     kafka: KafkaFacts | None = None
     redis: RedisFacts | None = None

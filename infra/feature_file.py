@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from features.attributes import attribute_features
 from features.catalogue import FEATURES
 from features.definitions import DAY_MS, EVENT, Feature, Op, Where, check, parse_duration_ms
 from features.engine import Engine
@@ -260,19 +261,20 @@ def _check_entity(feature: EntityFeature) -> None:
         )
 
 
-def load_engine(features: Path | None, entities: str) -> Engine:
-    """The engine of the catalogue, of a bank's own declarations, and of the entities that are on.
+def load_engine(features: Path | None, entities: str, attributes: str = "") -> Engine:
+    """The engine of the catalogue, of a bank's own declarations, and of what is on besides.
 
     Args:
         features: A YAML file; `None`: only the catalogue.
         entities: As `features.entities.entity_features` takes them.
+        attributes: As `features.attributes.attribute_features` takes them.
 
     Raises:
         ConfigError: A declaration cannot work, or is about an entity that is off.
     """
-    on = entity_features(entities)
+    on, said = entity_features(entities), attribute_features(attributes)
     if features is None:
-        return Engine(entities=on)
+        return Engine(entities=on, attributes=said)
     own = read_declarations(features)
     off = [feature for feature in own.entity if feature.entity not in {f.entity for f in on}]
     if off:
@@ -280,4 +282,4 @@ def load_engine(features: Path | None, entities: str) -> Engine:
             f"{features}: feature {off[0].name!r}: is about a {off[0].entity}, which TIDEGATE_ENTITIES "
             "(--entities) does not turn on"
         )
-    return Engine((*FEATURES, *own.customer), (*on, *own.entity))
+    return Engine((*FEATURES, *own.customer), (*on, *own.entity), said)

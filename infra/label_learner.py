@@ -141,6 +141,11 @@ class LabelLearner:
                 f"model fraud {card.version} was trained on feature declarations {card.features_hash}, this "
                 f"program runs {self._engine.hash}: start it with the declarations and entities of the worker"
             )
+        if card.data.get("attributes"):
+            raise ModelError(
+                f"fraud {card.version} reads attributes of transactions ({card.data['attributes']}), which "
+                "no history keeps: it cannot go on learning from labels; tidegate retrain learns from a file"
+            )
         return card
 
     async def _follow(self, card: ModelCard, once: bool) -> bool:

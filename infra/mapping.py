@@ -1,6 +1,7 @@
 """A mapping: how the columns of anyone's file become transactions. YAML, checked before any work."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from functools import cached_property
@@ -18,13 +19,26 @@ from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
 from infra.row_rules import LabelRule, SkipRule
 from infra.tabular import CsvFormat
 from schemas.errors import ConfigError
-from schemas.transaction import Transaction
+from schemas.transaction import ATTRIBUTE_NAME, MAX_ATTRIBUTES, Transaction
 
 _NOTHING: Dict[int, str] = MappingProxyType({})
 
 
 def _as_rules(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
+
+
+def _by_name(value: Any) -> Any:
+    """The short form `attributes: [Card Type, dist1]`: each is called as its column is, in plain letters."""
+    if not isinstance(value, list):
+        return value
+    named: dict[Any, Any] = {}
+    for column in value:
+        name = re.sub("[^a-z0-9]+", "_", str(column).lower()).strip("_")
+        if name in named:
+            raise ValueError(f"{named[name]!r} and {column!r} would both be called {name}: give them names")
+        named[name] = column
+    return named
 
 
 class Mapping(Context):
@@ -35,6 +49,11 @@ class Mapping(Context):
     csv: CsvFormat = CsvFormat()
     event_time: Annotated[TimeRule, BeforeValidator(as_column)]
     fields: dict[str, Annotated[FieldRule, BeforeValidator(as_column)]]
+    attributes: Annotated[
+        dict[Annotated[str, Field(pattern=ATTRIBUTE_NAME)], Annotated[FieldRule, BeforeValidator(as_column)]],
+        BeforeValidator(_by_name),
+        Field(max_length=MAX_ATTRIBUTES),
+    ] = {}  # noqa: RUF012
     label: LabelRule | None = None
     skip_if: Annotated[tuple[SkipRule, ...], BeforeValidator(_as_rules)] = ()
 
@@ -44,6 +63,7 @@ class Mapping(Context):
         "skip_if": SkipRule,
         "csv": CsvFormat,
         "fields": FieldRule,
+        "attributes": FieldRule,
     }
 
     @classmethod
@@ -152,6 +172,7 @@ class Mapping(Context):
         """Columns it reads, each with what for."""
         readers: list[tuple[str, Iterable[str]]] = [("event_time", self.event_time.used_columns())]
         readers += [(name, rule.used_columns()) for name, rule in self.fields.items()]
+        readers += [(f"attributes.{name}", rule.used_columns()) for name, rule in self.attributes.items()]
         readers += [("label", self.label.used_columns())] if self.label else []
         readers += [("skip_if", rule.used_columns()) for rule in self.skip_if]
         used: dict[str, list[str]] = {}
@@ -196,7 +217,7 @@ class Mapping(Context):
 
     @cached_property
     def _mapper(self) -> RowMapper:
-        return RowMapper(self.fields, self.event_time, self.label, self.skip_if, self)
+        return RowMapper(self.fields, self.event_time, self.attributes, self.label, self.skip_if, self)
 
 
 def did_you_mean(name: str, candidates: Sequence[str]) -> str:

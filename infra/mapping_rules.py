@@ -28,7 +28,7 @@ Columns = Mapping[str, Sequence[object]]
 Convert = Callable[[object], object]
 Scalar = str | int | float | bool | None
 
-_NUMBERS = frozenset({"amount", "balance_after"})
+_NUMBERS = frozenset({"amount", "balance_before", "balance_after"})
 _POSITIONS = frozenset({"latitude", "longitude"})
 _FLAGS = frozenset({"card_present"})
 _YES_NO = {
@@ -43,6 +43,9 @@ _YES_NO = {
 }
 # Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
 _POSITION_DECIMALS = 6
+_ATTRIBUTE = "attributes."
+# More digits than models look at could be taken for a card number too.
+_ATTRIBUTE_DIGITS = 10
 CACHED_CELLS = 1 << 14
 """How many different cells of a column a rule remembers."""
 
@@ -369,6 +372,8 @@ class FieldRule(_FromColumns):
 
     def _number_steps(self, field: str, context: Context) -> list[Convert]:
         numeric = self.scale is not None or self.absolute or self.range is not None
+        if not numeric and self.values is None and field.startswith(_ATTRIBUTE):
+            return [lambda value: _as_number(value, context.decimal)]
         if not numeric and (self.values is not None or field not in _NUMBERS | _POSITIONS):
             return []
         factor = None if self.scale is None else Decimal(repr(self.scale))
@@ -415,10 +420,26 @@ def to_wire(field: str, value: object) -> object:
         return round(float(value if isinstance(value, Decimal) else number(value)), _POSITION_DECIMALS)
     if field in _FLAGS:
         return _YES_NO.get(key(value).lower(), text(value))
+    if field.startswith(_ATTRIBUTE):
+        return value if isinstance(value, bool) else _rounded(_as_number(value))
     if field == "revision":
         written = key(value)
         return int(written) if written.isascii() and written.isdigit() and len(written) < 4 else written
     return text(value)
+
+
+def _as_number(value: object, decimal: str = ".") -> object:
+    """An attribute's cell as a number where it is one."""
+    if isinstance(value, bool | Decimal):
+        return value
+    try:
+        return number(value, decimal)
+    except Refusal:
+        return text(value)
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.{_ATTRIBUTE_DIGITS}g}") if isinstance(value, Decimal) else value
 
 
 def _cached(convert: Convert) -> Convert:

@@ -8,7 +8,7 @@ record.
 import gc
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from multiprocessing.connection import Connection
@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 
+from features.attributes import AttributeFeature, attribute_values
 from features.record import to_records
 from infra.intake import Account, Intake, PlainEvent, RefusedRow
 from infra.mapping import Mapping
@@ -45,6 +46,7 @@ class Job:
         now_ms: Refuse events more than a day after it, as the worker would.
         limit: Stop after this many transactions.
         every_refused: Send every refused row, not only the first ones.
+        attributes: Of which the values are wanted.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Job:
     labels: bool = True
     limit: int | None = None
     every_refused: bool = False
+    attributes: tuple[AttributeFeature, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class _Part:
     error: str | None = None
 
 
-def to_rows(events: list[PlainEvent], *, labels: bool) -> Rows:
+def to_rows(events: list[PlainEvent], *, labels: bool, attributes: Sequence[AttributeFeature] = ()) -> Rows:
     """Good rows as the engine takes them."""
     transactions = [event.transaction for event in events]
     codes = np.zeros(len(events), dtype=np.int8)
@@ -81,6 +84,7 @@ def to_rows(events: list[PlainEvent], *, labels: bool) -> Rows:
         to_records(transactions, [event.amount_minor for event in events]),
         codes,
         times,
+        attribute_values(attributes, transactions) if attributes else None,
     )
 
 
@@ -90,7 +94,7 @@ def _parts(job: Job, every: tuple[int, int]) -> Iterator[_Part]:
     intake = Intake(job.path, job.mapping, now_ms=job.now_ms, limit=job.limit, on_refused=keep, every=every)
     with intake:
         for events in intake.plain():
-            rows = to_rows(events, labels=job.labels)
+            rows = to_rows(events, labels=job.labels, attributes=job.attributes)
             yield _Part(rows, [*refused], intake.account, intake.progress())
             refused.clear()
         yield _Part(None, [*refused], intake.account, 1.0)

@@ -15,7 +15,8 @@ from schemas.parse import dump, parse_message
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 
-FIELDS = tuple(name for name in Transaction.model_fields if name != "schema_version")
+FIELDS = tuple(name for name in Transaction.model_fields if name not in {"schema_version", "attributes"})
+"""Those that a column makes; attributes are made of several."""
 REQUIRED = tuple(name for name in FIELDS if Transaction.model_fields[name].is_required())
 _SEEN = 10_000
 """Cells after which a cache is judged."""
@@ -86,6 +87,7 @@ class RowMapper:
         self,
         fields: Dict[str, FieldRule],
         event_time: TimeRule,
+        attributes: Dict[str, FieldRule],
         label: LabelRule | None,
         skip_if: Sequence[SkipRule],
         context: Context,
@@ -99,6 +101,10 @@ class RowMapper:
             _Step(name, *plan[name], name in REQUIRED or (name in fields and fields[name].required))
             for name in FIELDS
             if name in plan
+        ]
+        self._attributes = [
+            _Step(f"attributes.{name}", rule, rule.convert(f"attributes.{name}", context), rule.required)
+            for name, rule in attributes.items()
         ]
         self._skips = [(rule.column, rule.matches(context)) for rule in skip_if]
         self._label = None if label is None else (label.column, label.convert(context))
@@ -115,6 +121,9 @@ class RowMapper:
         refused: dict[int, str] = {}
         values = [step.run(columns, first_row, size, refused) for step in self._plan]
         names = [step.name for step in self._plan]
+        if self._attributes:
+            names.append("attributes")
+            values.append(self._attributes_of(columns, first_row, size, refused))
         # Most columns are filled or empty as a whole; then no row has to be looked through for what it lacks.
         empty = [i for i, column in enumerate(values) if None in column and column.count(None) == size]
         if len(empty) < len(values):
@@ -142,6 +151,14 @@ class RowMapper:
                 cells = zip(names, row, strict=True)
                 message = dict(cells if whole else [cell for cell in cells if cell[1] is not None])
                 yield self._validated(number, message, labels[i], known[i], plain)
+
+    def _attributes_of(
+        self, columns: Columns, first_row: int, size: int, refused: dict[int, str]
+    ) -> list[object]:
+        names = [step.name.removeprefix("attributes.") for step in self._attributes]
+        values = [step.run(columns, first_row, size, refused) for step in self._attributes]
+        said = (zip(names, row, strict=True) for row in zip(*values, strict=True))
+        return [{name: value for name, value in row if value is not None} or None for row in said]
 
     def _skipped(self, columns: Columns) -> set[int]:
         return {

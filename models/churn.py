@@ -10,6 +10,7 @@ import xxhash
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from features.attributes import AttributeFeature
 from features.definitions import DAY_MS, EVENT, Op
 from features.engine import Engine
 from features.entities import EntityFeature
@@ -207,7 +208,6 @@ def train_churn(
     horizon_days: int = 30,
     seed: int = 7,
     source: str = "",
-    entities: str = "",
     on_round: Callable[[int, int], None] | None = None,
 ) -> tuple[ModelCard, bytes]:
     """A churn model: trees and a logistic regression, blended as held-out customers say, and calibrated.
@@ -263,7 +263,7 @@ def train_churn(
         slope=slope,
         intercept=intercept,
         thresholds={"medium": 0.3, "high": 0.6},
-        data=_described(rows, y, source) | {"entities": entities},
+        data=_described(rows, y, source) | engine.chosen,
         metrics=_metrics(y, to_proba(slope * margin + intercept), weight),
         horizon_days=horizon_days,
         linear=LinearPart.fit(X, y, weight) if weight < 1 else None,
@@ -274,7 +274,7 @@ def train_churn(
 
 def is_customer_feature(feature: Any) -> bool:
     """Whether a feature is known without an event to compare with."""
-    if isinstance(feature, EntityFeature):
+    if isinstance(feature, EntityFeature | AttributeFeature):
         return False
     compares = any(where.value == EVENT for where in feature.where)
     of_event = feature.op in {Op.EVENT_VALUE, Op.ZSCORE, Op.IS_NEW, Op.DISTANCE, Op.SPEED}

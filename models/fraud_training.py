@@ -202,10 +202,8 @@ def train_fraud(
         intercept=platt.intercept + platt.slope * shift,
         thresholds={"review": effect.review, "block": effect.block},
         data=_described(times[settled], y[settled], source)
-        | {
-            "label_delay_days": label_delay_days,
-            "entities": ",".join(dict.fromkeys(f.entity for f in engine.entities)),
-        },
+        | {"label_delay_days": label_delay_days}
+        | engine.chosen,
         metrics=metrics
         | ({"search": searched | {"parameters": params}} if searched else {})
         | {"note": note, "costs": asdict(costs), "decisions": effect.document()},

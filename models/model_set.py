@@ -40,7 +40,8 @@ class Models:
                 raise ModelError(
                     f"model {model.card.name} {model.card.version} was trained on feature declarations "
                     f"{model.card.features_hash}, this program runs {self.engine.hash}: train it again "
-                    "(tidegate train), set TIDEGATE_ENTITIES as it was, or run the version that trained it"
+                    "(tidegate train), set TIDEGATE_ENTITIES and TIDEGATE_ATTRIBUTES as they were, or run "
+                    "the version that trained it"
                 )
 
     def all(self) -> list[TreeModel | AnomalyModel]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
+from features.attributes import attribute_values
 from features.codec import Headers, totals_of
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine, Matrix
@@ -114,7 +115,11 @@ def prepare(
     """
     if slots is None:
         slots = arena.slots([t.customer_id for t in events.transactions])
-    return Prepared(models.engine.compute_chunk(arena, events.records, slots), slots)
+    engine = models.engine
+    features = engine.compute_chunk(arena, events.records, slots)
+    if engine.attributes:
+        features.X[:, engine.attribute_columns] = attribute_values(engine.attributes, events.transactions)
+    return Prepared(features, slots)
 
 
 def score_chunk(

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from features.attributes import AttributeFeature
 from features.codes import CATEGORIES, CHANNELS, TRANSACTION_TYPES
 from features.definitions import Feature
 from features.engine import Matrix
 from features.entities import EntityFeature
 from models.tree import TreeModel
 
-Declared = Feature | EntityFeature
+Declared = Feature | EntityFeature | AttributeFeature
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _WORDS = {"{channel}": CHANNELS, "{category}": CATEGORIES, "{transaction_type}": TRANSACTION_TYPES}
 

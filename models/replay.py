@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
+from features.attributes import attribute_values
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
 from features.lifetime import customer_names, customer_vector
@@ -137,7 +138,8 @@ def _vectors(
     chunk: list[Transaction | WireTransaction], engine: Engine, arena: HistoryArena, entities: Entities | None
 ) -> ChunkFeatures:
     records = to_records(chunk, [t.amount_minor for t in chunk])
-    return compute_vectors([t.customer_id for t in chunk], records, engine, arena, entities)
+    values = attribute_values(engine.attributes, chunk)
+    return compute_vectors([t.customer_id for t in chunk], records, engine, arena, entities, values)
 
 
 def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from features.arena import HistoryArena
 from features.codec import History
-from features.engine import ChunkFeatures, Engine
+from features.engine import ChunkFeatures, Engine, Matrix
 from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.record import LABEL_CODES, RECORD, Records, label_record
@@ -34,6 +34,7 @@ class Rows:
         records: `(n,)`.
         labels: `(n,)` code of what became known of each; 0 for nothing.
         label_time_ms: `(n,)` since when.
+        attributes: `(n, n_attributes)` of `features.attributes`; `None` where none were asked for.
     """
 
     transaction_ids: Sequence[str]
@@ -41,6 +42,7 @@ class Rows:
     records: Records
     labels: npt.NDArray[np.int8]
     label_time_ms: npt.NDArray[np.int64]
+    attributes: Matrix | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -60,6 +62,7 @@ class Rows:
             self.records[rows],
             self.labels[rows],
             self.label_time_ms[rows],
+            None if self.attributes is None else self.attributes[rows],
         )
 
     def part(self, begin: int, end: int) -> "Rows":
@@ -70,6 +73,7 @@ class Rows:
             self.records[begin:end],
             self.labels[begin:end],
             self.label_time_ms[begin:end],
+            None if self.attributes is None else self.attributes[begin:end],
         )
 
     def frauds_only(self) -> "Rows":
@@ -83,6 +87,7 @@ def in_time_order(batches: Iterable[Rows]) -> Rows:
     customers: list[str] = []
     records: list[Records] = [np.empty(0, dtype=RECORD)]
     labels, times = [np.empty(0, np.int8)], [np.empty(0, np.int64)]
+    attributes: list[Matrix] = []
     for batch in batches:
         transactions += batch.transaction_ids
         # One object a customer: a file of a million transactions has some thousand of them.
@@ -90,8 +95,14 @@ def in_time_order(batches: Iterable[Rows]) -> Rows:
         records.append(batch.records)
         labels.append(batch.labels)
         times.append(batch.label_time_ms)
+        attributes += [] if batch.attributes is None else [batch.attributes]
     rows = Rows(
-        transactions, customers, np.concatenate(records), np.concatenate(labels), np.concatenate(times)
+        transactions,
+        customers,
+        np.concatenate(records),
+        np.concatenate(labels),
+        np.concatenate(times),
+        np.concatenate(attributes) if attributes else None,
     )
     if (np.diff(rows.time_ms) >= 0).all():
         return rows
@@ -114,6 +125,7 @@ def compute_vectors(
     engine: Engine,
     arena: HistoryArena,
     entities: Entities | None,
+    attributes: Matrix | None = None,
 ) -> ChunkFeatures:
     """Vectors of transactions in their order; histories and entities move past them.
 
@@ -123,11 +135,14 @@ def compute_vectors(
         engine: The engine.
         arena: Histories.
         entities: Merchants and devices; those not in it start empty. `None` where the engine declares none.
+        attributes: `(n, n_attributes)`; unknown where they are not given.
     """
     for customer_id in arena.missing(customer_ids):
         arena.put(customer_id, History.empty())
     slots = np.array([arena.slot(customer_id) for customer_id in customer_ids], dtype=np.int64)
     features = engine.compute_chunk(arena, records, slots)
+    if attributes is not None:
+        features.X[:, engine.attribute_columns] = attributes
     if entities is not None and engine.entities:
         for key in entities.missing(entities.keys(records)):
             entities.put(key)
@@ -196,7 +211,8 @@ class VectorReplay:
         # Ahead of events that came before them: those are older, and a window ends at its event.
         self._put_due()
         customers, records = rows.customer_ids[begin:end], rows.records[begin:end]
-        features = compute_vectors(customers, records, self.engine, self.arena, self.entities)
+        values = None if rows.attributes is None else rows.attributes[begin:end]
+        features = compute_vectors(customers, records, self.engine, self.arena, self.entities, values)
         return Vectors(rows.transaction_ids[begin:end], customers, records["time_ms"], features)
 
     def _put_due(self) -> None:

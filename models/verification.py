@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.arena import HistoryArena
+from features.attributes import attribute_values
 from features.codec import History, decode
 from features.definitions import RETENTION_MS
 from features.engine import Engine
@@ -121,6 +122,8 @@ class PartitionRebuild:
         before = {c: self._copy(c) for c in dict.fromkeys(customers) if self._labels.get(c)}
         slots = np.array([self._arena.slot(c) for c in customers], dtype=np.int64)
         features = self._engine.compute_chunk(self._arena, events, slots)
+        told = self._engine.attribute_columns
+        features.X[:, told] = attribute_values(self._engine.attributes, transactions)
         accepted = features.status == ACCEPTED
         update_totals(self._arena, events, slots, features)
         self._seen.update(dict.fromkeys(customers))
@@ -244,14 +247,14 @@ class PartitionRebuild:
     ) -> None:
         """One customer's events once more, with as few more labels before each as make its score right."""
         self._arena.put(customer_id, before)
-        waiting = self._labels[customer_id]
+        waiting, told = self._labels[customer_id], self._engine.attribute_columns
         for row in rows:
             start = self._copy(customer_id)
             for taken in range(len(waiting) + 1):
                 self._arena.put(customer_id, start)
                 for label in list(waiting)[:taken]:
                     self._put(customer_id, label)
-                vector = self._one(customer_id, events[row : row + 1])
+                vector = self._one(customer_id, events[row : row + 1], X[row, told])
                 if not any(
                     self._scores.differing_values(score, vector) for score in expected.get(offsets[row], ())
                 ):
@@ -260,14 +263,17 @@ class PartitionRebuild:
                     break
             else:
                 self._arena.put(customer_id, start)
-                vector = self._one(customer_id, events[row : row + 1])
+                vector = self._one(customer_id, events[row : row + 1], X[row, told])
             X[row] = vector
 
-    def _one(self, customer_id: str, event: Records) -> npt.NDArray[np.float64]:
+    def _one(
+        self, customer_id: str, event: Records, attributes: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
         slot = np.array([self._arena.slot(customer_id)], dtype=np.int64)
         features = self._engine.compute_chunk(self._arena, event, slot)
         update_totals(self._arena, event, slot, features)
         vector: npt.NDArray[np.float64] = features.X[0]
+        vector[self._engine.attribute_columns] = attributes
         return vector
 
     def _put(self, customer_id: str, label: _WaitingLabel) -> None:

@@ -19,7 +19,9 @@ _DIGITS = bytes(48 if 48 <= byte <= 57 else 49 for byte in range(256))
 _THIRTEEN = b"0" * _MIN_DIGITS
 _WHOLE = re.compile(r"\d(?:[ -]?\d){12,18}")
 # Times and amounts are numbers in their own right: 1767225600000 is a moment, not a card.
-_NUMERIC_FIELDS = frozenset({"event_time", "label_time", "updated_at", "amount", "balance_after", "income"})
+_NUMERIC_FIELDS = frozenset(
+    {"event_time", "label_time", "updated_at", "amount", "balance_before", "balance_after", "income"}
+)
 
 
 def passes_luhn(digits: str) -> bool:

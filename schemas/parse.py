@@ -5,7 +5,7 @@ from typing import TypeVar
 import orjson
 from pydantic import ValidationError
 
-from schemas.card_number import card_number_field
+from schemas.card_number import card_number_field, mask_card_numbers
 from schemas.errors import EventError
 from schemas.fields import Message
 
@@ -50,8 +50,13 @@ def refusal(invalid: ValidationError, raw: bytes | None = None) -> EventError:
             "not_an_object", "the message is JSON but not an object; send one object per message"
         )
     reason = _AMOUNT_REASONS.get(first["type"]) if first["loc"] == ("amount",) else None
-    problems = [f"{'.'.join(map(str, error['loc'])) or 'message'}: {_tidy(error['msg'])}" for error in errors]
+    problems = [f"{_place(error['loc'])}: {_tidy(error['msg'])}" for error in errors]
     return EventError(reason or "invalid_field", "; ".join(problems))
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    # Names of attributes are the sender's text.
+    return mask_card_numbers(".".join(map(str, loc)).encode()).decode() or "message"
 
 
 def _tidy(text: str) -> str:

@@ -1,9 +1,11 @@
 """A transaction event: what core banking publishes, one for each movement of money."""
 
+import re
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from types import NoneType
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from schemas.fields import CountryCode, Identifier, Message, Moment, to_epoch_ms
 from schemas.money import CURRENCIES, MAX_AMOUNT_MINOR, to_minor
@@ -26,6 +28,40 @@ def _check_currency(value: str) -> str:
 
 Currency = Annotated[str, AfterValidator(_check_currency)]
 Text = Annotated[str, StringConstraints(max_length=128)]
+ATTRIBUTE_NAME: Final = r"^[a-z][a-z0-9_]{0,47}$"
+MAX_ATTRIBUTES: Final = 256
+
+
+def _kind(value: Any) -> str | None:
+    return {bool: "flag", int: "number", float: "number", str: "text", NoneType: "nothing"}.get(type(value))
+
+
+def _check_names(said: Any) -> Any:
+    # Not left to the pattern: its refusal repeats what was sent.
+    if isinstance(said, dict) and not all(re.fullmatch(ATTRIBUTE_NAME, str(name)) for name in said):
+        raise ValueError(
+            "its names are lower-case letters, digits and underscores, beginning with a letter, at most 48"
+        )
+    return said
+
+
+AttributeValue = Annotated[
+    Annotated[bool, Tag("flag")]
+    | Annotated[float, Field(allow_inf_nan=False), Tag("number")]
+    | Annotated[Text, Tag("text")]
+    | Annotated[None, Tag("nothing")],
+    # Without it a refusal would say of each kind why it is not that.
+    Discriminator(
+        _kind,
+        custom_error_type="attribute",
+        custom_error_message="an attribute is a number, true or false, a text, or null",
+    ),
+]
+Attributes = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=ATTRIBUTE_NAME)], AttributeValue],
+    Field(max_length=MAX_ATTRIBUTES, json_schema_extra={"additionalProperties": False}),
+    BeforeValidator(_check_names),
+]
 
 
 class Transaction(Message):
@@ -69,7 +105,13 @@ class Transaction(Message):
     card_token: Text | None = None
     counterparty_id: Text | None = None
     card_present: bool | None = None
+    balance_before: Decimal | None = Field(default=None, allow_inf_nan=False)
     balance_after: Decimal | None = Field(default=None, allow_inf_nan=False)
+    attributes: Attributes | None = Field(
+        default=None,
+        description="Further facts of this transaction by name: numbers, flags and short texts that no other "
+        "field is for. Models can read them; histories do not keep them.",
+    )
 
     @property
     def event_time_ms(self) -> int:

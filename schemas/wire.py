@@ -15,10 +15,24 @@ from schemas.card_number import may_hold_card_number
 from schemas.fields import EARLIEST, LATEST, to_epoch_ms
 from schemas.money import CURRENCIES, MAX_AMOUNT_MINOR, minor_unit_scale
 from schemas.parse import MAX_MESSAGE_BYTES
-from schemas.transaction import CREDIT_TYPES, MAX_REVISION, Channel, Direction, TransactionType
+from schemas.transaction import (
+    ATTRIBUTE_NAME,
+    CREDIT_TYPES,
+    MAX_ATTRIBUTES,
+    MAX_REVISION,
+    Channel,
+    Direction,
+    TransactionType,
+)
 
 _Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 _Text = Annotated[str, Meta(max_length=128)]
+# Python's `$` also stands before a last line's end.
+_AttributeName = Annotated[str, Meta(pattern=ATTRIBUTE_NAME.replace("$", r"\Z"))]
+_Attributes = Annotated[
+    dict[_AttributeName, bool | float | _Text | None],
+    Meta(max_length=MAX_ATTRIBUTES),
+]
 
 _FIRST_MS: Final = to_epoch_ms(EARLIEST)
 _END_MS: Final = to_epoch_ms(LATEST)
@@ -58,7 +72,9 @@ class WireTransaction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     card_token: _Text | None = None
     counterparty_id: _Text | None = None
     card_present: bool | None = None
+    balance_before: str | int | None = None
     balance_after: str | int | None = None
+    attributes: _Attributes | None = None
 
     @property
     def event_time_ms(self) -> int:
@@ -97,6 +113,7 @@ def read_transaction(raw: bytes | None) -> tuple[WireTransaction, int] | None:
         or amount_minor is None
         or (found.merchant_category is not None and found.merchant_category not in _MCC)
         or (found.merchant_country is not None and found.merchant_country not in _COUNTRIES)
+        or (type(found.balance_before) is str and _BALANCE.fullmatch(found.balance_before) is None)
         or (type(found.balance_after) is str and _BALANCE.fullmatch(found.balance_after) is None)
     ):
         return None

@@ -171,7 +171,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
     )
     admin = TopicsAdmin(settings.bootstrap, options=kafka.options())
     try:
-        engine = load_engine(settings.features, settings.entities)
+        engine = load_engine(settings.features, settings.entities, settings.attributes)
         engine.warm_up()
         lifetime.warm_up()
         models = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine)

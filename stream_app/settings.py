@@ -61,6 +61,11 @@ class WorkerSettings(BaseSettings):
         default="",
         description="Features over all customers: merchant, device or merchant,device, as in training.",
     )
+    attributes: str = Field(
+        default="",
+        description="What models read of a message besides: balance_before, balance_after and names of "
+        "attributes, with commas between, as in training.",
+    )
     score_features: bool = Field(default=False, description="Put the feature vector into fraud scores.")
 
     silent_days: int = Field(default=7, ge=1, description="Silence after which the sweep rescores churn.")

@@ -73,7 +73,7 @@ def log_of(settings: BankSettings, *mappings: Mapping) -> list[Log]:
             dict(zip(truth["transaction_id"], truth[name], strict=True)) for name in ("typology", "lookalike")
         )
         for mapping in mappings:
-            rows, account = read_log(path, mapping, bar)
+            rows, account = read_log(path, mapping, Engine(), bar)
             assert account.refused == 0
             ids = rows.transaction_ids
             found.append(

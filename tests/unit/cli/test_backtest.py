@@ -186,6 +186,31 @@ def test_training_for_fraud_without_a_label_is_refused(folder: Path) -> None:
     assert parquet.read_table(folder / "bare.parquet")["label"].null_count == 1500
 
 
+def test_attributes_of_a_file_find_what_nothing_else_of_it_tells(folder: Path, tmp_path: Path) -> None:
+    """Whose domain is bad is fraud, at amounts and shops that say nothing."""
+    random = np.random.default_rng(3)
+    rows = []
+    for n in range(2000):
+        bad = random.random() < 0.1
+        domain = random.choice(["a.example", "b.example", "c.example"]) if not bad else "bad.example"
+        rows.append(
+            f"t{n},{n % 50},{np.datetime64('2026-01-01') + n // 25}T10:{n % 25:02}:00Z,"
+            f"{random.uniform(1, 99):.2f},m{n % 7},{int(bad)},{domain}"
+        )
+    (tmp_path / "data.csv").write_text("\n".join([f"{HEADER},domain", *rows]) + "\n")
+    figures = {}
+    for name, more in (("without", ""), ("with", "attributes: {domain: domain}\n")):
+        (tmp_path / "mapping.yaml").write_text(MAPPING + more)
+        (card,) = train(tmp_path, "--to", "2026-03-01", "--out", tmp_path / name)
+        assert card["data"]["attributes"] == ("domain" if more else "")
+        found = backtest(tmp_path, tmp_path / name, "--from", "2026-03-01")
+        figures[name] = found["figures"]["average_precision"]["value"]
+    assert figures["with"] > 0.95
+    assert figures["without"] < 0.3
+    reasons = parquet.read_table(tmp_path / "scored.parquet")["reasons"].to_pylist()
+    assert any("domain of this transaction" in one for one in reasons if one)
+
+
 @pytest.mark.slow
 def test_a_banks_own_features_are_trained_and_scored_with(folder: Path, model: Path) -> None:
     train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", OWN)

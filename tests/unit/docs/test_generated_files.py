@@ -9,8 +9,9 @@ import pytest
 from api.settings import ApiSettings
 from cli.metrics import all_metrics
 from cli.settings import all_settings
+from features.attributes import BALANCES, attribute_features
 from features.catalogue import FEATURES
-from features.describe import entities_markdown, lifetime_markdown
+from features.describe import attributes_markdown, entities_markdown, lifetime_markdown
 from features.describe import markdown as features_markdown
 from features.entities import ENTITY_FEATURES
 from features.lifetime import LIFETIME
@@ -33,7 +34,9 @@ def test_no_schema_file_is_left_over():
 
 
 def test_feature_document_is_what_the_declarations_say():
-    expected = features_markdown(FEATURES) + lifetime_markdown(LIFETIME) + entities_markdown(ENTITY_FEATURES)
+    balances = attributes_markdown(attribute_features(",".join(BALANCES)))
+    entities = entities_markdown(ENTITY_FEATURES)
+    expected = features_markdown(FEATURES) + lifetime_markdown(LIFETIME) + entities + balances
     assert (ROOT / "docs" / "features.md").read_text() == expected, "run 'make generated'"
 
 

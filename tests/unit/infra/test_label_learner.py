@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.attributes import attribute_features
 from features.codes import transaction_hash
 from features.definitions import DAY_MS
+from features.engine import Engine
 from infra.label_learner import LabelLearner, Plan
 from infra.learning_metrics import LearningMetrics
 from infra.memory_store import MemoryHistoryStore
@@ -144,3 +146,11 @@ async def test_a_dependency_that_is_away_is_waited_for_and_counted(kept, engine)
     assert await learner(kept, engine, metrics)._retried("redis", call) == "there"
     counted = metrics.registry.get_sample_value("tidegate_retries_total", {"dependency": "redis"})
     assert (len(tries), counted) == (3, 2)
+
+
+def test_a_model_that_reads_attributes_is_not_learned_beside(kept, models):
+    engine = Engine(attributes=attribute_features("risk"))
+    card = replace(models.fraud.card, features_hash=engine.hash, data={"attributes": "risk"})
+    kept.promote("fraud", kept.save(card, models.fraud.trees).version)
+    with pytest.raises(ModelError, match=r"reads attributes .*\(risk\).* retrain learns from a file"):
+        learner(kept, engine)._base()

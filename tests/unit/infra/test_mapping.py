@@ -92,6 +92,10 @@ def test_every_missing_field_is_named_at_once() -> None:
         ({"direction": "{column: a, positive: debit}"}, "positive: only with sign_of"),
         ({"latitude": "{column: a, split: ' '}"}, "split and part go together"),
         ({"latitude": "{column: a, range: [90, -90]}"}, "range is .lowest, highest."),
+        ({"attributes": "{Risk: a}"}, r"attributes.Risk.*should match pattern"),
+        ({"attributes": "{risk: {colum: a}}"}, r"attributes.risk.colum: no such option; did you mean"),
+        ({"attributes": "[Risk Score, risk_score]"}, "would both be called risk_score: give them names"),
+        ({"attributes": "[1st]"}, r"attributes.1st.*should match pattern"),
         ({"note": None, "account_id": "{column: a, join: '-'}"}, "join is for columns"),
     ],
 )
@@ -194,3 +198,44 @@ def test_every_field_of_a_transaction_can_be_mapped() -> None:
     simple = {name: name for name in FIELDS if name not in {"event_time"}}
     rules = mapping(**simple)
     assert set(rules.fields) | {"event_time"} == set(FIELDS)
+
+
+def test_attributes_are_called_as_their_columns_unless_they_are_given_names() -> None:
+    named = mapping(attributes="{risk: Risk Score, domain: {column: E-Mail, split: '@', part: 1}}")
+    listed = mapping(attributes="[Risk Score, E-Mail]")
+    assert list(named.attributes) == ["risk", "domain"]
+    assert list(listed.attributes) == ["risk_score", "e_mail"]
+    assert listed.uses()["E-Mail"] == ["attributes.e_mail"]
+    with pytest.raises(ConfigError, match=r"attributes\.risk: the file has no column 'Risk Score'"):
+        named.check(["id", "customer", "ts", "amount", "E-Mail"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"a": "12.50", "b": "example.org"}, {"one": 12.5, "two": "example.org"}),
+        ({"a": 12.5, "b": True}, {"one": 12.5, "two": True}),
+        ({"a": "007", "b": "1e3"}, {"one": 7.0, "two": 1000.0}),
+        ({"a": "", "b": "x"}, {"two": "x"}),
+        ({"a": 1 / 3, "b": float("nan")}, {"one": 0.3333333333}),
+        ({"a": None, "b": "NA"}, None),
+    ],
+)
+def test_a_cell_of_an_attribute_is_a_number_where_it_is_one(
+    cells: dict[str, object], said: dict[str, object] | None
+) -> None:
+    row = map_row(mapping(empty="[NA]", attributes="{one: a, two: b}"), **cells)
+    assert row.transaction is not None
+    assert row.transaction.attributes == said
+
+
+def test_numbers_of_attributes_have_the_files_decimal_point() -> None:
+    row = map_row(mapping(decimal="','", attributes="{one: a, two: b}"), amount="1,00", a="2,5", b="2.5x")
+    assert row.transaction is not None
+    assert row.transaction.attributes == {"one": 2.5, "two": "2.5x"}
+
+
+def test_an_attribute_that_is_too_long_refuses_its_row_and_says_which() -> None:
+    row = map_row(mapping(attributes="{one: a}"), a="x" * 129)
+    assert row.problem is not None
+    assert row.problem.startswith("attributes.one.text: ")

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.attributes import attribute_features, attribute_values
 from features.record import label_record, to_records
 from infra.intake import Intake, RefusedRow
 from infra.row_batches import Job, ReaderLost, RowBatches
 from infra.row_mapper import label_message
-from models.vectors import NO_LABEL
+from models.vectors import NO_LABEL, in_time_order
 from schemas.errors import ConfigError
 from schemas.label import Label
 from schemas.parse import parse_message
@@ -132,3 +133,23 @@ def test_a_reader_that_dies_is_an_error_and_not_the_end_of_the_file(path: Path, 
         with pytest.raises(ReaderLost, match="ended early"):
             list(batches)
     assert not any(process.is_alive() for process in processes)
+
+
+def test_attributes_of_rows_are_those_of_their_messages_in_any_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    rows = [
+        f"t{i},c{i % 7},2026-03-{1 + i * 5 % 28:02}T10:00:00Z,5,{i * i % 97},d{i % 3}" for i in range(3000)
+    ]
+    path.write_text("id,customer,ts,amount,risk,domain\n" + "\n".join(rows) + "\n")
+    rules, chosen = mapping(attributes="[risk, domain]"), attribute_features("risk,domain")
+    with Intake(path, rules, now_ms=NOW_MS) as intake:
+        said = {event.transaction.transaction_id: event.transaction for event in intake}
+    with RowBatches(Job(path, rules, NOW_MS, attributes=chosen), readers=2) as batches:
+        found = in_time_order(batches)
+    assert found.attributes is not None
+    assert found.attributes.shape == (3000, 2)
+    expected = attribute_values(chosen, [said[i] for i in found.transaction_ids])
+    assert found.attributes.tobytes() == expected.tobytes()
+    assert found.part(10, 20).attributes.tobytes() == expected[10:20].tobytes()  # type: ignore[union-attr]
+    with RowBatches(Job(path, rules, NOW_MS)) as batches:
+        assert in_time_order(batches).attributes is None

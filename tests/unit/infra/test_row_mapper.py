@@ -104,7 +104,9 @@ def test_no_cell_whatsoever_raises(cells: list[dict[str, object]]) -> None:
         merchant_category="{column: h, zero_pad: 4}",
         card_present="h",
         account_id="{column: g, pseudonym: salt}",
+        balance_before="d",
         balance_after="{first_of: [e, d]}",
+        attributes="{one: g, two: {column: h, scale: 2, default: 0}, three: {columns: [a, g], join: '/'}}",
         label="{column: h, fraud: 1, time: {column: c, format: epoch_s}}",
         skip_if="[{column: h, at_most: 3}, {column: g, starts_with: x}]",
     )

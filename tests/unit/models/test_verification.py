@@ -77,6 +77,8 @@ class _CountsLabels:
         self._engine = models.engine
         self.names = models.engine.names
         self.entities = ()
+        self.attributes = ()
+        self.attribute_columns = models.engine.attribute_columns
 
     def compute_chunk(self, arena: HistoryArena, events: Any, slots: Any) -> ChunkFeatures:
         features = self._engine.compute_chunk(arena, events, slots)

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from schemas.errors import EventError
 from schemas.money import CURRENCIES, MAX_AMOUNT_MINOR, to_major
-from schemas.transaction import Transaction
+from schemas.parse import dump, parse_message
+from schemas.transaction import ATTRIBUTE_NAME, Transaction
+from schemas.wire import read_transaction
 
 REQUIRED = {
     "transaction_id": "t-1",
@@ -86,6 +89,36 @@ def test_wrong_field_is_refused_by_name(field, value):
     assert [error["loc"] for error in refused.value.errors()] == [(field,)]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "place", "words"),
+    [
+        ({"Risk": 1}, "attributes", "lower-case letters"),
+        ({"1st": 1}, "attributes", "beginning with a letter"),
+        ({"risk\n": 1}, "attributes", "lower-case letters"),
+        ({"x" * 49: 1}, "attributes", "at most 48"),
+        ({"risk": [1]}, "attributes.risk", "a number, true or false, a text, or null"),
+        ({"risk": {"deep": 1}}, "attributes.risk", "a number, true or false, a text, or null"),
+        ({"risk": "x" * 129}, "attributes.risk.text", "at most 128 characters"),
+        ({f"a{i}": i for i in range(257)}, "attributes", "at most 256"),
+        ([1], "attributes", "an object"),
+        ({"a4111111111111111": "x" * 129}, "attributes.a************1111.text", "at most 128"),
+    ],
+)
+def test_wrong_attributes_are_refused_by_both_readers_and_named(attributes, place, words):
+    raw = dump({**REQUIRED, "attributes": attributes})
+    with pytest.raises(EventError) as refused:
+        parse_message(Transaction, raw)
+    assert str(refused.value).startswith(f"{place}: ")
+    assert words in str(refused.value)
+    assert read_transaction(raw) is None
+
+
+def test_attributes_are_numbers_flags_texts_and_nothing():
+    said = {"risk": 3, "share": 0.25, "vip": True, "domain": "example.org", "gone": None, "digits": "0042"}
+    assert transaction(attributes=said).attributes == said
+    assert transaction().attributes is None
+
+
 def test_unknown_fields_are_accepted_and_kept_out():
     t = transaction(loyalty={"points": [1, 2, {"deep": None}]}, schema="x")
 
@@ -141,7 +174,16 @@ def transactions(draw):
         "longitude": st.floats(-180, 180),
         "device_id": st.text(max_size=128),
         "card_present": st.booleans(),
+        "balance_before": st.decimals(-(10**9), 10**9, places=2),
         "balance_after": st.decimals(-(10**9), 10**9, places=2),
+        "attributes": st.dictionaries(
+            st.from_regex(ATTRIBUTE_NAME, fullmatch=True),
+            st.booleans()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=128)
+            | st.none(),
+            max_size=4,
+        ),
     }
     return Transaction(
         transaction_id=draw(short),

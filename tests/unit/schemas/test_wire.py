@@ -31,7 +31,9 @@ PLAIN = {
     "card_token": "tok-1",
     "counterparty_id": "p-1",
     "card_present": True,
+    "balance_before": "2.00",
     "balance_after": "-10.50",
+    "attributes": {"risk": 0.5, "domain": "example.org", "vip": True, "gone": None},
     "revision": 2,
 }
 NEEDED = ("transaction_id", "customer_id", "event_time", "amount", "currency")
@@ -43,6 +45,10 @@ ODD = st.one_of(
     st.floats(),
     st.text(max_size=140),
     st.sampled_from(list(PLAIN.values())),
+    st.dictionaries(
+        st.sampled_from(["risk", "Risk", "risk\n", "", "4111111111111111"]),
+        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=140),
+    ),
     st.sampled_from(
         ["", "5411\n", "FR\n", "é" * 64, "é" * 65, "x" * 128, "x" * 129, "\x00", "JPY", "KWD", "eur"]
     ),
