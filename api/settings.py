@@ -36,7 +36,8 @@ class ApiSettings(BaseSettings):
     )
     entities: str = Field(
         default="",
-        description="Features over all customers: merchant, device or merchant,device, as in training.",
+        description="Features over all customers: merchant, device, counterparty, with commas between, as in "
+        "training.",
     )
     attributes: str = Field(
         default="",

@@ -40,7 +40,7 @@ def throughput(
     entities: Annotated[
         str,
         typer.Option(
-            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
+            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant,device,counterparty."
         ),
     ] = "",
     broker: Annotated[

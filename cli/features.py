@@ -95,7 +95,7 @@ def compute(
     entities: Annotated[
         str,
         typer.Option(
-            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant, device, both or none."
+            envvar="TIDEGATE_ENTITIES", help="Entities with features: merchant,device,counterparty."
         ),
     ] = "",
     attributes: Annotated[

@@ -9,6 +9,7 @@ from rich.progress import Progress
 from cli.console import err
 from features.attributes import BALANCES
 from features.engine import Engine
+from features.entities import ENTITIES
 from infra.feature_file import load_engine
 from infra.intake import Account, RefusedRow
 from infra.mapping import Mapping
@@ -97,6 +98,6 @@ def entities_of(mapping: Mapping) -> str:
     """Entities whose ids the mapping reads from the file, as settings name them."""
     return ",".join(
         name
-        for name in ("merchant", "device")
-        if f"{name}_id" in mapping.fields and mapping.fields[f"{name}_id"].constant is None
+        for name in (entity.name for entity in ENTITIES)
+        if f"{name}_id" in mapping.fields and not mapping.fields[f"{name}_id"].is_constant
     )

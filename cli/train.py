@@ -100,7 +100,7 @@ def train(
         str | None,
         typer.Option(
             envvar="TIDEGATE_ENTITIES",
-            help="Entities with features: merchant,device or none, and the worker must have the same. "
+            help="Entities with features: merchant,device,counterparty or none, as the worker must have it. "
             "Without it those whose ids the mapping reads; of a generated bank none.",
         ),
     ] = None,

@@ -53,7 +53,7 @@ def entities_markdown(features: Sequence[EntityFeature]) -> str:
     """The part of `docs/features.md` about entities."""
     lines = [
         "",
-        "# Features of merchants and devices",
+        "# Features of merchants, devices and counterparties",
         "",
         "Over all customers' events, declared in `features/entities.py`; `TIDEGATE_ENTITIES` says which",
         "entities are on. `hour` rounds down: a window of 30d with a delay of 7d is",

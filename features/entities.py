@@ -29,6 +29,8 @@ As in histories, and long enough to compute a vector again when its label has co
 """
 
 MAX_WINDOW_MS: Final = 90 * DAY_MS
+MAX_FRAUD_WINDOW_MS: Final = 372 * DAY_MS
+"""Of what looks at frauds alone, which are few: a merchant can come back to fraud after months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,12 @@ class Entity:
     by_customer: bool = False
 
 
-ENTITIES: Final = (Entity("merchant", "merchant"), Entity("device", "device", by_customer=True))
+ENTITIES: Final = (
+    Entity("merchant", "merchant"),
+    Entity("device", "device", by_customer=True),
+    # Not by customer: what everybody pays, like rent or energy, has as many as there are customers.
+    Entity("counterparty", "counterparty"),
+)
 
 
 class EntityOp(StrEnum):
@@ -60,6 +67,9 @@ class EntityOp(StrEnum):
     FRAUD_RUN = "fraud_run"  # from the first hour of the run of frauds that ends with it
     GENUINE_SINCE = "genuine_since"  # transactions of later hours than it; unknown where there is none
 
+
+FRAUD_OPS: Final = (EntityOp.FRAUD_COUNT, EntityOp.SINCE_FRAUD)
+"""Those that look at frauds alone."""
 
 RUN_OPS: Final = (EntityOp.SINCE_FRAUD, EntityOp.FRAUD_RUN, EntityOp.GENUINE_SINCE)
 """Those that look at how frauds and genuine transactions follow one another."""
@@ -110,6 +120,11 @@ class EntityFeature:
         return ()
 
     @property
+    def of_frauds(self) -> bool:
+        """Whether it looks at frauds alone."""
+        return self.op in FRAUD_OPS
+
+    @property
     def window_tiles(self) -> int:
         """Window size in tiles."""
         return parse_duration_ms(self.window) // TILE_MS
@@ -150,7 +165,7 @@ def _merchant() -> list[EntityFeature]:
             f"{phrase} in {window}, a week ago",
         )
         for op, name, unit, text, phrase in kinds
-        for window in ("1d", "7d", "30d", "82d")
+        for window in ("1d", "7d", "30d", "82d", *(("365d",) if op is EntityOp.FRAUD_COUNT else ()))
     ] + [
         EntityFeature(
             f"merchant_{name}_{window}",
@@ -197,6 +212,14 @@ def _merchant() -> list[EntityFeature]:
                 "Time since the hour of the newest confirmed fraud",
                 "the last confirmed fraud at this merchant was {duration} ago",
             ),
+            (
+                "365d",
+                EntityOp.SINCE_FRAUD,
+                "time_since_fraud_s",
+                "s",
+                "Time since the hour of the newest confirmed fraud",
+                "the last confirmed fraud at this merchant was {duration} ago",
+            ),
         )
     ]
 
@@ -228,6 +251,48 @@ def _device() -> list[EntityFeature]:
     return [*customers, frauds]
 
 
+def _counterparty() -> list[EntityFeature]:
+    def feature(name: str, op: EntityOp, window: str, unit: str, text: str, phrase: str) -> EntityFeature:
+        name, meaning = (
+            f"counterparty_{name}_{window}",
+            f"{text} in {window}, ending an hour before the event's hour.",
+        )
+        return EntityFeature(name, "counterparty", op, window, "1h", unit, meaning, phrase)
+
+    return [
+        *(
+            feature(
+                "txn_count",
+                EntityOp.COUNT,
+                window,
+                "events",
+                "Transactions of all customers with the counterparty",
+                f"{{value:.0f}} transactions with this counterparty in {window}",
+            )
+            for window in ("1d", "7d", "30d")
+        ),
+        *(
+            feature(
+                "fraud_count",
+                EntityOp.FRAUD_COUNT,
+                window,
+                "events",
+                "Confirmed frauds of all customers with the counterparty",
+                f"{{value:.0f}} confirmed frauds with this counterparty in {window}",
+            )
+            for window in ("30d", "365d")
+        ),
+        feature(
+            "time_since_fraud_s",
+            EntityOp.SINCE_FRAUD,
+            "365d",
+            "s",
+            "Time since the hour of the newest confirmed fraud with the counterparty; unknown without one",
+            "the last confirmed fraud with this counterparty was {duration} ago",
+        ),
+    ]
+
+
 def check(features: Sequence[EntityFeature]) -> None:
     """Refuse declarations that cannot work.
 
@@ -256,8 +321,9 @@ def _problem(feature: EntityFeature, before: set[str]) -> str | None:
         return str(malformed)
     if window_ms % TILE_MS or delay_ms % TILE_MS:
         return "window and delay are kept by the hour: give whole hours"
-    if window_ms + delay_ms > MAX_WINDOW_MS:
-        return f"window and delay are longer than what is kept ({MAX_WINDOW_MS // DAY_MS}d)"
+    longest_ms = MAX_FRAUD_WINDOW_MS if feature.of_frauds else MAX_WINDOW_MS
+    if window_ms + delay_ms > longest_ms:
+        return f"window and delay are longer than what is kept ({longest_ms // DAY_MS}d)"
     if feature.op is EntityOp.CUSTOMERS and not entity.by_customer:
         return f"customers of a {entity.name} are not told apart"
     return None
@@ -270,7 +336,7 @@ def declaration_hash(features: Sequence[EntityFeature]) -> str:
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-ENTITY_FEATURES: Final = (*_merchant(), *_device())
+ENTITY_FEATURES: Final = (*_merchant(), *_device(), *_counterparty())
 check(ENTITY_FEATURES)
 
 

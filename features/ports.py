@@ -100,7 +100,7 @@ class HistoryChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EntityChange:
-    """What one source partition stores of a merchant or device, changed.
+    """What one source partition stores of an entity (merchant, device, counterparty), changed.
 
     Attributes:
         entity: Name of the kind.
@@ -212,7 +212,7 @@ class HistoryStore(Protocol):
     async def entities(
         self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
-        """What source partitions store of merchants and devices, by name and code.
+        """What source partitions store of entities, by name and code.
 
         Args:
             keys: Entities.

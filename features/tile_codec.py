@@ -5,7 +5,7 @@ puts tiles of the same hour together.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,21 +54,35 @@ def decode(stored: bytes | None) -> Tiles:
     return np.frombuffer(stored, dtype=TILE, offset=len(HEADER))
 
 
-def merge(parts: Iterable[Tiles], retention: int, most: int) -> Tiles:
+class Kept(NamedTuple):
+    """How far back tiles are kept, in hours before the newest.
+
+    Attributes:
+        events: Those of transactions.
+        frauds: Those of confirmed frauds.
+        most: Tiles kept at most: the newest.
+    """
+
+    events: int
+    frauds: int
+    most: int
+
+
+def merge(parts: Iterable[Tiles], kept: Kept) -> Tiles:
     """Tiles by hour, each once, without those that no feature looks at any more.
 
     Args:
         parts: In any order.
-        retention: Tiles kept before the newest.
-        most: Tiles kept at most: the newest.
+        kept: What is.
     """
     tiles = np.concatenate([np.zeros(0, dtype=TILE), *parts])
     if len(tiles) == 0:
         return tiles
-    tiles = tiles[tiles["hour"].astype(np.int64) >= int(tiles["hour"].max()) - retention]
+    behind = int(tiles["hour"].max()) - tiles["hour"].astype(np.int64)
+    tiles = tiles[behind <= np.where(tiles["known"] == 0, kept.events, kept.frauds)]
     tiles = tiles[np.lexsort((tiles["customer"], tiles["known"], tiles["hour"]))]
     keys = np.stack([tiles[name] for name in ("hour", "known", "customer")])
     first = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
     merged: Tiles = tiles[first].copy()
     merged["count"] = np.add.reduceat(tiles["count"], first)
-    return merged[-most:]
+    return merged[-kept.most :]

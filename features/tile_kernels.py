@@ -87,6 +87,7 @@ def compute_tiles(
     delays: Any,
     slack: int,
     retention: int,
+    retention_of_frauds: int,
     most: int,
     count: bool,
     apart: bool,
@@ -113,9 +114,10 @@ def compute_tiles(
         hour = hours[e]
         first = start[slot]
         end = first + length[slot]
-        oldest = np.int64(0)
+        oldest, oldest_fraud = np.int64(0), np.int64(0)
         if end > first:
             oldest = np.int64(pool[end - 1].hour) - retention
+            oldest_fraud = np.int64(pool[end - 1].hour) - retention_of_frauds
         totals[:] = 0
         frauds[:] = 0
         different[:] = 0
@@ -126,12 +128,16 @@ def compute_tiles(
         lowest = hour
         for s in range(windows.shape[0]):
             lowest = min(lowest, hour - delays[s] - windows[s])
-        lowest = max(lowest, oldest)
-        kept = max(first, end - most)
+        lowest = max(lowest, oldest_fraud)
+        left = most
         index = end - 1
-        while index >= kept and pool[index].hour >= lowest:
+        while index >= first and left > 0 and pool[index].hour >= lowest:
             tile = pool[index]
             index -= 1
+            if tile.known == 0 and tile.hour < oldest:
+                # Whether it is here or let go of already must not matter.
+                continue
+            left -= 1
             if tile.known != 0 and tile.known >= hour - slack:
                 continue
             if tile.hour != last:

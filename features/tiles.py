@@ -26,7 +26,7 @@ from features.entities import (
     EntityOp,
 )
 from features.record import LABEL_CODES, Records, accepted
-from features.tile_codec import TILE, Tiles, decode, merge
+from features.tile_codec import TILE, Kept, Tiles, decode, merge
 
 MAX_TILES: Final = 16_384
 """Tiles of one entity that features look at: the newest. A merchant has one an hour, with those of frauds."""
@@ -58,7 +58,9 @@ class EntityTiles:
     def __init__(self, entity: Entity, features: Sequence[EntityFeature]) -> None:
         self.entity = entity
         self.features = tuple(features)
-        self.retention = LATENESS_TILES + max(f.window_tiles + f.delay_tiles for f in self.features)
+        reach = {f: f.window_tiles + f.delay_tiles for f in self.features}
+        of_events = max((reach[f] for f in self.features if not f.of_frauds), default=0)
+        self.kept = Kept(LATENESS_TILES + of_events, LATENESS_TILES + max(reach.values()), MAX_TILES)
         self._ops = np.array([_OPS[f.op] for f in self.features], dtype=np.int64)
         of = [(f.window_tiles, f.delay_tiles) for f in self.features]
         spans = sorted(set(of))
@@ -99,7 +101,7 @@ class EntityTiles:
             code: Hash of its id.
             parts: Of one source partition each.
         """
-        tiles = merge(parts, self.retention, MAX_TILES)
+        tiles = merge(parts, self.kept)
         self.drop(code)
         if not self._free_slots:
             self._grow_slots()
@@ -159,8 +161,7 @@ class EntityTiles:
             self._windows,
             self._delays,
             SLACK_TILES,
-            self.retention,
-            MAX_TILES,
+            *self.kept,
             count,
             self.entity.by_customer,
             out,
@@ -199,7 +200,8 @@ class EntityTiles:
         for tile in tiles:
             self._reserve(np.array([slot]))
             first, length = int(self._start[slot]), int(self._length[slot])
-            if length and int(tile["hour"]) < int(self._pool["hour"][first + length - 1]) - self.retention:
+            newest = int(self._pool["hour"][first + length - 1]) if length else 0
+            if int(tile["hour"]) < newest - (self.kept.frauds if tile["known"] else self.kept.events):
                 continue
             self._length[slot] += tile_kernels.add_tile(
                 self._pool, first, length, *(int(tile[n]) for n in ("hour", "known", "customer", "count"))
@@ -211,7 +213,7 @@ class EntityTiles:
         short = self._length[unique] + wanted > self._capacity[unique]
         for slot, more in zip(unique[short].tolist(), wanted[short].tolist(), strict=True):
             start, capacity = int(self._start[slot]), int(self._capacity[slot])
-            tiles = merge([self._pool[start : start + self._length[slot]]], self.retention, MAX_TILES)
+            tiles = merge([self._pool[start : start + self._length[slot]]], self.kept)
             self._free_blocks[capacity].append(start)
             self._place(slot, tiles, _capacity_for(len(tiles) + more))
 

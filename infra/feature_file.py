@@ -251,12 +251,17 @@ def _check(before: Sequence[Feature], feature: Feature) -> None:
 
 def _check_entity(feature: EntityFeature) -> None:
     check_entities([feature])
-    kept = max(f.window_tiles + f.delay_tiles for f in ENTITY_FEATURES if f.entity == feature.entity)
+    kept = max(
+        f.window_tiles + f.delay_tiles
+        for f in ENTITY_FEATURES
+        if f.entity == feature.entity and (feature.of_frauds or not f.of_frauds)
+    )
     if feature.window_tiles + feature.delay_tiles > kept:
         # What is stored of an entity is cut to it, also by who has no such file.
         days, hours = divmod(kept * TILE_MS, DAY_MS)
+        kind = "frauds" if feature.of_frauds else "transactions"
         raise ConfigError(
-            f"window and ends reach back further than a {feature.entity} is kept: {days}d"
+            f"window and ends reach back further than {kind} of a {feature.entity} are kept: {days}d"
             + (f" {hours // parse_duration_ms('1h')}h" if hours else "")
         )
 

@@ -9,7 +9,7 @@
 | `{tg:3}:s:<customer>` | newest fraud scores, compressed |
 | `{tg:3}:c:<customer>` | newest churn score, compressed |
 | `{tg:3}:p:<customer>` | profile, contact data sealed |
-| `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant or device (`features.tile_codec`) |
+| `{tg:3}:e:<entity>:<hash>` | what this partition adds to a merchant and so on (`features.tile_codec`) |
 | `{tg:3}:erased` | digests of erased customers, and until when nothing of them is taken |
 | `tg:topology` | number of source partitions |
 | `tg:cluster` | Kafka cluster that the offsets belong to |
@@ -272,7 +272,7 @@ class RedisHistoryStore:
     async def entities(
         self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
-        """What source partitions store of merchants and devices, by name and code."""
+        """What source partitions store of entities, by name and code."""
         if not keys:
             return []
         numbers = range(await self.partitions()) if partitions is None else partitions

@@ -139,7 +139,7 @@ class MemoryHistoryStore:
     async def entities(
         self, keys: Sequence[tuple[str, int]], partitions: Sequence[int] | None = None
     ) -> list[list[bytes | None]]:
-        """What source partitions store of merchants and devices, by name and code."""
+        """What source partitions store of entities, by name and code."""
         numbers = sorted(self._partitions) if partitions is None else partitions
         return [[self._partitions[p].entities.get(key) for p in numbers] for key in keys]
 

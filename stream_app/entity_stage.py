@@ -16,7 +16,7 @@ from features.entities import TILE_MS, EntityFeature
 from features.ports import EntityChange, HistoryStore
 from features.record import Records
 from features.tile_codec import HEADER, TILE, Tiles, decode, encode, merge
-from features.tiles import MAX_TILES, ConfirmedFraud, Entities, Key
+from features.tiles import ConfirmedFraud, Entities, Key
 from stream_app.alignment import Alignment
 from stream_app.partition import Partition
 from stream_app.ports import Observer
@@ -187,7 +187,7 @@ class EntityStage:
             (stored,) = parts.get(key, (None,))
             if key in long:
                 stage = self._entities.stages[key[0]]
-                whole = merge([decode(stored), tiles], stage.retention, MAX_TILES)
+                whole = merge([decode(stored), tiles], stage.kept)
                 changes.append(EntityChange(*key, encode(whole), replaced=True))
             elif sizes[key] == 0:
                 changes.append(EntityChange(*key, encode(tiles), replaced=True))

@@ -211,7 +211,9 @@ class Store(MemoryHistoryStore):
         """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
         return {
             number: {
-                key: tile_codec.merge([tile_codec.decode(v)], 1 << 30, 1 << 30).tolist()
+                key: tile_codec.merge(
+                    [tile_codec.decode(v)], tile_codec.Kept(1 << 30, 1 << 30, 1 << 30)
+                ).tolist()
                 for key, v in p.entities.items()
             }
             for number, p in self._partitions.items()

@@ -48,7 +48,7 @@ async def test_vectors_of_killed_workers_are_those_of_one_replay_in_time_order(d
     await deployment.publish(
         (e.topic, str(e.message["customer_id"]).encode(), json.dumps(e.message).encode()) for e in sent
     )
-    given = {"entities": "merchant,device", "score_features": True}
+    given = {"entities": "merchant,device,counterparty", "score_features": True}
     async with Outputs(deployment.stack.bootstrap) as outputs:
         for point in ("before-commit", "after-commit"):
             dying = deployment.worker(crash_point=point, chunk_records=200, **given)

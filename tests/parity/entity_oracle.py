@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from features.entities import LATENESS_TILES, SLACK_TILES, EntityFeature, EntityOp
 
 HOUR_MS = 3_600_000
+_OF_FRAUDS = {EntityOp.FRAUD_COUNT, EntityOp.SINCE_FRAUD}
 
 
 @dataclass
@@ -36,7 +37,10 @@ class EntityOracle:
             for t, ids, known in self.frauds
             if ids.get(feature.entity) == wanted
         ]
-        begin = max(end - feature.window_tiles, self._kept_from(feature, [h for h, _ in events + frauds]))
+        newest = max((h for h, _ in events + frauds), default=0)
+        frauds = [(h, known) for h, known in frauds if h >= newest - self._kept(feature, of_frauds=True)]
+        events = [(h, who) for h, who in events if h >= newest - self._kept(feature, of_frauds=False)]
+        begin = end - feature.window_tiles
         in_window = [customer for h, customer in events if begin <= h < end]
         confirmed = sum(begin <= h < end and known < hour - SLACK_TILES for h, known in frauds)
         match feature.op:
@@ -64,6 +68,8 @@ class EntityOracle:
             first = h
         return (hour - first) * 3600
 
-    def _kept_from(self, feature: EntityFeature, hours: list[int]) -> int:
-        longest = max(f.window_tiles + f.delay_tiles for f in self.features if f.entity == feature.entity)
-        return max(hours, default=0) - longest - LATENESS_TILES
+    def _kept(self, feature: EntityFeature, *, of_frauds: bool) -> int:
+        """How far back frauds or transactions of an entity are looked at, in hours."""
+        of_entity = [f for f in self.features if f.entity == feature.entity]
+        looking = [f for f in of_entity if of_frauds or f.op not in _OF_FRAUDS]
+        return max(f.window_tiles + f.delay_tiles for f in looking) + LATENESS_TILES

@@ -15,6 +15,7 @@ from tests.parity.entity_oracle import HOUR_MS, EntityOracle
 
 START_MS = 1_767_225_600_000
 DAY_MS = 24 * HOUR_MS
+KINDS = ("merchant", "device", "counterparty")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Step:
     late_ms: int
     merchant: int
     device: int
+    counterparty: int
     customer: int
     fraud_of: int | None
     forget: bool
@@ -32,7 +34,9 @@ class Step:
 
 def steps() -> st.SearchStrategy[list[Step]]:
     gaps = st.one_of(
-        st.sampled_from([0, 1, HOUR_MS - 1, HOUR_MS, HOUR_MS + 1, DAY_MS, 7 * DAY_MS, 37 * DAY_MS]),
+        st.sampled_from(
+            [0, 1, HOUR_MS - 1, HOUR_MS, HOUR_MS + 1, DAY_MS, 7 * DAY_MS, 37 * DAY_MS, 120 * DAY_MS]
+        ),
         st.integers(0, 3 * HOUR_MS),
         st.integers(0, 5 * DAY_MS),
     )
@@ -44,6 +48,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
             late,
             st.integers(0, 2),
             st.integers(0, 2),
+            st.integers(0, 2),
             st.integers(1, 4),
             st.one_of(st.none(), st.none(), st.integers(0, 30)),
             st.integers(0, 9).map(lambda n: n == 0),
@@ -53,7 +58,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
 
 
 def ids(record: np.ndarray) -> dict[str, object]:
-    return {name: int(record[name][0]) for name in ("merchant", "device") if record[name][0]}
+    return {name: int(record[name][0]) for name in KINDS if record[name][0]}
 
 
 @given(steps(), st.lists(st.integers(1, 7), max_size=10))
@@ -101,11 +106,9 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
             oracle.frauds.append((int(known.record["time_ms"][0]), ids(known.record), now))
             continue
         record = np.zeros(1, dtype=RECORD)
-        record["time_ms"], record["merchant"], record["device"] = (
-            now - step.late_ms,
-            step.merchant,
-            step.device,
-        )
+        record["time_ms"] = now - step.late_ms
+        for name in KINDS:
+            record[name] = getattr(step, name)
         wanted.append(oracle.vector(now - step.late_ms, ids(record)))
         oracle.events.append((now - step.late_ms, ids(record), step.customer))
         seen.append(record)

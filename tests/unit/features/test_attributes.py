@@ -14,7 +14,7 @@ from features.codec import History
 from features.engine import Engine
 from features.record import to_records
 from models.churn import is_customer_feature
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, EventError
 from schemas.parse import dump, parse_message
 from schemas.transaction import Transaction
 from schemas.wire import read_transaction
@@ -86,7 +86,12 @@ def test_both_readers_of_messages_give_the_same_finite_values(said: dict[str, An
             "attributes": said,
         }
     )
-    slow = attribute_values(CHOSEN, [parse_message(Transaction, raw)])
+    try:
+        slow = attribute_values(CHOSEN, [parse_message(Transaction, raw)])
+    except EventError:
+        # Some numbers look like a card's.
+        assert read_transaction(raw) is None
+        return
     assert np.isfinite(slow.astype(np.float32)[~np.isnan(slow)]).all()
     if (quick := read_transaction(raw)) is not None:
         assert attribute_values(CHOSEN, [quick[0]]).tobytes() == slow.tobytes()

@@ -23,7 +23,9 @@ GOOD = EntityFeature("merchant_txn_count_1d", "merchant", EntityOp.COUNT, "1d", 
         ({"window": "1"}, "is not a duration"),
         ({"window": "90m"}, "whole hours"),
         ({"delay": "30m"}, "whole hours"),
-        ({"window": "84d"}, "longer than what is kept"),
+        ({"window": "84d"}, r"longer than what is kept \(90d\)"),
+        ({"op": EntityOp.FRAUD_SHARE, "window": "84d"}, r"longer than what is kept \(90d\)"),
+        ({"op": EntityOp.FRAUD_COUNT, "window": "366d"}, r"longer than what is kept \(372d\)"),
         ({"op": EntityOp.CUSTOMERS}, "customers of a merchant are not told apart"),
     ],
 )
@@ -44,7 +46,7 @@ def test_hash_is_of_what_is_computed_and_not_of_words():
 
 
 def test_entities_are_chosen_by_name_in_the_order_of_the_catalogue():
-    assert entity_features("device, merchant") == ENTITY_FEATURES
+    assert entity_features("counterparty,device, merchant") == ENTITY_FEATURES
     assert {f.entity for f in entity_features("merchant")} == {"merchant"}
     assert entity_features("") == ()
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from features.tile_codec import HEADER, TILE, decode, encode, merge
+from features.tile_codec import HEADER, TILE, Kept, decode, encode, merge
 from schemas.errors import HistoryError
 
 
@@ -26,13 +26,19 @@ def test_what_is_not_tiles_of_this_version_is_refused(stored, reason):
 
 def test_merging_adds_up_the_same_tile_and_keeps_others_apart():
     merged = merge(
-        [tiles((5, 0, 1, 2), (4, 0, 1, 1)), tiles((5, 0, 1, 3), (5, 0, 2, 1), (5, 7, 0, 1))], 100, 100
+        [tiles((5, 0, 1, 2), (4, 0, 1, 1)), tiles((5, 0, 1, 3), (5, 0, 2, 1), (5, 7, 0, 1))],
+        Kept(100, 100, 100),
     )
     assert merged.tolist() == [(4, 0, 1, 1), (5, 0, 1, 5), (5, 0, 2, 1), (5, 7, 0, 1)]
 
 
 def test_merging_lets_go_of_what_is_older_than_the_retention_or_beyond_the_most():
     old = tiles((10, 0, 0, 1), (89, 0, 0, 1), (90, 0, 0, 1), (100, 0, 0, 1))
-    assert merge([old], 10, 100)["hour"].tolist() == [90, 100]
-    assert merge([old], 1000, 3)["hour"].tolist() == [89, 90, 100]
-    assert len(merge([], 10, 100)) == 0
+    assert merge([old], Kept(10, 10, 100))["hour"].tolist() == [90, 100]
+    assert merge([old], Kept(1000, 1000, 3))["hour"].tolist() == [89, 90, 100]
+    assert len(merge([], Kept(10, 10, 100))) == 0
+
+
+def test_frauds_are_kept_longer_than_transactions():
+    old = tiles((10, 0, 0, 1), (10, 12, 0, 1), (40, 0, 0, 1), (40, 50, 0, 1), (100, 0, 0, 1))
+    assert merge([old], Kept(10, 60, 100)).tolist() == [(40, 50, 0, 1), (100, 0, 0, 1)]

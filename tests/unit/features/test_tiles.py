@@ -6,7 +6,7 @@ import pytest
 from features import tile_kernels
 from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
 from features.record import LABEL_KIND, RECORD
-from features.tile_codec import TILE
+from features.tile_codec import TILE, merge
 from features.tiles import ConfirmedFraud, Entities, customer_hashes, find_fraud
 
 HOUR = TILE_MS
@@ -20,8 +20,8 @@ class Shop:
     def __init__(self, max_tiles=1 << 62):
         self.entities = Entities(ENTITY_FEATURES, max_tiles)
 
-    def at(self, ms, *, merchant=1, device=0, customer="c-1", count=True):
-        record = record_at(ms, merchant, device)
+    def at(self, ms, *, merchant=1, device=0, counterparty=0, customer="c-1", count=True):
+        record = record_at(ms, merchant, device, counterparty)
         for key in self.entities.missing(self.entities.keys(record)):
             self.entities.put(key)
         (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
@@ -31,9 +31,10 @@ class Shop:
         self.entities.add(self.entities.frauds([ConfirmedFraud(record_at(ms, **ids), known_ms)]))
 
 
-def record_at(ms, merchant=1, device=0):
+def record_at(ms, merchant=1, device=0, counterparty=0):
     record = np.zeros(1, dtype=RECORD)
     record["time_ms"], record["merchant"], record["device"] = T0 + ms, merchant, device
+    record["counterparty"] = counterparty
     return record
 
 
@@ -123,8 +124,41 @@ def test_hours_are_met_from_the_newest_on(end_hour):
 
 def test_event_without_merchant_or_device_has_no_features_of_it():
     features = Shop().at(0, merchant=0, device=7)
-    assert {name.split("_")[0] for name, v in features.items() if math.isnan(v)} == {"merchant"}
+    without = {name.split("_")[0] for name, v in features.items() if math.isnan(v)}
+    assert without == {"merchant", "counterparty"}
     assert all(math.isnan(v) for v in Shop().at(0, merchant=0).values())
+
+
+def test_frauds_at_a_merchant_are_remembered_for_a_year_and_its_transactions_are_not():
+    shop = Shop()
+    shop.at(0)
+    shop.at(HOUR)
+    shop.fraud(HOUR, T0 + 20 * DAY)
+    for days, known in ((100, True), (200, True), (365 + 7, True), (366 + 7, False)):
+        features = shop.at(days * DAY + HOUR)
+        assert features["merchant_fraud_count_365d"] == known
+        assert math.isnan(features["merchant_time_since_fraud_s_365d"]) != known
+        assert features["merchant_fraud_count_82d"] == 0
+    (code,) = shop.entities.stages["merchant"]._slots
+    kept = shop.entities.stages["merchant"].kept
+    assert kept.events < kept.frauds
+    # What is put together anew lets go of old transactions and keeps frauds.
+    tiles = merge([shop.entities.stages["merchant"].tiles(code)], kept)
+    assert [(int(t["hour"]) - T0 // HOUR) // 24 for t in tiles if t["known"] == 0] == [372, 373]
+    assert (tiles["known"] != 0).sum() == 1
+
+
+def test_a_counterparty_of_many_and_of_frauds_is_known_an_hour_later():
+    shop = Shop()
+    for n in range(3):
+        shop.at(n * HOUR, merchant=0, counterparty=5, customer=f"c-{n}")
+    shop.fraud(0, T0 + 5 * HOUR, merchant=0, counterparty=5)
+    features = shop.at(6 * HOUR, merchant=0, counterparty=5, customer="c-9")
+    assert features["counterparty_txn_count_1d"] == 3
+    assert features["counterparty_fraud_count_30d"] == 0, "known for less than a whole hour"
+    features = shop.at(8 * HOUR, merchant=0, counterparty=5, customer="c-9")
+    assert features["counterparty_fraud_count_30d"] == 1
+    assert features["counterparty_time_since_fraud_s_365d"] == 8 * 3600
 
 
 def test_customers_on_a_device_are_counted_once_each():

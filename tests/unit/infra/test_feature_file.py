@@ -88,7 +88,7 @@ def test_features_of_entities_join_those_that_are_on(tmp_path: Path) -> None:
         "features:\n  seen: {op: customers, entity: device, window: 2d, ends: 1h}\n"
         "  frauds: {op: fraud share, entity: merchant, window: 14d, ends: 7d}\n",
     )
-    engine = load_engine(path, "merchant,device")
+    engine = load_engine(path, "merchant,device,counterparty")
     assert [f.name for f in engine.entities] == [*(f.name for f in ENTITY_FEATURES), "seen", "frauds"]
     assert [(f.op, f.unit) for f in engine.entities[-2:]] == [
         (EntityOp.CUSTOMERS, "customers"),
@@ -132,11 +132,11 @@ WRONG: list[tuple[str, str]] = [
     ("x: {op: count, window: 3d, entity: merchant}", "needs window and ends"),
     (
         "x: {op: count, window: 83d, ends: 7d, entity: merchant}",
-        "reach back further than a merchant is kept: 89d",
+        "reach back further than transactions of a merchant are kept: 89d",
     ),
     (
         "x: {op: count, window: 30d, ends: 2h, entity: device}",
-        "reach back further than a device is kept: 30d 1h",
+        "reach back further than transactions of a device are kept: 30d 1h",
     ),
     ("x: {op: count, window: 90m, ends: 2h, entity: device}", "give whole hours"),
     ("x: {op: customers, window: 3d, ends: 1h, entity: merchant}", "customers of a merchant are not told"),
