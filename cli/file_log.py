@@ -89,9 +89,12 @@ def place_and_reason(row: RefusedRow) -> str:
 
 
 def attributes_of(mapping: Mapping) -> str:
-    """Balances and attributes that the mapping reads from the file, as settings name them."""
-    balances = [name for name in BALANCES if name in mapping.fields and not mapping.fields[name].is_constant]
-    return ",".join((*balances, *mapping.attributes))
+    """Balances and attributes that the mapping reads from the file, as settings name them.
+
+    A balance after a transaction alone says little: it counts where the one before is there too.
+    """
+    balances = [name for name in BALANCES if name in mapping.fields]
+    return ",".join((*(balances if BALANCES[0] in balances else ()), *mapping.attributes))
 
 
 def entities_of(mapping: Mapping) -> str:
