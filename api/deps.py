@@ -139,7 +139,7 @@ async def history_of(given: Services, customer_id: str) -> History:
 
 
 async def entities_of(given: Services, record: Records) -> Entities:
-    """The merchant and the device of an event, with what the stream has counted there."""
+    """The entities of an event (merchant, device, counterparty), with what the stream has counted there."""
     entities = Entities(given.models.engine.entities)
     keys = entities.keys(record)
     entities.put_stored(keys, await given.store.entities(keys))

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
+from cli.file_log import check_attributes
 from features.attributes import BALANCES, attribute_features
 from features.catalogue import FEATURES
 from features.definitions import Feature, declaration_hash
@@ -135,6 +136,7 @@ def compute(
         raise ConfigError(f"{out_file}: is the file to read; write to another one")
     started, duplicates = time.monotonic(), 0
     engine = load_engine(features, entities, attributes)
+    check_attributes(engine, rules)
     replay = VectorReplay(engine)
     job = Job(
         data,

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cli.console import err
-from features.attributes import BALANCES
+from features.attributes import BALANCES, names_of
 from features.engine import Engine
 from features.entities import ENTITIES
 from infra.feature_file import load_engine
@@ -29,8 +29,10 @@ def read_log(data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> tup
         bar: Shows how far it is.
 
     Raises:
-        ConfigError: It is no table, lacks columns of the mapping, or has no row that can be used.
+        ConfigError: It is no table, lacks columns of the mapping or attributes of the engine, or has no row
+            that can be used.
     """
+    check_attributes(engine, mapping)
     job = Job(data, mapping, now_ms=int(time.time() * 1000), attributes=engine.attributes)
     task = bar.add_task("reading (percent)", total=100)
     with RowBatches(job, lambda row: None) as batches:
@@ -86,6 +88,20 @@ def print_refused(account: Account) -> None:
 def place_and_reason(row: RefusedRow) -> str:
     """A refused row in words."""
     return f"{row.place}: {row.reason}"
+
+
+def check_attributes(engine: Engine, mapping: Mapping) -> None:
+    """Refuse to look for attributes in a file where the mapping finds none: all would be unknown.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    chosen = set(filter(None, names_of(engine.attributes).split(",")))
+    if missing := sorted(chosen - mapping.attributes.keys() - mapping.fields.keys()):
+        raise ConfigError(
+            f"{mapping.source}: the model is to read {', '.join(missing)} of each transaction, and no column "
+            "is said to be that: name it under attributes, a balance as a field"
+        )
 
 
 def attributes_of(mapping: Mapping) -> str:

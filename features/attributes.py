@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,12 @@ from schemas.wire import WireTransaction
 BALANCES: Final = ("balance_before", "balance_after")
 """Fields of a transaction that are chosen by their names, as attributes are."""
 
+NONE: Final = "none"
+RESERVED: Final = (*BALANCES, NONE)
+"""No attribute can be chosen by these names."""
+
+_FLAGS: Final = {"": float("nan"), "true": 1.0, "false": 0.0}
+_NUMBER: Final = re.compile(r"[+-]?\d{1,64}(\.\d{0,64})?([eE][+-]?\d{1,4})?", re.ASCII)
 _SHARE: Final = "amount_to_balance"
 _LARGEST: Final = 1e30
 _CODE_BITS: Final = 24
@@ -58,8 +65,8 @@ def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
     """Declarations of chosen attributes, in the order of their names.
 
     Args:
-        names: `balance_before`, `balance_after` and names of attributes, with commas between them; nothing
-            for none.
+        names: `balance_before`, `balance_after` and names of attributes, with commas between them; nothing,
+            or `none`, for none.
 
     Raises:
         ConfigError: One cannot be the name of an attribute.
@@ -67,7 +74,7 @@ def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
     >>> [feature.name for feature in attribute_features("email_domain, balance_before")]
     ['balance_before', 'amount_to_balance', 'attribute_email_domain']
     """
-    chosen = {name.strip() for name in names.split(",") if name.strip()}
+    chosen = {name.strip() for name in names.split(",") if name.strip()} - {NONE}
     wrong = sorted(name for name in chosen if not re.fullmatch(ATTRIBUTE_NAME, name))
     if wrong:
         raise ConfigError(
@@ -97,8 +104,9 @@ def attribute_values(
 ) -> npt.NDArray[np.float64]:
     """Values of transactions, `(n, len(features))`; NaN is unknown.
 
-    A number is itself, a flag 0 or 1, and a text a code of 24 bits: trees tell the values of a few texts from
-    one another by it, and its order says nothing.
+    A number is itself, also in quotes, a flag 0 or 1, and any other text a code of 24 bits: trees tell the
+    values of a few texts from one another by it, and its order says nothing. So it does not matter whether a
+    file or a message says it: a file has no types.
     """
     values = np.full((len(transactions), len(features)), np.nan)
     for column, feature in enumerate(features):
@@ -144,8 +152,18 @@ def _attribute(name: str) -> AttributeFeature:
 
 def _value(said: bool | float | str | None) -> float:
     if isinstance(said, str):
-        return float(name_hash(said) & ((1 << _CODE_BITS) - 1))
+        return _value_of_text(said)
     return np.nan if said is None else float(said)
+
+
+@lru_cache(maxsize=65_536)
+def _value_of_text(said: str) -> float:
+    said = said.strip()
+    if said.lower() in _FLAGS:
+        return _FLAGS[said.lower()]
+    if _NUMBER.fullmatch(said):
+        return float(said)
+    return float(name_hash(said) & ((1 << _CODE_BITS) - 1))
 
 
 def _money(said: Decimal | str | int | None) -> float:

@@ -287,7 +287,7 @@ def _counterparty() -> list[EntityFeature]:
             EntityOp.SINCE_FRAUD,
             "365d",
             "s",
-            "Time since the hour of the newest confirmed fraud with the counterparty; unknown without one",
+            "Time since the hour of the newest confirmed fraud with the counterparty, unknown without one,",
             "the last confirmed fraud with this counterparty was {duration} ago",
         ),
     ]

@@ -129,15 +129,20 @@ def compute_tiles(
         for s in range(windows.shape[0]):
             lowest = min(lowest, hour - delays[s] - windows[s])
         lowest = max(lowest, oldest_fraud)
-        left = most
+        events, confirmed = 0, 0
         index = end - 1
-        while index >= first and left > 0 and pool[index].hour >= lowest:
+        while index >= first and pool[index].hour >= lowest:
             tile = pool[index]
             index -= 1
-            if tile.known == 0 and tile.hour < oldest:
-                # Whether it is here or let go of already must not matter.
-                continue
-            left -= 1
+            # Whether what is beyond what is kept is here or let go of already must not matter.
+            if tile.known == 0:
+                events += 1
+                if tile.hour < oldest or events > most:
+                    continue
+            else:
+                confirmed += 1
+                if confirmed > most:
+                    continue
             if tile.known != 0 and tile.known >= hour - slack:
                 continue
             if tile.hour != last:

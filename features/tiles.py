@@ -48,7 +48,7 @@ Key = tuple[str, int]
 
 
 class EntityTiles:
-    """Tiles of the merchants, or devices, that were asked for, and their features.
+    """Tiles of the merchants, or devices, or counterparties, that were asked for, and their features.
 
     Args:
         entity: What it is about.

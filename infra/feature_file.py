@@ -189,6 +189,11 @@ class Declared(BaseModel):
     customer: tuple[Feature, ...] = ()
     entity: tuple[EntityFeature, ...] = ()
 
+    @property
+    def names(self) -> set[str]:
+        """Names of both."""
+        return {feature.name for feature in self.customer} | {feature.name for feature in self.entity}
+
 
 def read_declarations(path: Path) -> Declared:
     """The features that a file declares.
@@ -286,5 +291,10 @@ def load_engine(features: Path | None, entities: str, attributes: str = "") -> E
         raise ConfigError(
             f"{features}: feature {off[0].name!r}: is about a {off[0].entity}, which TIDEGATE_ENTITIES "
             "(--entities) does not turn on"
+        )
+    if twice := {feature.name for feature in said} & own.names:
+        raise ConfigError(
+            f"{features}: feature {min(twice)!r}: an attribute that TIDEGATE_ATTRIBUTES (--attributes) turns "
+            "on has this name; choose another"
         )
     return Engine((*FEATURES, *own.customer), (*on, *own.entity), said)

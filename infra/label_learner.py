@@ -139,7 +139,8 @@ class LabelLearner:
         if card.features_hash != self._engine.hash:
             raise ModelError(
                 f"model fraud {card.version} was trained on feature declarations {card.features_hash}, this "
-                f"program runs {self._engine.hash}: start it with the declarations and entities of the worker"
+                f"program runs {self._engine.hash}: start it with the declarations, entities and attributes "
+                "of the worker"
             )
         if card.data.get("attributes"):
             raise ModelError(

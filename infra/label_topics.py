@@ -144,7 +144,7 @@ async def vectors_of(
 
     Args:
         findings: What is asked for.
-        store: Histories, and what is counted of merchants and devices.
+        store: Histories, and what is counted of entities.
         engine: The declarations.
 
     Returns:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
+from features.attributes import BALANCES, RESERVED
 from infra.cells import Refusal, duration_ms
 from infra.mapping_rules import Columns, Context, FieldRule, TimeRule, as_column
 from infra.plain_yaml import load_plain_yaml, parse_plain_yaml
@@ -19,7 +20,7 @@ from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
 from infra.row_rules import LabelRule, SkipRule
 from infra.tabular import CsvFormat
 from schemas.errors import ConfigError
-from schemas.transaction import ATTRIBUTE_NAME, MAX_ATTRIBUTES, Transaction
+from schemas.transaction import ATTRIBUTE_NAME, MAX_ATTRIBUTES, AttributeValue, Transaction
 
 _NOTHING: Dict[int, str] = MappingProxyType({})
 
@@ -30,15 +31,40 @@ def _as_rules(value: Any) -> Any:
 
 def _by_name(value: Any) -> Any:
     """The short form `attributes: [Card Type, dist1]`: each is called as its column is, in plain letters."""
-    if not isinstance(value, list):
-        return value
-    named: dict[Any, Any] = {}
-    for column in value:
-        name = re.sub("[^a-z0-9]+", "_", str(column).lower()).strip("_")
-        if name in named:
-            raise ValueError(f"{named[name]!r} and {column!r} would both be called {name}: give them names")
-        named[name] = column
-    return named
+    if isinstance(value, list):
+        named: dict[Any, Any] = {}
+        for column in value:
+            if isinstance(column, dict | list | None):
+                raise ValueError(
+                    "a list holds names of columns; write a rule under a name, {name: {column: a}}"
+                )
+            name = re.sub("[^a-z0-9]+", "_", str(column).lower()).strip("_")
+            if name in named:
+                raise ValueError(
+                    f"{named[name]!r} and {column!r} would both be called {name!r}: give them names"
+                )
+            _check_name(name, f"column {column!r} would be called {name!r}, which")
+            named[name] = column
+        return named
+    if not isinstance(value, dict):
+        raise ValueError("write names of columns, [a, b], or rules under names, {name: {column: a}}")
+    for name in value:
+        _check_name(str(name), repr(name))
+    return value
+
+
+def _check_name(name: str, what: str) -> None:
+    if not re.fullmatch(ATTRIBUTE_NAME, name):
+        raise ValueError(
+            f"{what} cannot be a name: lower-case letters, digits and underscores, beginning with a letter, "
+            "at most 48; write {name: column}"
+        )
+    if name in BALANCES:
+        raise ValueError(
+            f"{what} is a field of transactions: write it beside the others, not under attributes"
+        )
+    if name in RESERVED:
+        raise ValueError(f"{what} is the word for no attribute: write {{another_name: column}}")
 
 
 class Mapping(Context):
@@ -50,7 +76,7 @@ class Mapping(Context):
     event_time: Annotated[TimeRule, BeforeValidator(as_column)]
     fields: dict[str, Annotated[FieldRule, BeforeValidator(as_column)]]
     attributes: Annotated[
-        dict[Annotated[str, Field(pattern=ATTRIBUTE_NAME)], Annotated[FieldRule, BeforeValidator(as_column)]],
+        dict[str, Annotated[FieldRule, BeforeValidator(as_column)]],
         BeforeValidator(_by_name),
         Field(max_length=MAX_ATTRIBUTES),
     ] = {}  # noqa: RUF012
@@ -121,10 +147,9 @@ class Mapping(Context):
 
     def _wrong_targets(self) -> Iterator[str]:
         """Values of the mapping itself that the message's schema does not allow."""
-        for name, rule in self.fields.items():
-            info = Transaction.model_fields[name]
-            kind: Any = Annotated[(info.annotation, Field(), *info.metadata)]
-            field: TypeAdapter[object] = TypeAdapter(kind)
+        fields = [(name, rule, _type_of(name)) for name, rule in self.fields.items()]
+        fields += [(f"attributes.{n}", r, TypeAdapter(AttributeValue)) for n, r in self.attributes.items()]
+        for name, rule, field in fields:
             for said, target in rule.targets():
                 if target is None:
                     continue
@@ -218,6 +243,12 @@ class Mapping(Context):
     @cached_property
     def _mapper(self) -> RowMapper:
         return RowMapper(self.fields, self.event_time, self.attributes, self.label, self.skip_if, self)
+
+
+def _type_of(name: str) -> TypeAdapter[object]:
+    info = Transaction.model_fields[name]
+    kind: Any = Annotated[(info.annotation, Field(), *info.metadata)]
+    return TypeAdapter(kind)
 
 
 def did_you_mean(name: str, candidates: Sequence[str]) -> str:

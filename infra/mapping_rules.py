@@ -1,5 +1,6 @@
 """How one field of a message is made from the columns of a file: what a rule may say, and its function."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -44,8 +45,9 @@ _YES_NO = {
 # Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
 _POSITION_DECIMALS = 6
 _ATTRIBUTE = "attributes."
-# More digits than models look at could be taken for a card number too.
+# A fraction of more digits than models look at could be taken for a card number.
 _ATTRIBUTE_DIGITS = 10
+_WHOLE = 2**53
 CACHED_CELLS = 1 << 14
 """How many different cells of a column a rule remembers."""
 
@@ -373,7 +375,9 @@ class FieldRule(_FromColumns):
     def _number_steps(self, field: str, context: Context) -> list[Convert]:
         numeric = self.scale is not None or self.absolute or self.range is not None
         if not numeric and self.values is None and field.startswith(_ATTRIBUTE):
-            return [lambda value: _as_number(value, context.decimal)]
+            # What is made up letter by letter is to stay as it was made.
+            written = self.pseudonym is not None or self.prefix or self.zero_pad or self.case
+            return [] if written else [lambda value: _as_number(value, context.decimal)]
         if not numeric and (self.values is not None or field not in _NUMBERS | _POSITIONS):
             return []
         factor = None if self.scale is None else Decimal(repr(self.scale))
@@ -421,25 +425,36 @@ def to_wire(field: str, value: object) -> object:
     if field in _FLAGS:
         return _YES_NO.get(key(value).lower(), text(value))
     if field.startswith(_ATTRIBUTE):
-        return value if isinstance(value, bool) else _rounded(_as_number(value))
+        return (
+            _rounded(value)
+            if isinstance(value, Decimal)
+            else value
+            if isinstance(value, bool)
+            else text(value)
+        )
     if field == "revision":
         written = key(value)
         return int(written) if written.isascii() and written.isdigit() and len(written) < 4 else written
     return text(value)
 
 
-def _as_number(value: object, decimal: str = ".") -> object:
-    """An attribute's cell as a number where it is one."""
-    if isinstance(value, bool | Decimal):
+def _as_number(value: object, decimal: str) -> object:
+    """An attribute's cell as a number where it is one; what is infinite says nothing."""
+    if isinstance(value, bool):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     try:
         return number(value, decimal)
     except Refusal:
-        return text(value)
+        return repr(value) if isinstance(value, float) else value
 
 
-def _rounded(value: object) -> object:
-    return float(f"{value:.{_ATTRIBUTE_DIGITS}g}") if isinstance(value, Decimal) else value
+def _rounded(value: Decimal) -> int | float:
+    if value == value.to_integral_value() and abs(value) < _WHOLE:
+        return int(value)
+    # Of a large number every digit: cut ones could hide that it is a card's.
+    return float(f"{value:.{_ATTRIBUTE_DIGITS}g}") if abs(value) < 10**_ATTRIBUTE_DIGITS else float(value)
 
 
 def _cached(convert: Convert) -> Convert:

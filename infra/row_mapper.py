@@ -24,7 +24,8 @@ LabelWord = Literal["fraud", "genuine"]
 _WORDS = ("merchant_category", "transaction_type", "channel", "direction", "merchant_country")
 """Fields that take certain values only, for which files have words of their own."""
 _HINTS = {
-    "holds a raw card number": "'prefix' marks an id that only looks like one, 'pseudonym' hides a real one",
+    "holds a raw card number": "'prefix' marks an id that only looks like one, 'pseudonym' hides a real one, "
+    "'scale' makes a number smaller",
     "amount: Input should be greater than 0": "'absolute: true' drops a sign, 'direction' says what it meant",
 } | {f"{field}: ": "'values' says what the words of the file are here" for field in _WORDS}
 """What a mapping can do about a refusal, by words of it."""

@@ -136,8 +136,8 @@ def score_chunk(
         arena: Holds the histories of all customers in the chunk; changed in place.
         events: The chunk.
         models: What to score with.
-        entities: Holds all merchants and devices in the chunk, where the engine declares features of them;
-            changed in place.
+        entities: Holds all merchants, devices and so on in the chunk, where the engine declares features of
+            them; changed in place.
         prepared: In place of `entities`: what `prepare` gave for the chunk, filled in. The histories may
             then be in several arenas, all beside this one.
     """

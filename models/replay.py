@@ -109,8 +109,8 @@ def replay_chunks(
             comes early counts from its own time.
         engine: The engine.
         arena: Holds the histories; customers not in it start empty.
-        entities: Merchants and devices, where the engine declares features of them; those not in it start
-            empty.
+        entities: Merchants, devices and so on, where the engine declares features of them; those not in it
+            start empty.
     """
     if engine.entities and entities is None:
         raise ValueError("the engine declares features of entities, and none are given")

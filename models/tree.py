@@ -82,7 +82,8 @@ def columns_of(card: ModelCard, names: Sequence[str]) -> npt.NDArray[np.intp]:
     if missing:
         raise ModelError(
             f"model {card.name} {card.version} needs features that are not declared: "
-            f"{', '.join(missing)}; train it again with this version"
+            f"{', '.join(missing)}; set TIDEGATE_FEATURES, TIDEGATE_ENTITIES and TIDEGATE_ATTRIBUTES as in "
+            "its training, or train it again with this version"
         )
     return np.array([position[name] for name in card.feature_names])
 

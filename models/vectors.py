@@ -134,7 +134,8 @@ def compute_vectors(
         records: `(n,)`.
         engine: The engine.
         arena: Histories.
-        entities: Merchants and devices; those not in it start empty. `None` where the engine declares none.
+        entities: Merchants, devices and so on; those not in it start empty. `None` where the engine
+            declares none.
         attributes: `(n, n_attributes)`; unknown where they are not given.
     """
     for customer_id in arena.missing(customer_ids):

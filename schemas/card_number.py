@@ -86,7 +86,7 @@ def _card_fields(document: Any) -> Iterator[str]:
             for key, inner in value.items():
                 if is_card_number(key):
                     yield f"{_shown(path)}, in a field's name" if path else "a field's name"
-                elif not (key in _NUMERIC_FIELDS and isinstance(inner, int | float)):
+                elif path or not (key in _NUMERIC_FIELDS and isinstance(inner, int | float)):
                     stack.append((f"{path}.{key}" if path else key, inner))
         elif isinstance(value, list):
             stack.extend((path, inner) for inner in value)

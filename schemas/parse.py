@@ -55,7 +55,8 @@ def refusal(invalid: ValidationError, raw: bytes | None = None) -> EventError:
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    # Names of attributes are the sender's text.
+    # Names of attributes are the sender's text; behind one stands what kind of value it was taken for.
+    loc = loc[:2] if loc[:1] == ("attributes",) else loc
     return mask_card_numbers(".".join(map(str, loc)).encode()).decode() or "message"
 
 

@@ -1,4 +1,4 @@
-"""Merchants and devices in the stream: their features for a chunk, and what the chunk adds to them.
+"""Merchants, devices and counterparties in the stream: their features for a chunk, and what it adds to them.
 
 Each source partition stores what its own events add, in the commit that moves its offset: nothing is lost
 and nothing counted twice for the same reasons as with histories. A merchant is the sum over the partitions.

@@ -103,3 +103,11 @@ def eager(models: Models, training_data: TrainingData) -> Models:
     from tests import scoring
 
     return scoring.eager(models, training_data)
+
+
+@pytest.fixture(scope="session")
+def attributed(bank_messages: Sequence[Transaction | Label]) -> Models:
+    """Models of a bank of which fraud has high risk, an attribute, and hardly anything else has."""
+    from tests import scoring
+
+    return scoring.attributed(bank_messages)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from features.arena import HistoryArena
+from features.attributes import attribute_features
 from features.codec import HEADER, History, decode, encode
 from features.engine import Engine
 from features.kernels import DUPLICATE
@@ -62,6 +63,23 @@ def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     for name in (*NAMES, ANOMALY):
         registry.promote(name, "v1")
     return registry
+
+
+def attributed(stream: Sequence[Transaction | Label]) -> Models:
+    """Models that read a risk, which is high where a transaction is fraud, and the balance after."""
+    random = np.random.default_rng(1)
+    frauds = {m.transaction_id for m in stream if isinstance(m, Label) and m.label == "fraud"}
+    told: list[Transaction | Label] = []
+    for message in stream:
+        if isinstance(message, Transaction):
+            risk = random.normal(3.0 if message.transaction_id in frauds else 0.0)
+            message = message.model_copy(update={"attributes": {"risk": risk}})
+        told.append(message)
+    engine = Engine(attributes=attribute_features("risk,balance_after"))
+    data = replayed(told, engine)
+    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, rounds=60)
+    churn = train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS)
+    return Models(engine, TreeModel(*fraud, engine.names), TreeModel(*churn, customer_names(engine)))
 
 
 def eager(models: Models, data: TrainingData) -> Models:

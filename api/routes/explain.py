@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from api.deps import CustomerId, Given, known_state
+from api.deps import CustomerId, Given, entities_of, known_state
 from api.errors import UnknownCustomer, problems
 from api.routes.customers import QueryMoment
 from features.codec import decode
@@ -15,6 +15,7 @@ from features.codes import transaction_hash
 from features.engine import Matrix
 from features.lifetime import customer_vector, declared
 from features.record import TRANSACTION_KIND
+from features.tiles import customer_hashes
 from models.model_set import Models
 from models.reasons import by_name, reason
 from models.segments import MEANINGS, rfm
@@ -48,7 +49,12 @@ class Explanation(BaseModel):
     published: float | None = Field(
         default=None,
         description="The published score where it is among the newest; it differs where another model made "
-        "it or events came late since.",
+        "it, events came late since, or the model read what is not kept.",
+    )
+    not_kept: list[str] = Field(
+        default=[],
+        description="Features that the model read of the message alone, balances and attributes: no history "
+        "keeps them, so here they are unknown.",
     )
 
 
@@ -104,6 +110,11 @@ async def explain(
     event = records[is_it][:1]
     time_ms = int(event["time_ms"][0])
     X = models.engine.compute(records[~is_it], event, time_ms)[np.newaxis]
+    if count := len(models.engine.entities):
+        entities = await entities_of(given, event)
+        if entities.holds_windows(event).all():
+            rows = np.arange(1)
+            X[:, -count:] = entities.compute(event, customer_hashes([customer_id]), rows, count=False)
     newest_first = map(orjson.loads, reversed(state.scores))
     published = next((s["score"] for s in newest_first if s["transaction_id"] == transaction_id), None)
     return _explained(
@@ -115,6 +126,7 @@ async def explain(
         transaction_id=transaction_id,
         as_of=from_epoch_ms(time_ms),
         published=published,
+        not_kept=[f.name for f in models.engine.attributes],
     )
 
 

@@ -209,6 +209,11 @@ def test_attributes_of_a_file_find_what_nothing_else_of_it_tells(folder: Path, t
     assert figures["without"] < 0.3
     reasons = parquet.read_table(tmp_path / "scored.parquet")["reasons"].to_pylist()
     assert any("domain of this transaction" in one for one in reasons if one)
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    with pytest.raises(ConfigError, match=r"the model is to read domain of each transaction"):
+        backtest(tmp_path, tmp_path / "with", "--from", "2026-03-01")
+    with pytest.raises(ConfigError, match=r"the model is to read domian of each transaction"):
+        train(tmp_path, "--out", tmp_path / "typo", "--attributes", "domian")
 
 
 @pytest.mark.slow

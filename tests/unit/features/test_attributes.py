@@ -39,10 +39,28 @@ def test_numbers_are_themselves_flags_are_0_or_1_and_texts_are_codes() -> None:
     assert float(np.float32(again)) == again, "models read 32 bits"
 
 
-def test_a_number_in_quotes_is_a_text() -> None:
-    quoted = row(attributes={"risk": "3"})["attribute_risk"]
-    assert quoted != 3.0
-    assert quoted == int(quoted)
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3.0),
+        (" 0012 ", 12.0),
+        ("-1.5e2", -150.0),
+        ("1e9999", 1e30),
+        ("True", 1.0),
+        ("false", 0.0),
+        ("", np.nan),
+        ("  ", np.nan),
+    ],
+)
+def test_a_text_that_is_a_number_or_a_flag_is_that_as_in_a_file(text: str, value: float) -> None:
+    assert row(attributes={"risk": text})["attribute_risk"] == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1,5", "0x10", "1_0", "\u0663", "12 34", "yes"])
+def test_what_only_looks_like_a_number_is_a_code(text: str) -> None:
+    code = row(attributes={"risk": text})["attribute_risk"]
+    assert code == int(code)
+    assert code == row(attributes={"risk": f" {text} "})["attribute_risk"]
 
 
 def test_what_a_message_does_not_say_is_unknown() -> None:
@@ -120,7 +138,7 @@ def test_names_are_chosen_in_any_order_and_come_back_in_one() -> None:
     chosen = attribute_features(" risk, balance_after ,vip,risk")
     assert names_of(chosen) == "balance_after,risk,vip"
     assert attribute_features(names_of(chosen)) == chosen
-    assert attribute_features("") == ()
+    assert attribute_features("") == attribute_features("none") == ()
     names = [feature.name for feature in chosen]
     assert all(one != other for one, other in pairwise(sorted(names)))
 

@@ -171,3 +171,10 @@ def test_they_are_listed_behind_the_catalogue() -> None:
     listed: Any = CliRunner().invoke(app, ["features", "list", "--features", str(EXAMPLE), "--markdown"])
     assert listed.exit_code == 0
     assert "| `gambling_sum_7d_before` | 7d, ending 7d before | currency |" in listed.stdout
+
+
+def test_a_feature_of_ones_own_cannot_have_the_name_of_an_attribute_that_is_on(tmp_path: Path) -> None:
+    path = declared(tmp_path, "features:\n  attribute_risk: {op: count, window: 2d}\n")
+    assert "attribute_risk" in load_engine(path, "").names
+    with pytest.raises(ConfigError, match="feature 'attribute_risk': an attribute that TIDEGATE_ATTRIBUTES"):
+        load_engine(path, "", "risk")

@@ -1,12 +1,16 @@
 """What a mapping may say, and what is refused before any work."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from features.attributes import attribute_features, attribute_values
 from infra.mapping import Mapping, did_you_mean
 from infra.row_mapper import FIELDS
 from schemas.errors import ConfigError
+from schemas.parse import dump, parse_message
+from schemas.transaction import Transaction
 from tests.unit.infra.mappings import map_row, mapping, written
 
 COLUMNS = ["id", "customer", "ts", "amount", "category", "note"]
@@ -92,10 +96,32 @@ def test_every_missing_field_is_named_at_once() -> None:
         ({"direction": "{column: a, positive: debit}"}, "positive: only with sign_of"),
         ({"latitude": "{column: a, split: ' '}"}, "split and part go together"),
         ({"latitude": "{column: a, range: [90, -90]}"}, "range is .lowest, highest."),
-        ({"attributes": "{Risk: a}"}, r"attributes.Risk.*should match pattern"),
+        ({"attributes": "{Risk: a}"}, "attributes: 'Risk' cannot be a name: lower-case letters"),
+        (
+            {"attributes": "{balance_before: a}"},
+            "'balance_before' is a field of transactions: write it beside",
+        ),
+        (
+            {"attributes": "[none]"},
+            "column 'none' would be called 'none', which is the word for no attribute",
+        ),
+        ({"attributes": "a"}, r"attributes: write names of columns, \[a, b\], or rules under names"),
+        ({"attributes": ""}, r"attributes: write names of columns"),
+        (
+            {"attributes": "[{column: a}]"},
+            "attributes: a list holds names of columns; write a rule under a name",
+        ),
+        (
+            {"attributes": "{risk: {constant: '" + "x" * 129 + "'}}"},
+            "attributes.risk.constant: .* at most 128",
+        ),
         ({"attributes": "{risk: {colum: a}}"}, r"attributes.risk.colum: no such option; did you mean"),
-        ({"attributes": "[Risk Score, risk_score]"}, "would both be called risk_score: give them names"),
-        ({"attributes": "[1st]"}, r"attributes.1st.*should match pattern"),
+        ({"attributes": "[Risk Score, risk_score]"}, "would both be called 'risk_score': give them names"),
+        (
+            {"attributes": "[1st]"},
+            "column '1st' would be called '1st', which cannot be a name: .*{name: column}",
+        ),
+        ({"attributes": "[\u91d1\u984d]"}, "would be called '', which cannot be a name"),
         ({"note": None, "account_id": "{column: a, join: '-'}"}, "join is for columns"),
     ],
 )
@@ -216,6 +242,9 @@ def test_attributes_are_called_as_their_columns_unless_they_are_given_names() ->
         ({"a": "12.50", "b": "example.org"}, {"one": 12.5, "two": "example.org"}),
         ({"a": 12.5, "b": True}, {"one": 12.5, "two": True}),
         ({"a": "007", "b": "1e3"}, {"one": 7.0, "two": 1000.0}),
+        ({"a": 1e300, "b": float("inf")}, {"one": "1e+300"}),
+        ({"a": "1e-70", "b": "True"}, {"one": "1e-70", "two": "True"}),
+        ({"a": 1526776247603, "b": "12345678901234"}, {"one": 1526776247603, "two": 12345678901234}),
         ({"a": "", "b": "x"}, {"two": "x"}),
         ({"a": 1 / 3, "b": float("nan")}, {"one": 0.3333333333}),
         ({"a": None, "b": "NA"}, None),
@@ -238,4 +267,46 @@ def test_numbers_of_attributes_have_the_files_decimal_point() -> None:
 def test_an_attribute_that_is_too_long_refuses_its_row_and_says_which() -> None:
     row = map_row(mapping(attributes="{one: a}"), a="x" * 129)
     assert row.problem is not None
-    assert row.problem.startswith("attributes.one.text: ")
+    assert row.problem.startswith("attributes.one: ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "cell", "said"),
+    [
+        ("{column: a, prefix: p}", "0012", "p0012"),
+        ("{column: a, zero_pad: 6}", 411111.0, "411111"),
+        ("{column: a, zero_pad: 6}", "12", "000012"),
+        ("{column: a, case: lower}", "1E5", "1e5"),
+        ("{column: a, scale: 0.001}", 1526776247604, 1526776247.604),
+        ("{column: a, split: '@', part: 1}", "who@example.org", "example.org"),
+    ],
+)
+def test_what_is_made_letter_by_letter_stays_as_it_is_made(rule: str, cell: object, said: object) -> None:
+    row = map_row(mapping(attributes=f"{{one: {rule}}}"), a=cell)
+    assert row.transaction is not None
+    assert row.transaction.attributes == {"one": said}
+
+
+def test_a_card_number_is_not_cut_to_look_like_none() -> None:
+    for cell in ("4111111111111111", 4111111111111111, 4111111111111111.0):
+        row = map_row(mapping(attributes="{one: a}"), a=cell)
+        assert row.problem is not None
+        assert "attributes.one holds a raw card number" in row.problem
+    rules = mapping(attributes="{one: {column: a, pseudonym: salt}}")
+    one, other = (map_row(rules, a=cell).transaction for cell in ("4111111111111111", "4111111111111112"))
+    assert one is not None
+    assert other is not None
+    assert one.attributes != other.attributes
+
+
+@pytest.mark.parametrize(
+    "cell", ["12.50", 12.5, "0012", 12, "True", "true", True, "x ", " x", "1e-70", 1e300]
+)
+def test_a_file_and_a_message_say_the_same_of_a_cell(cell: Any) -> None:
+    chosen = attribute_features("one")
+    row = map_row(mapping(attributes="{one: a}"), a=cell)
+    assert row.message is not None
+    assert row.transaction is not None
+    sent = parse_message(Transaction, dump({**row.message, "attributes": {"one": cell}}))
+    of_file, of_message = (attribute_values(chosen, [t]) for t in (row.transaction, sent))
+    assert of_file.tobytes() == of_message.tobytes()

@@ -92,6 +92,12 @@ def test_card_number_in_json_escapes_is_found_and_masked(value):
     assert mask_card_numbers(raw) == b'{"a": {"b": "************1111"}}'
 
 
+@pytest.mark.parametrize("name", ["risk", "amount", "balance_after", "income"])
+def test_a_card_number_is_found_in_attributes_whatever_they_are_called(name):
+    raw = json.dumps({"amount": 1, "attributes": {name: int(CARD)}}).encode()
+    assert card_number_field(raw) == f"attributes.{name}"
+
+
 @pytest.mark.parametrize(
     "document",
     [

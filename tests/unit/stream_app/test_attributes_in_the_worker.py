@@ -1,47 +1,17 @@
 """A worker whose model reads an attribute of messages, and what is verified of it afterwards."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 
-from features.attributes import attribute_features
 from features.engine import Engine
-from features.lifetime import customer_names
-from models.churn import train_churn
-from models.fraud_training import FraudData, train_fraud
 from models.model_set import Models
-from models.tree import TreeModel
-from schemas.label import Label
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
-from schemas.transaction import Transaction
-from tests.scoring import CREATED_AT, HORIZON_DAYS, replayed, small_bank
 from tests.streaming import Stream, transaction
 from tests.verifying import histories, verified
 
 T = TRANSACTIONS.name
-
-
-@pytest.fixture(scope="module")
-def attributed() -> Models:
-    """Models of a bank of which fraud has high risk, and hardly anything else has."""
-    random = np.random.default_rng(1)
-
-    def told(stream: list[Transaction | Label]) -> Iterator[Transaction | Label]:
-        frauds = {m.transaction_id for m in stream if isinstance(m, Label) and m.label == "fraud"}
-        for message in stream:
-            if isinstance(message, Transaction):
-                risk = random.normal(3.0 if message.transaction_id in frauds else 0.0)
-                message = message.model_copy(update={"attributes": {"risk": risk}})
-            yield message
-
-    engine = Engine(attributes=attribute_features("risk,balance_after"))
-    data = replayed(told(small_bank()), engine)
-    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, rounds=60)
-    churn = train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS)
-    return Models(engine, TreeModel(*fraud, engine.names), TreeModel(*churn, customer_names(engine)))
 
 
 def sent(number: int, **fields: Any) -> dict[str, Any]:

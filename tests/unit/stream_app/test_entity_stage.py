@@ -79,6 +79,7 @@ def scenes(draw: st.DrawFn) -> Scene:
                     event_time=now,
                     merchant_id=draw(st.sampled_from(["m-1", "m-2", None])),
                     device_id=draw(st.sampled_from(["d-1", "d-2", None])),
+                    counterparty_id=draw(st.sampled_from(["p-1", "p-2", None])),
                 )
             )
             number += 1
