@@ -12,7 +12,7 @@ import redis.asyncio as redis
 from redis import exceptions
 
 from features.codec import VERSION
-from infra.history_store import UNDECIDED
+from infra.history_layout import UNDECIDED
 from schemas.errors import DependencyError, HistoryError
 
 _BATCH = 1000
