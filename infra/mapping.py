@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationE
 
 from features.attributes import BALANCES, RESERVED
 from infra.cells import Refusal, duration_ms
-from infra.mapping_rules import Columns, Context, FieldRule, TimeRule, as_column
+from infra.field_rules import FieldRule
+from infra.mapping_rules import Columns, Context, TimeRule, as_column
 from infra.plain_yaml import load_plain_yaml, parse_plain_yaml
 from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
 from infra.row_rules import LabelRule, SkipRule

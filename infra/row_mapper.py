@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from infra.cells import Refusal, duration_ms
-from infra.mapping_rules import Columns, Context, Convert, FieldRule, TimeRule
+from infra.field_rules import FieldRule
+from infra.mapping_rules import Columns, Context, Convert, TimeRule
 from infra.row_rules import LabelRule, SkipRule
 from schemas.errors import EventError
 from schemas.fields import from_epoch_ms, to_epoch_ms, to_rfc3339

@@ -26,3 +26,18 @@ def map_row(rules: Mapping, **cells: object) -> MappedRow:
     """The only row of a file with these cells, and the base's where not given."""
     (row,) = rules.rows({name: [cell] for name, cell in {**ROW, **cells}.items()})
     return row
+
+
+def value(field: str, rule: str, **cells: object) -> object:
+    """What a rule makes of cells; the base's columns are there too."""
+    row = map_row(mapping(**{field: rule}), **cells)
+    assert row.problem is None
+    assert row.message is not None
+    return row.message.get(field)
+
+
+def problem(field: str, rule: str, **cells: object) -> str:
+    row = map_row(mapping(**{field: rule}), **cells)
+    assert row.message is None
+    assert row.problem is not None
+    return row.problem
