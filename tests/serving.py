@@ -11,9 +11,9 @@ from typing import Any
 
 from httpx import ASGITransport, AsyncClient, Response
 
+from api.application import create_app
 from api.deps import Services
 from api.gate import Security
-from api.main import create_app
 from api.ports import Kept, Page, Reply
 from api.settings import ApiSettings
 from features.ports import Lease

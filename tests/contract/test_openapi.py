@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import uvicorn
 
+from api.application import create_app
 from api.connections import Http, Socket
 from api.deps import Services
 from api.live import parse_event_id
-from api.main import create_app
 from api.ports import Dropped, LiveScore
 from models.segments import SegmentModel, train_segments
 from tests.scoring import CREATED_AT, transactions_of

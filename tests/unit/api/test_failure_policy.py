@@ -2,9 +2,9 @@
 
 from httpx import ASGITransport, AsyncClient
 
+from api.application import create_app
 from api.deps import Services
 from api.failure_policy import FailurePolicy
-from api.main import create_app
 from schemas.errors import HistoryError
 from tests.serving import AWAY, NOW, Broken
 

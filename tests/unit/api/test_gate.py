@@ -3,10 +3,10 @@ from fastapi.routing import iter_route_contexts
 from httpx import ASGITransport, AsyncClient
 
 from api.access import ACCESS, SCOPES
+from api.application import create_app
 from api.deps import Services
 from api.gate import Security
 from api.idempotency import idempotent
-from api.main import create_app
 from tests.closing import Login, forged, later
 from tests.serving import NOW, World, assert_problem, serving
 

@@ -4,8 +4,8 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.application import create_app
 from api.deps import Services
-from api.main import create_app
 from api.middleware import MAX_BODY_BYTES
 from tests.serving import Broken, assert_problem, serving
 
