@@ -5,18 +5,17 @@ histories; after it, the stored offset skips the part. Nothing here decides by a
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
-from features.ports import Commit, EntityChange, Lease, LeaseLost, StoreRolledBack
+from features.ports import Lease, LeaseLost, StoreRolledBack
 from features.record import Records, to_records
 from features.tiles import customer_hashes
 from models import encoding, messages
-from models.churn_scores import ChurnResult, ChurnResults
+from models.churn_scores import ChurnResult
 from models.model_set import Models
 from models.pipeline import Events, Prepared, ScoredChunk, prepare, score_chunk
 from schemas.errors import EventError
@@ -26,53 +25,10 @@ from schemas.transaction import Transaction
 from schemas.wire import WireTransaction, read_transaction
 from stream_app.delivery import Delivery, Failures
 from stream_app.entity_stage import Counted, EntityStage
-from stream_app.partition import Partition, group_rows, history_changes
+from stream_app.members import Member, Part, commits_of, members_of, without
+from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.trace import first_traced, trace_context
-
-# Beside accepted and duplicate.
-_SCORED_AGAIN = -1
-
-
-@dataclass(slots=True)
-class Part:
-    """Records of a chunk, sorted out, up to the first event of a new day.
-
-    Attributes:
-        next_offset: Offset behind the last record.
-        records: `records[i]` is what `transactions[i]` came from.
-        outgoing: Dead letters and messages for other partitions.
-        erased_ms: Newest event of erased customers. Nothing of them is taken, but time goes on with them:
-            what happens to others must not depend on who was erased.
-    """
-
-    next_offset: int
-    transactions: list[Transaction | WireTransaction] = field(default_factory=list)
-    amounts_minor: list[int] = field(default_factory=list)
-    records: list[Any] = field(default_factory=list)
-    outgoing: list[Outgoing] = field(default_factory=list)
-    erased_ms: int = 0
-
-
-@dataclass(slots=True)
-class _Member:
-    """A partition's share of a pass.
-
-    Attributes:
-        rows: Its rows of the pass, all those of its part.
-        customer_ids: Of these rows.
-        outgoing: What is published.
-        scores: Of that the fraud scores by customer, for lookups.
-        churn: The churn scores.
-    """
-
-    partition: Partition
-    part: Part
-    rows: range
-    customer_ids: list[str]
-    outgoing: list[Outgoing]
-    scores: dict[str, list[bytes]] = field(default_factory=dict)
-    churn: dict[str, bytes] = field(default_factory=dict)
 
 
 class TransactionProcessor:
@@ -140,7 +96,7 @@ class TransactionProcessor:
     ) -> None:
         """Score parts with one set of models."""
         delivery, observer = self._delivery, self._delivery.observer
-        members, whole = _members(parts)
+        members, whole = members_of(parts)
         arena = members[0].partition.arena
         records = to_records(whole.transactions, whole.amounts_minor)
         events = Events(whole.transactions, records)
@@ -159,7 +115,7 @@ class TransactionProcessor:
             commits = [
                 (member.partition, commit)
                 for member, commit in zip(
-                    members, _commits(members, records, scored, [c.changes for c in counted]), strict=True
+                    members, commits_of(members, records, scored, [c.changes for c in counted]), strict=True
                 )
                 if member.partition.number not in failures
             ]
@@ -172,14 +128,14 @@ class TransactionProcessor:
             if partition.number not in failures:
                 partition.advance(TRANSACTIONS.name, commit.next_offset, commit.watermark_ms)
         if failed := [member for member in members if member.partition.number in failures]:
-            scored = _without(scored, failed)
+            scored = without(scored, failed)
         published_ms = [record.timestamp for record in whole.records]
         observer.scored(events, scored, published_ms, first_traced(whole.records))
         observer.churn(scored.churn, "event")
 
     @staticmethod
     async def _count(
-        entities: EntityStage, members: Sequence[_Member], records: Records, prepared: Prepared
+        entities: EntityStage, members: Sequence[Member], records: Records, prepared: Prepared
     ) -> list[Counted]:
         """Fill in the features of entities; what each member adds to these."""
         mine = [records[member.rows.start : member.rows.stop] for member in members]
@@ -222,7 +178,7 @@ class TransactionProcessor:
         return event_time_ms
 
     def _encode(
-        self, members: Sequence[_Member], whole: Part, events: Events, scored: ScoredChunk, models: Models
+        self, members: Sequence[Member], whole: Part, events: Events, scored: ScoredChunk, models: Models
     ) -> None:
         """Write messages to publish, and of them the newest of each customer, for lookups."""
         scored_at, records = self._delivery.clock(), whole.records
@@ -250,7 +206,7 @@ class TransactionProcessor:
 
     def _write(
         self,
-        member: _Member,
+        member: Member,
         events: Events,
         scored: ScoredChunk,
         models: Models,
@@ -303,40 +259,6 @@ class TransactionProcessor:
                 outgoing.append(Outgoing(ALERTS.name, number, key, dump(unusual), headers))
 
 
-def _members(parts: Sequence[tuple[Partition, Part]]) -> tuple[list[_Member], Part]:
-    """The members of a pass, and all their parts as one."""
-    members, end = [], 0
-    for partition, part in parts:
-        first, end = end, end + len(part.transactions)
-        customer_ids = [t.customer_id for t in part.transactions]
-        members.append(_Member(partition, part, range(first, end), customer_ids, list(part.outgoing)))
-    if len(parts) == 1:
-        return members, parts[0][1]
-    whole = Part(0)
-    for _, part in parts:
-        whole.transactions += part.transactions
-        whole.amounts_minor += part.amounts_minor
-        whole.records += part.records
-    return members, whole
-
-
-def _without(scored: ScoredChunk, members: Sequence[_Member]) -> ScoredChunk:
-    """A chunk without what is scored again, whose rows are neither accepted nor duplicates."""
-    rows, features = [row for member in members for row in member.rows], scored.features
-    status, flags, decisions = features.status.copy(), features.flags.copy(), scored.decisions.copy()
-    status[rows], flags[rows], decisions[rows] = _SCORED_AGAIN, 0, 0
-    gone, customers = set(rows), {customer_id for member in members for customer_id in member.customer_ids}
-    kept = [n for n, result in enumerate(scored.churn) if result.customer_id not in customers]
-    return replace(
-        scored,
-        features=replace(features, status=status, flags=flags),
-        decisions=decisions,
-        reasons={row: found for row, found in scored.reasons.items() if row not in gone},
-        unusual={row: found for row, found in scored.unusual.items() if row not in gone},
-        churn=ChurnResults([scored.churn[n] for n in kept], scored.churn.numbers[kept]),
-    )
-
-
 def _duplicate() -> EventError:
     return EventError(
         "duplicate_transaction",
@@ -361,42 +283,3 @@ def churn_outgoing(
         if alert is not None:
             outgoing.append(Outgoing(ALERTS.name, partition, key, dump(alert)))
         yield result, score, outgoing
-
-
-def _commits(
-    members: Sequence[_Member],
-    records: Records,
-    scored: ScoredChunk,
-    entities: Sequence[Sequence[EntityChange]],
-) -> list[Commit]:
-    """What each member's rows make of the state; histories are past them already."""
-    customer_ids = [customer_id for member in members for customer_id in member.customer_ids]
-    accepted = scored.accepted
-    by_customer = group_rows(customer_ids, accepted.tolist())
-    # Customers of one member stand beside each other, as its rows do.
-    first = np.array([rows[0] for rows in by_customer.values()], dtype=np.int64)
-    changes = history_changes(
-        members[0].partition.arena,
-        list(by_customer),
-        scored.slots[first],
-        records[[row for rows in by_customer.values() for row in rows]],
-        list(map(len, by_customer.values())),
-    )
-    commits = []
-    for number, member in enumerate(members):
-        lease, bounds = member.partition.require_lease(), (member.rows.start, member.rows.stop)
-        mine, times = slice(*np.searchsorted(first, bounds)), records["time_ms"][accepted]
-        newest = times[slice(*np.searchsorted(accepted, bounds))].max(initial=0)
-        commits.append(
-            Commit(
-                TRANSACTIONS.name,
-                lease.next_offsets.get(TRANSACTIONS.name),
-                member.part.next_offset,
-                changes[mine],
-                member.scores,
-                member.churn,
-                watermark_ms=max(member.part.erased_ms, int(newest)),
-                entities=entities[number] if entities else (),
-            )
-        )
-    return commits
