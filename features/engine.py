@@ -20,13 +20,14 @@ from features.arena import HistoryArena
 from features.attributes import AttributeFeature, names_of
 from features.attributes import declaration_hash as attribute_hash
 from features.catalogue import FEATURES
-from features.codec import History, Totals, decode, empty_headers, encode, encode_header, pack
+from features.codec import History, Totals, decode, empty_headers, encode, encode_header
 from features.codes import MINOR_UNITS
 from features.columns import COLUMNS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
 from features.entities import EntityFeature
 from features.entities import declaration_hash as entity_hash
+from features.packing import pack
 from features.record import RECORD, Records
 
 Matrix = npt.NDArray[np.float64]

@@ -86,7 +86,7 @@ class HistoryChange(NamedTuple):
         appended: Records to add behind the stored ones, in order of arrival.
         replaced: Whether `header + appended` and `packed` replace everything that is stored.
         last_event_ms: Time of the newest event, for finding silent customers.
-        packed: New packed block of a history that is replaced (`codec.pack`); may be empty.
+        packed: New packed block of a history that is replaced (`packing.pack`); may be empty.
     """
 
     customer_id: str

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from features import kernels
 from features.arena import HistoryArena
-from features.codec import HEADER, decode, pack, packed_length
+from features.codec import HEADER, decode, packed_length
+from features.packing import pack
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
 from schemas.topics import TRANSACTIONS

@@ -1,12 +1,11 @@
-from contextlib import suppress
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features import codec
-from features.codec import HEADER, History, Totals, decode, encode, encode_header, pack, packed_length, unpack
+from features.codec import HEADER, History, Totals, decode, encode, encode_header, packed_length
+from features.packing import pack
 from features.record import RECORD, REPLACED_KIND, TRANSACTION_KIND, Records
 from schemas.errors import HistoryError
 
@@ -69,22 +68,6 @@ def test_stored_corrections_hide_what_they_correct():
         assert again.tobytes() == found.tobytes()
 
 
-def any_records(draw, most=60) -> Records:
-    """Every bit free; some of them repeated, as customers do."""
-    distinct = draw(st.lists(st.binary(min_size=56, max_size=56), min_size=1, max_size=8))
-    chosen = draw(st.lists(st.sampled_from(distinct), max_size=most))
-    return np.frombuffer(b"".join(chosen), dtype=RECORD)
-
-
-@given(st.composite(any_records)())
-def test_packed_records_are_the_same_bit_for_bit(records):
-    again = unpack(pack(records))
-
-    assert again.tobytes() == records.tobytes()
-    assert again.dtype == RECORD
-    assert pack(again) == pack(records)
-
-
 @given(TOTALS, st.lists(st.integers(0, 20)), st.integers(0, 30))
 def test_how_much_of_a_history_is_packed_makes_no_difference(totals, times, cut):
     records = records_of(times)
@@ -95,18 +78,6 @@ def test_how_much_of_a_history_is_packed_makes_no_difference(totals, times, cut)
     found = decode(stored)
     assert found.totals == totals
     assert found.records.tobytes() == decode(encode(History(totals, records))).records.tobytes()
-
-
-@given(st.data())
-def test_a_damaged_block_is_read_or_refused_and_breaks_nothing_else(data):
-    packed = bytearray(pack(records_of(range(40))))
-    at = data.draw(st.integers(0, len(packed) - 1))
-    packed[at] ^= data.draw(st.integers(1, 255))
-    damaged = bytes(packed[: data.draw(st.integers(0, len(packed)))])
-    found = None
-    with suppress(HistoryError):
-        found = unpack(damaged)
-    assert found is None or found.dtype == RECORD
 
 
 def test_a_header_whose_block_is_gone_is_refused():
@@ -181,19 +152,6 @@ def test_absurd_sums_stop_at_the_largest_number_that_can_be_stored():
 
     assert (totals.debit_minor, totals.credit_minor) == (2**63 - 1, 2**63 - 1)
     assert decode(encode_header(totals)).totals == totals
-
-
-@given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**62), st.integers(0, 1)), max_size=20))
-def test_compiled_packing_does_what_its_text_says(rows):
-    rows = sorted(rows)
-    records = records_of([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
-    packed = pack(records)
-    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
-        patch.setattr(codec, "_fill", codec._fill.py_func)
-        patch.setattr(codec, "_take_apart", codec._take_apart.py_func)
-        plain, packed_plainly = unpack(packed), pack(records)
-    assert plain.tobytes() == unpack(packed).tobytes() == records.tobytes()
-    assert packed_plainly == packed
 
 
 @pytest.mark.parametrize("look", [codec._look_through, codec._look_through.py_func])
