@@ -119,7 +119,7 @@ def test_a_registry_that_cannot_be_written_is_tried_again(kept, engine, learning
 def test_a_model_of_other_declarations_is_not_learned_beside(kept, engine, models):
     saved = kept.save(replace(models.fraud.card, features_hash="0" * 16), models.fraud.trees)
     kept.promote("fraud", saved.version)
-    with pytest.raises(ModelError, match="start it with the declarations and entities of the worker"):
+    with pytest.raises(ModelError, match="start it with the declarations, entities and attributes"):
         learner(kept, engine)._base()
 
 
