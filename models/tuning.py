@@ -12,10 +12,10 @@ from models.evaluation import Ranking
 
 DEFAULTS: Final[Mapping[str, float]] = {
     "max_depth": 6,
-    "eta": 0.1,
+    "eta": 0.05,
     "min_child_weight": 5,
     "subsample": 0.8,
-    "colsample_bytree": 0.6,
+    "colsample_bytree": 0.3,
     "reg_lambda": 1.0,
 }
 
@@ -77,7 +77,7 @@ def search(
             "eta": trial.suggest_float("eta", 0.03, 0.3, log=True),
             "min_child_weight": trial.suggest_float("min_child_weight", 1, 50, log=True),
             "subsample": trial.suggest_float("subsample", 0.5, 1.0),
-            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
+            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.1, 1.0),
             "reg_lambda": trial.suggest_float("reg_lambda", 0.1, 30.0, log=True),
         }
         found = []

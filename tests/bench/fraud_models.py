@@ -117,7 +117,8 @@ def share_with_interval(hit: np.ndarray, customer: np.ndarray) -> str:
 def typologies(small: int, large: int, seeds: list[int]) -> list[str]:
     """Recall of each way of fraud at a review budget, on banks of two sizes and three seeds each."""
     mapping = Mapping.load(ALL_COLUMNS)
-    engine = Engine()
+    # As `tidegate train fraud` has it where a file is read by this mapping.
+    engine = Engine(entities=entity_features(entities_of(mapping)))
     (learned,) = log_of(BankSettings(customers=800, days=130, seed=11, start=START), mapping)
     model = trained(learned.rows, engine)
     columns, sizes = [], []
