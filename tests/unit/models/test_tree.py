@@ -60,7 +60,9 @@ def test_columns_are_found_by_name_wherever_they_stand(model, models, rows):
 def test_a_feature_that_is_not_declared_is_named(model, models):
     needed = model.card.feature_names[3]
     names = [name for name in customer_names(models.engine) if name != needed]
-    with pytest.raises(ModelError, match=f"{model.card.name} v1 needs features .*: {needed}; set TIDEGATE_FEATURES"):
+    with pytest.raises(
+        ModelError, match=f"{model.card.name} v1 needs features .*: {needed}; set TIDEGATE_FEATURES"
+    ):
         TreeModel(model.card, model.trees, names)
 
 
