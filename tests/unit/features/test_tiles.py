@@ -237,3 +237,29 @@ def test_fraud_label_finds_its_transaction_and_others_none(code, transaction, fo
     assert (fraud is not None) == found
     if fraud is not None:
         assert (int(fraud.record["merchant"][0]), fraud.known_ms) == (4, T0 + DAY)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_features_beyond_the_limit_do_not_depend_on_when_tiles_were_put_together(seed):
+    random = np.random.default_rng(seed)
+    n = int(random.integers(20, 200))
+    tiles = np.zeros(n, dtype=TILE)
+    tiles["hour"] = np.sort(random.integers(480_000, 490_000, n))
+    fraud = random.random(n) < 0.4
+    tiles["known"] = np.where(fraud, tiles["hour"] + random.integers(1, 500, n), 0)
+    tiles["count"] = random.integers(1, 4, n)
+    record = np.zeros(1, dtype=RECORD)
+    record["time_ms"] = (int(tiles["hour"][-1]) + int(random.integers(0, 200))) * HOUR
+    record["merchant"] = 1
+    stage = Entities(ENTITY_FEATURES).stages["merchant"]
+    stage.kept = stage.kept._replace(most=int(random.integers(5, 40)))
+    in_parts = tiles[:0]
+    for begin in range(0, n, 7):
+        in_parts = merge([in_parts, tiles[begin : begin + 7]], stage.kept)
+    found = []
+    for at_once, later in ((tiles, tiles[:0]), (in_parts, tiles[:0]), (tiles[:0], tiles)):
+        stage.put(1, [at_once])
+        for tile in later:
+            stage.add(1, np.array([tile]))
+        found.append(stage.compute(record, np.zeros(1, np.uint32), np.arange(1), False).tobytes())
+    assert len(set(found)) == 1
