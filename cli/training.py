@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.console import err, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import check_attributes, print_refused, read_log
 from cli.generated import parsed
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -99,6 +99,7 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train on a file; rows that cannot become transactions are counted and left out."""
+    check_attributes(load_engine(plan.features, plan.entities, plan.attributes), mapping)
     with Intake(data, mapping, from_ms=plan.from_ms, to_ms=plan.to_ms) as intake, progress() as bar:
         task = bar.add_task("replaying history (percent)", total=100)
 
