@@ -96,7 +96,7 @@ def check_attributes(engine: Engine, mapping: Mapping) -> None:
     Raises:
         ConfigError: Names them.
     """
-    chosen = set(filter(None, names_of(engine.attributes).split(",")))
+    chosen = set(names_of(engine.attributes))
     if missing := sorted(chosen - mapping.attributes.keys() - mapping.fields.keys()):
         raise ConfigError(
             f"{mapping.source}: the model is to read {', '.join(missing)} of each transaction, and no column "
@@ -109,8 +109,8 @@ def attributes_of(mapping: Mapping) -> str:
 
     A balance after a transaction alone says little: it counts where the one before is there too.
     """
-    balances = [name for name in BALANCES if name in mapping.fields]
-    return ",".join((*(balances if BALANCES[0] in balances else ()), *mapping.attributes))
+    balances = [name for name in BALANCES if name in mapping.fields and "balance_before" in mapping.fields]
+    return ",".join((*balances, *mapping.attributes))
 
 
 def entities_of(mapping: Mapping) -> str:

@@ -83,6 +83,7 @@ class Trained(NamedTuple):
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
     """Train on a generated bank."""
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
     source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
     with progress() as bar:
         task = bar.add_task("replaying history (days)", total=settings.days)
@@ -94,12 +95,13 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
                 if isinstance(message, Transaction | Label):
                     yield message
 
-        return _train(plan, messages(), source, bar)
+        return _train(plan, messages(), engine, source, bar)
 
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train on a file; rows that cannot become transactions are counted and left out."""
-    check_attributes(load_engine(plan.features, plan.entities, plan.attributes), mapping)
+    engine = load_engine(plan.features, plan.entities, plan.attributes)
+    check_attributes(engine, mapping)
     with Intake(data, mapping, from_ms=plan.from_ms, to_ms=plan.to_ms) as intake, progress() as bar:
         task = bar.add_task("replaying history (percent)", total=100)
 
@@ -111,7 +113,7 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
                 if event.label is not None:
                     yield parse_message(Label, label_message(event.transaction, event.label))
 
-        cards = _train(plan, messages(), data.name, bar)
+        cards = _train(plan, messages(), engine, data.name, bar)
     print_refused(intake.account)
     return cards
 
@@ -173,9 +175,12 @@ def train_churn_alone(
 
 
 def _train(
-    plan: TrainingPlan, messages: Iterator[Transaction | WireTransaction | Label], source: str, bar: Progress
+    plan: TrainingPlan,
+    messages: Iterator[Transaction | WireTransaction | Label],
+    engine: Engine,
+    source: str,
+    bar: Progress,
 ) -> list[ModelCard]:
-    engine = load_engine(plan.features, plan.entities, plan.attributes)
     created_at = to_rfc3339(datetime.now(UTC))
     data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
     trained: list[Trained] = []

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.codes import name_hash
-from features.definitions import Where
 from schemas.errors import ConfigError
-from schemas.transaction import ATTRIBUTE_NAME, Transaction
+from schemas.transaction import ATTRIBUTE_NAME, ATTRIBUTE_NAME_WORDS, Transaction
 from schemas.wire import WireTransaction
 
 BALANCES: Final = ("balance_before", "balance_after")
@@ -55,10 +54,6 @@ class AttributeFeature:
     meaning: str
     phrase: str
     category: str = "attribute"
-    window: None = None
-    ends: None = None
-    where: tuple[Where, ...] = ()
-    of: tuple[str, ...] = ()
 
 
 def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
@@ -77,21 +72,19 @@ def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
     chosen = {name.strip() for name in names.split(",") if name.strip()} - {NONE}
     wrong = sorted(name for name in chosen if not re.fullmatch(ATTRIBUTE_NAME, name))
     if wrong:
-        raise ConfigError(
-            f"{', '.join(wrong)}: an attribute's name is lower-case letters, digits and underscores"
-        )
+        raise ConfigError(f"{', '.join(wrong)}: an attribute's name is {ATTRIBUTE_NAME_WORDS}")
     balances = [_balance(name) for name in BALANCES if name in chosen]
     share = [_share()] if balances else []
     return (*balances, *share, *(_attribute(name) for name in sorted(chosen - set(BALANCES))))
 
 
-def names_of(features: Sequence[AttributeFeature]) -> str:
-    """What `attribute_features` makes them of.
+def names_of(features: Sequence[AttributeFeature]) -> tuple[str, ...]:
+    """Names by which `attribute_features` chooses them.
 
     >>> names_of(attribute_features("email_domain,balance_before"))
-    'balance_before,email_domain'
+    ('balance_before', 'email_domain')
     """
-    return ",".join(f.attribute or f.name for f in features if f.name != _SHARE)
+    return tuple(f.attribute or f.name for f in features if f.name != _SHARE)
 
 
 def declaration_hash(features: Sequence[AttributeFeature]) -> str:
@@ -101,13 +94,15 @@ def declaration_hash(features: Sequence[AttributeFeature]) -> str:
 
 def attribute_values(
     features: Sequence[AttributeFeature], transactions: Sequence[Transaction | WireTransaction]
-) -> npt.NDArray[np.float64]:
-    """Values of transactions, `(n, len(features))`; NaN is unknown.
+) -> npt.NDArray[np.float64] | None:
+    """Values of transactions, `(n, len(features))`; NaN is unknown. `None` where none are declared.
 
     A number is itself, also in quotes, a flag 0 or 1, and any other text a code of 24 bits: trees tell the
     values of a few texts from one another by it, and its order says nothing. So it does not matter whether a
     file or a message says it: a file has no types.
     """
+    if not features:
+        return None
     values = np.full((len(transactions), len(features)), np.nan)
     for column, feature in enumerate(features):
         if feature.attribute:

@@ -170,7 +170,7 @@ class Engine:
         entities: What is computed elsewhere (`features.tiles`) and stands last in every vector; here these
             columns stay unknown.
         attributes: What only a message says (`features.attributes`); these columns stand before those of
-            entities, and whoever has the messages fills them in (`attribute_columns`).
+            entities, and are what `compute_chunk` is given.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Engine:
         """Entities and attributes that are on, as settings name them."""
         return {
             "entities": ",".join(dict.fromkeys(feature.entity for feature in self.entities)),
-            "attributes": names_of(self.attributes),
+            "attributes": ",".join(names_of(self.attributes)),
         }
 
     def _grow_sets(self, capacity: int) -> None:
@@ -224,7 +224,11 @@ class Engine:
         return np.uint64(first << 32)
 
     def compute_chunk(
-        self, arena: HistoryArena, events: Records, slots: npt.NDArray[np.int64]
+        self,
+        arena: HistoryArena,
+        events: Records,
+        slots: npt.NDArray[np.int64],
+        attributes: Matrix | None = None,
     ) -> ChunkFeatures:
         """Compute events in order and put each accepted one into its customer's history.
 
@@ -232,6 +236,7 @@ class Engine:
             arena: Histories; changed in place.
             events: `(n,)` records, in the order of the log.
             slots: `(n,)` the customers' slots in the arena.
+            attributes: `(n, n_attributes)` of `features.attributes`; unknown where they are not given.
         """
         n = len(events)
         arena.reserve(slots)
@@ -259,6 +264,8 @@ class Engine:
                 self._vectors,
                 self._columns,
             )
+        if attributes is not None:
+            X[:, self.attribute_columns] = attributes
         return ChunkFeatures(X, status, flags, replaced)
 
     def compute(self, history: Records, event: Records | None, as_of_ms: int) -> npt.NDArray[np.float64]:

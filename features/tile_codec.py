@@ -85,6 +85,8 @@ def merge(parts: Iterable[Tiles], kept: Kept) -> Tiles:
     first = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
     merged: Tiles = tiles[first].copy()
     merged["count"] = np.add.reduceat(tiles["count"], first)
+    if len(merged) <= kept.most:
+        return merged
     # Of each kind for itself: what is kept of one must not depend on when the other was let go of.
     is_fraud = merged["known"] != 0
     newer = np.where(is_fraud, is_fraud[::-1].cumsum()[::-1], (~is_fraud)[::-1].cumsum()[::-1])

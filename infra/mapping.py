@@ -21,7 +21,13 @@ from infra.row_mapper import FIELDS, REQUIRED, MappedRow, RowMapper
 from infra.row_rules import LabelRule, SkipRule
 from infra.tabular import CsvFormat
 from schemas.errors import ConfigError
-from schemas.transaction import ATTRIBUTE_NAME, MAX_ATTRIBUTES, AttributeValue, Transaction
+from schemas.transaction import (
+    ATTRIBUTE_NAME,
+    ATTRIBUTE_NAME_WORDS,
+    MAX_ATTRIBUTES,
+    AttributeValue,
+    Transaction,
+)
 
 _NOTHING: Dict[int, str] = MappingProxyType({})
 
@@ -56,10 +62,7 @@ def _by_name(value: Any) -> Any:
 
 def _check_name(name: str, what: str) -> None:
     if not re.fullmatch(ATTRIBUTE_NAME, name):
-        raise ValueError(
-            f"{what} cannot be a name: lower-case letters, digits and underscores, beginning with a letter, "
-            "at most 48; write {name: column}"
-        )
+        raise ValueError(f"{what} cannot be a name: {ATTRIBUTE_NAME_WORDS}; write {{name: column}}")
     if name in BALANCES:
         raise ValueError(
             f"{what} is a field of transactions: write it beside the others, not under attributes"

@@ -84,7 +84,7 @@ def to_rows(events: list[PlainEvent], *, labels: bool, attributes: Sequence[Attr
         to_records(transactions, [event.amount_minor for event in events]),
         codes,
         times,
-        attribute_values(attributes, transactions) if attributes else None,
+        attribute_values(attributes, transactions),
     )
 
 

@@ -104,10 +104,12 @@ class RowMapper:
             for name in FIELDS
             if name in plan
         ]
-        self._attributes = [
-            _Step(f"attributes.{name}", rule, rule.convert(f"attributes.{name}", context), rule.required)
+        self._attributes = {
+            name: _Step(
+                f"attributes.{name}", rule, rule.convert(f"attributes.{name}", context), rule.required
+            )
             for name, rule in attributes.items()
-        ]
+        }
         self._skips = [(rule.column, rule.matches(context)) for rule in skip_if]
         self._label = None if label is None else (label.column, label.convert(context))
         self._delay_ms = 0 if label is None else duration_ms(label.delay)
@@ -157,9 +159,8 @@ class RowMapper:
     def _attributes_of(
         self, columns: Columns, first_row: int, size: int, refused: dict[int, str]
     ) -> list[object]:
-        names = [step.name.removeprefix("attributes.") for step in self._attributes]
-        values = [step.run(columns, first_row, size, refused) for step in self._attributes]
-        said = (zip(names, row, strict=True) for row in zip(*values, strict=True))
+        values = [step.run(columns, first_row, size, refused) for step in self._attributes.values()]
+        said = (zip(self._attributes, row, strict=True) for row in zip(*values, strict=True))
         return [{name: value for name, value in row if value is not None} or None for row in said]
 
     def _skipped(self, columns: Columns) -> set[int]:

@@ -116,10 +116,8 @@ def prepare(
     if slots is None:
         slots = arena.slots([t.customer_id for t in events.transactions])
     engine = models.engine
-    features = engine.compute_chunk(arena, events.records, slots)
-    if engine.attributes:
-        features.X[:, engine.attribute_columns] = attribute_values(engine.attributes, events.transactions)
-    return Prepared(features, slots)
+    said = attribute_values(engine.attributes, events.transactions)
+    return Prepared(engine.compute_chunk(arena, events.records, slots, said), slots)
 
 
 def score_chunk(

@@ -141,9 +141,7 @@ def compute_vectors(
     for customer_id in arena.missing(customer_ids):
         arena.put(customer_id, History.empty())
     slots = np.array([arena.slot(customer_id) for customer_id in customer_ids], dtype=np.int64)
-    features = engine.compute_chunk(arena, records, slots)
-    if attributes is not None:
-        features.X[:, engine.attribute_columns] = attributes
+    features = engine.compute_chunk(arena, records, slots, attributes)
     if entities is not None and engine.entities:
         for key in entities.missing(entities.keys(records)):
             entities.put(key)

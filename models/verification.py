@@ -121,9 +121,8 @@ class PartitionRebuild:
             self._arena.put(customer_id, History.empty())
         before = {c: self._copy(c) for c in dict.fromkeys(customers) if self._labels.get(c)}
         slots = np.array([self._arena.slot(c) for c in customers], dtype=np.int64)
-        features = self._engine.compute_chunk(self._arena, events, slots)
-        told = self._engine.attribute_columns
-        features.X[:, told] = attribute_values(self._engine.attributes, transactions)
+        said = attribute_values(self._engine.attributes, transactions)
+        features = self._engine.compute_chunk(self._arena, events, slots, said)
         accepted = features.status == ACCEPTED
         update_totals(self._arena, events, slots, features)
         self._seen.update(dict.fromkeys(customers))
@@ -131,7 +130,9 @@ class PartitionRebuild:
         again = {customers[row] for row in wrong} & before.keys()
         for customer_id in again:
             rows = [row for row, c in enumerate(customers) if c == customer_id]
-            self._with_labels(customer_id, before[customer_id], rows, events, offsets, expected, features.X)
+            self._with_labels(
+                customer_id, before[customer_id], rows, events, offsets, expected, features.X, said
+            )
         if again:
             wrong = self._scores.differing_rows(offsets, expected, features.X, accepted)
         for row, offset in enumerate(offsets):
@@ -244,17 +245,19 @@ class PartitionRebuild:
         offsets: Sequence[int],
         expected: Mapping[int, Sequence[Published]],
         X: npt.NDArray[np.float64],
+        said: npt.NDArray[np.float64] | None,
     ) -> None:
         """One customer's events once more, with as few more labels before each as make its score right."""
         self._arena.put(customer_id, before)
-        waiting, told = self._labels[customer_id], self._engine.attribute_columns
+        waiting = self._labels[customer_id]
         for row in rows:
+            told = None if said is None else said[row : row + 1]
             start = self._copy(customer_id)
             for taken in range(len(waiting) + 1):
                 self._arena.put(customer_id, start)
                 for label in list(waiting)[:taken]:
                     self._put(customer_id, label)
-                vector = self._one(customer_id, events[row : row + 1], X[row, told])
+                vector = self._one(customer_id, events[row : row + 1], told)
                 if not any(
                     self._scores.differing_values(score, vector) for score in expected.get(offsets[row], ())
                 ):
@@ -263,17 +266,16 @@ class PartitionRebuild:
                     break
             else:
                 self._arena.put(customer_id, start)
-                vector = self._one(customer_id, events[row : row + 1], X[row, told])
+                vector = self._one(customer_id, events[row : row + 1], told)
             X[row] = vector
 
     def _one(
-        self, customer_id: str, event: Records, attributes: npt.NDArray[np.float64]
+        self, customer_id: str, event: Records, said: npt.NDArray[np.float64] | None
     ) -> npt.NDArray[np.float64]:
         slot = np.array([self._arena.slot(customer_id)], dtype=np.int64)
-        features = self._engine.compute_chunk(self._arena, event, slot)
+        features = self._engine.compute_chunk(self._arena, event, slot, said)
         update_totals(self._arena, event, slot, features)
         vector: npt.NDArray[np.float64] = features.X[0]
-        vector[self._engine.attribute_columns] = attributes
         return vector
 
     def _put(self, customer_id: str, label: _WaitingLabel) -> None:

@@ -29,6 +29,10 @@ def _check_currency(value: str) -> str:
 Currency = Annotated[str, AfterValidator(_check_currency)]
 Text = Annotated[str, StringConstraints(max_length=128)]
 ATTRIBUTE_NAME: Final = r"^[a-z][a-z0-9_]{0,47}$"
+ATTRIBUTE_NAME_WORDS: Final = (
+    "lower-case letters, digits and underscores, beginning with a letter, at most 48"
+)
+"""The same for people."""
 MAX_ATTRIBUTES: Final = 256
 
 
@@ -39,9 +43,7 @@ def _kind(value: Any) -> str | None:
 def _check_names(said: Any) -> Any:
     # Not left to the pattern: its refusal repeats what was sent.
     if isinstance(said, dict) and not all(re.fullmatch(ATTRIBUTE_NAME, str(name)) for name in said):
-        raise ValueError(
-            "its names are lower-case letters, digits and underscores, beginning with a letter, at most 48"
-        )
+        raise ValueError(f"its names are {ATTRIBUTE_NAME_WORDS}")
     return said
 
 

@@ -78,10 +78,11 @@ class _CountsLabels:
         self.names = models.engine.names
         self.entities = ()
         self.attributes = ()
-        self.attribute_columns = models.engine.attribute_columns
 
-    def compute_chunk(self, arena: HistoryArena, events: Any, slots: Any) -> ChunkFeatures:
-        features = self._engine.compute_chunk(arena, events, slots)
+    def compute_chunk(
+        self, arena: HistoryArena, events: Any, slots: Any, attributes: Any = None
+    ) -> ChunkFeatures:
+        features = self._engine.compute_chunk(arena, events, slots, attributes)
         for row, slot in enumerate(slots):
             features.X[row, 0] = (arena.records(slot)["kind"] == LABEL_KIND).sum()
         return features
