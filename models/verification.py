@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from features.definitions import RETENTION_MS
 from features.engine import Engine
 from features.kernels import ACCEPTED
 from features.labels import put_labels
-from features.record import Records, label_record, to_records
+from features.record import LABEL_KIND, Records, label_record, to_records
 from features.totals import update_totals
 from models.anomaly import AnomalyModel
 from models.differences import Difference, Tally, differing_records, differing_totals, retained, shown_records
@@ -39,9 +40,17 @@ class LogRecord(Protocol):
 
 @dataclass(slots=True)
 class _WaitingLabel:
+    """A label that the worker puts in sooner or later.
+
+    Attributes:
+        possible: Whether its history held what it is about at some time: only then a worker can have put
+            it in. What has left the history since takes no label any more.
+    """
+
     offset: int
     record: Records
     about_account: bool
+    possible: bool
 
 
 class PartitionRebuild:
@@ -49,7 +58,8 @@ class PartitionRebuild:
 
     The log does not say between which transactions the worker put a label in: labels come on another topic.
     A score is right if it follows from the labels put in so far or from some more of those that follow, in
-    their order; once a score needed a label, it stays.
+    their order; once a score needed a label, it stays. A label that no score needed before its transaction
+    left the history may be in the stored one or not: both are right.
 
     Args:
         number: The partition.
@@ -83,6 +93,7 @@ class PartitionRebuild:
         self._tally = tally
         self._arena = HistoryArena(max_records=1 << 62)
         self._labels: dict[str, deque[_WaitingLabel]] = {}
+        self._possible: dict[str, set[bytes]] = {}
         self._seen: dict[str, None] = {}
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
@@ -94,8 +105,12 @@ class PartitionRebuild:
             except EventError:
                 continue
             if self._belongs_here(label.customer_id):
-                waiting = _WaitingLabel(record.offset, label_record(label), label.transaction_id is None)
+                about_account = label.transaction_id is None
+                waiting = _WaitingLabel(record.offset, label_record(label), about_account, possible=False)
                 self._labels.setdefault(label.customer_id, deque()).append(waiting)
+                if label.customer_id in self._arena:
+                    kept = retained(self._arena.records(self._arena.slot(label.customer_id)))
+                    self._now_possible(label.customer_id, kept["transaction"])
 
     def add_transactions(
         self, records: Iterable[LogRecord], scores: Mapping[int, Sequence[Published]], *, scored_from: int
@@ -126,6 +141,9 @@ class PartitionRebuild:
         accepted = features.status == ACCEPTED
         update_totals(self._arena, events, slots, features)
         self._seen.update(dict.fromkeys(customers))
+        for customer_id in before:
+            mine = accepted & (slots == self._arena.slot(customer_id))
+            self._now_possible(customer_id, events["transaction"][mine])
         wrong = self._scores.differing_rows(offsets, expected, features.X, accepted)
         again = {customers[row] for row in wrong} & before.keys()
         for customer_id in again:
@@ -177,7 +195,7 @@ class PartitionRebuild:
         """Put in all labels before an offset of their log: the worker has processed them."""
         for customer_id, waiting in list(self._labels.items()):
             while waiting and waiting[0].offset < before_offset:
-                self._put(customer_id, waiting.popleft())
+                self._put(customer_id, waiting.popleft(), though_gone=False)
             if not waiting:
                 del self._labels[customer_id]
 
@@ -199,7 +217,8 @@ class PartitionRebuild:
         self._tally.histories += 1
         try:
             found = decode(stored)
-            values = differing_records(retained(found.records), expected)
+            stored_records = self._without_undecided(customer_id, found.records, rebuilt.records)
+            values = differing_records(retained(stored_records), expected)
             values |= differing_totals(found.totals, rebuilt.totals, churn, log_complete=self._log_complete)
         except HistoryError as unreadable:
             values = {"history": (str(unreadable), f"{len(expected)} records")}
@@ -253,10 +272,10 @@ class PartitionRebuild:
         for row in rows:
             told = None if said is None else said[row : row + 1]
             start = self._copy(customer_id)
-            for taken in range(len(waiting) + 1):
+            for though_gone, taken in product((False, True), range(len(waiting) + 1)):
                 self._arena.put(customer_id, start)
                 for label in list(waiting)[:taken]:
-                    self._put(customer_id, label)
+                    self._put(customer_id, label, though_gone)
                 vector = self._one(customer_id, events[row : row + 1], told)
                 if not any(
                     self._scores.differing_values(score, vector) for score in expected.get(offsets[row], ())
@@ -278,13 +297,29 @@ class PartitionRebuild:
         vector: npt.NDArray[np.float64] = features.X[0]
         return vector
 
-    def _put(self, customer_id: str, label: _WaitingLabel) -> None:
+    def _put(self, customer_id: str, label: _WaitingLabel, though_gone: bool) -> None:
+        """Put a label in; where a score needs it even though its transaction has left the history since."""
         if customer_id not in self._arena:
             return
         slot = self._arena.slot(customer_id)
         if label.about_account and self._arena.totals(slot).count == 0:
             return
-        put_labels(self._arena, np.array([slot]), label.record, np.array([label.about_account]))
+        unasked = label.about_account or (though_gone and label.possible)
+        put_labels(self._arena, np.array([slot]), label.record, np.array([unasked]))
+
+    def _now_possible(self, customer_id: str, transactions: npt.NDArray[np.uint64]) -> None:
+        held = set(transactions.tolist())
+        for label in self._labels[customer_id]:
+            if not label.possible and int(label.record["transaction"][0]) in held:
+                label.possible = True
+                self._possible.setdefault(customer_id, set()).add(label.record.tobytes())
+
+    def _without_undecided(self, customer_id: str, found: Records, rebuilt: Records) -> Records:
+        """A stored history without labels that the rebuild put in too late for their transactions."""
+        possible = self._possible.get(customer_id, set())
+        undecided = possible - {record.tobytes() for record in rebuilt[rebuilt["kind"] == LABEL_KIND]}
+        kept: Records = found[[record.tobytes() not in undecided for record in found]] if undecided else found
+        return kept
 
     def _unexpected(self, score: Published, why: str) -> None:
         self._tally.differs(

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from features.arena import HistoryArena
+from features.codec import decode, encode
 from features.engine import ChunkFeatures
 from features.labels import put_labels
-from features.record import LABEL_KIND, label_record, to_records
+from features.record import LABEL_CODES, LABEL_KIND, label_record, to_records
 from models.differences import Tally
 from models.model_set import Models
 from models.published_scores import Published, read_score
 from models.verification import PartitionRebuild
 from schemas.label import Label
-from schemas.parse import parse_message
+from schemas.parse import dump, parse_message
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
 from tests.scoring import arena_of
@@ -70,11 +71,53 @@ async def test_no_number_of_labels_explains_a_wrong_score_and_all_else_stays_equ
     assert (tally.first.customer_id, tally.first.values.keys()) == ("c-1", {"score"})
 
 
-class _CountsLabels:
-    """The engine, but its first feature is the number of labels in the history: labels must be in place."""
+GONE = 130 * 8  # number of a transaction 130 days behind the first, which no history keeps then
 
-    def __init__(self, models: Models) -> None:
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_label_that_no_score_shows_may_be_put_in_before_its_transaction_left_or_refused_behind_it(
+    models: Models, size: int, before: bool
+) -> None:
+    stream = Stream(models)
+    stream.transact(20)
+    await stream.start()
+    await stream.run()
+    if not before:
+        stream.transact(20, first=GONE)
+        await stream.run()
+    # Told late: the label is still in the history when what it is about is not.
+    stream.kafka.put(L, 0, label("t-3", customer="c-0", at_ms=START_MS + 40 * DAY_MS))
+    await stream.run()
+    if before:
+        stream.transact(20, first=GONE)
+        await stream.run()
+    state = await stream.store.read("c-0")
+    assert state is not None
+    labels = decode(state.history).records["kind"] == LABEL_KIND
+    assert labels.sum() == before
+    tally, rebuild = verified(stream, models, size=size)
+    await histories(stream, rebuild)
+    assert tally.first is None
+    assert (tally.scores, tally.histories, tally.differences) == (40, 3, 0)
+    if before:
+        # A label that the log does not have is no such label.
+        history = decode(state.history)
+        history.records["label"][labels] = LABEL_CODES["genuine"]
+        await histories(stream, rebuild, c_0=encode(history))
+        assert tally.differences == 1
+
+
+class _CountsLabels:
+    """The engine, but its first feature is the number of labels in the history: labels must be in place.
+
+    Args:
+        shown_ms: Only transactions from here on show it.
+    """
+
+    def __init__(self, models: Models, shown_ms: int = 0) -> None:
         self._engine = models.engine
+        self._shown_ms = shown_ms
         self.names = models.engine.names
         self.entities = ()
         self.attributes = ()
@@ -84,7 +127,8 @@ class _CountsLabels:
     ) -> ChunkFeatures:
         features = self._engine.compute_chunk(arena, events, slots, attributes)
         for row, slot in enumerate(slots):
-            features.X[row, 0] = (arena.records(slot)["kind"] == LABEL_KIND).sum()
+            labels = (arena.records(slot)["kind"] == LABEL_KIND).sum()
+            features.X[row, 0] = labels if events["time_ms"][row] >= self._shown_ms else 0
         return features
 
 
@@ -124,6 +168,36 @@ def test_a_score_that_needed_a_label_says_where_it_was_put_in(models: Models) ->
     assert tally.differences == 1
     assert tally.first is not None
     assert tally.first.values == {engine.names[0]: (0.0, 2.0)}
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_score_may_need_a_label_whose_transaction_left_the_history_before_it(
+    models: Models, size: int
+) -> None:
+    """The transaction of day 130 pushes the labelled one out, and only the one behind it shows the label."""
+    numbers = (0, 1, 2, GONE, GONE + 1)
+    engine: Any = _CountsLabels(models, START_MS + (GONE + 1) * 3 * 3_600_000)
+    for put_in, fits in ((0, 1), (None, 0)):
+        kafka, arena, scores = Kafka(), arena_of("c-1"), {}
+        told = label("t-0", customer="c-1", at_ms=START_MS + 40 * DAY_MS)
+        kafka.put(L, 0, told)
+        slots = np.array([arena.slot("c-1")])
+        for offset, number in enumerate(numbers):
+            message = parse_message(Transaction, kafka.put(T, 0, transaction(number)).value)
+            X = engine.compute_chunk(arena, to_records([message], [message.amount_minor]), slots).X[0]
+            vector = dict(zip(engine.names, X.tolist(), strict=True))
+            scores[offset] = [Published(offset, message.transaction_id, "gone", 0.5, vector)]
+            if offset == put_in:
+                put_labels(arena, slots, label_record(parse_message(Label, dump(told))))
+        log = [r for r in kafka.logs[T, 0] if r is not None]
+        tally = Tally()
+        rebuild = PartitionRebuild(0, engine, lambda v: None, lambda c: True, log_complete=True, tally=tally)
+        rebuild.add_labels([r for r in kafka.logs[L, 0] if r is not None])
+        for start in range(0, len(log), size):
+            chunk = log[start : start + size]
+            rebuild.add_transactions(chunk, {r.offset: scores[r.offset] for r in chunk}, scored_from=0)
+        assert scores[4][0].features[engine.names[0]] == fits  # type: ignore[index]
+        assert (tally.vectors, tally.differences) == (5, 0)
 
 
 async def test_missing_scores_and_scores_of_nothing_are_found(written: Stream, models: Models) -> None:
