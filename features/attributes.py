@@ -107,7 +107,8 @@ def attribute_values(
     for column, feature in enumerate(features):
         if feature.attribute:
             said = [t.attributes.get(feature.attribute) if t.attributes else None for t in transactions]
-            values[:, column] = list(map(_value, said))
+            # What is no text is itself, and numpy reads a column of such in a tenth of the time.
+            values[:, column] = list(map(_value, said)) if str in set(map(type, said)) else said
         elif feature.name == _SHARE:
             values[:, column] = list(map(_share_of, transactions))
         else:

@@ -1,6 +1,5 @@
 """How one field of a message is made from the columns of a file: what a rule may say, and its function."""
 
-import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import repeat
@@ -8,6 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from infra.attribute_cells import as_number, rounded, usual
 from infra.cells import Refusal, key, number, plain, pseudonym, shown, text
 from infra.mapping_rules import (
     ColumnName,
@@ -37,9 +37,8 @@ _YES_NO = {
 # Seven decimals of a degree are a centimetre; more would look like a card number to a scan for digits.
 _POSITION_DECIMALS = 6
 _ATTRIBUTE = "attributes."
-# A fraction of more digits than models look at could be taken for a card number.
-_ATTRIBUTE_DIGITS = 10
-_WHOLE = 2**53
+_AS_IT_IS = frozenset({"column", "default", "required"})
+"""Options of a rule that leaves a column's numbers as they are."""
 
 
 class FieldRule(FromColumns):
@@ -147,7 +146,10 @@ class FieldRule(FromColumns):
             return self.finish(field, value)
 
         # Every row has its own number: nothing to remember.
-        return convert if self.row_number else cached(convert)
+        remembering = convert if self.row_number else cached(convert)
+        if field.startswith(_ATTRIBUTE) and self.model_fields_set <= _AS_IT_IS and not context.empty:
+            return lambda value: remembering(value) if (said := usual(value)) is None else said
+        return remembering
 
     def finish(self, field: str, value: object, *, whole: bool = False) -> object:
         """The last steps, which the mapping's own values go through as well.
@@ -235,7 +237,7 @@ class FieldRule(FromColumns):
         if not numeric and self.values is None and field.startswith(_ATTRIBUTE):
             # What is made up letter by letter is to stay as it was made.
             written = self.pseudonym is not None or self.prefix or self.zero_pad or self.case
-            return [] if written else [lambda value: _as_number(value, context.decimal)]
+            return [] if written else [lambda value: as_number(value, context.decimal)]
         if not numeric and (self.values is not None or field not in _NUMBERS | _POSITIONS):
             return []
         factor = None if self.scale is None else Decimal(repr(self.scale))
@@ -284,28 +286,9 @@ def to_wire(field: str, value: object) -> object:
         return _YES_NO.get(key(value).lower(), text(value))
     if field.startswith(_ATTRIBUTE):
         if isinstance(value, Decimal):
-            return _rounded(value)
+            return rounded(value)
         return value if isinstance(value, bool) else text(value)
     if field == "revision":
         written = key(value)
         return int(written) if written.isascii() and written.isdigit() and len(written) < 4 else written
     return text(value)
-
-
-def _as_number(value: object, decimal: str) -> object:
-    """An attribute's cell as a number where it is one; what is infinite says nothing."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    try:
-        return number(value, decimal)
-    except Refusal:
-        return repr(value) if isinstance(value, float) else value
-
-
-def _rounded(value: Decimal) -> int | float:
-    if value == value.to_integral_value() and abs(value) < _WHOLE:
-        return int(value)
-    # Of a large number every digit: cut ones could hide that it is a card's.
-    return float(f"{value:.{_ATTRIBUTE_DIGITS}g}") if abs(value) < 10**_ATTRIBUTE_DIGITS else float(value)
