@@ -33,8 +33,12 @@ def _put(
         first = start[slot]
         end = first + length[slot]
         label = labels[i]
+        newest = newest_arrival(pool, first, end)
+        newest_ms = pool[newest].time_ms if newest >= first else 0
+        # What is there before has left the history: when it was last cut down must not matter.
+        kept = retained_from(pool, first, end, newest_ms, retention_ms, max_events)
         there = False
-        for at in range(first, end):
+        for at in range(kept, end):
             r = pool[at]
             if r.kind == LABEL_KIND and r.transaction == label.transaction and r.label == label.label:
                 there = True
@@ -42,13 +46,9 @@ def _put(
         if there:
             outcome[i] = ALREADY_THERE
             continue
-        if not about_account[i]:
-            newest = newest_arrival(pool, first, end)
-            newest_ms = pool[newest].time_ms if newest >= first else 0
-            kept = retained_from(pool, first, end, newest_ms, retention_ms, max_events)
-            if find_transaction(pool, kept, end, label.transaction) < kept:
-                outcome[i] = UNKNOWN_TRANSACTION
-                continue
+        if not about_account[i] and find_transaction(pool, kept, end, label.transaction) < kept:
+            outcome[i] = UNKNOWN_TRANSACTION
+            continue
         insert_record(pool, first, length[slot], labels, i)
         length[slot] += 1
         outcome[i] = PUT

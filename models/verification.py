@@ -1,7 +1,7 @@
 """A partition rebuilt from its log, and compared with what a worker published and stored."""
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
@@ -94,6 +94,7 @@ class PartitionRebuild:
         self._arena = HistoryArena(max_records=1 << 62)
         self._labels: dict[str, deque[_WaitingLabel]] = {}
         self._possible: dict[str, set[bytes]] = {}
+        self._about_accounts: dict[str, list[Records]] = {}
         self._seen: dict[str, None] = {}
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
@@ -108,7 +109,9 @@ class PartitionRebuild:
                 about_account = label.transaction_id is None
                 waiting = _WaitingLabel(record.offset, label_record(label), about_account, possible=False)
                 self._labels.setdefault(label.customer_id, deque()).append(waiting)
-                if label.customer_id in self._arena:
+                if about_account:
+                    self._about_accounts.setdefault(label.customer_id, []).append(waiting.record)
+                elif label.customer_id in self._arena:
                     kept = retained(self._arena.records(self._arena.slot(label.customer_id)))
                     self._now_possible(label.customer_id, kept["transaction"])
 
@@ -209,7 +212,10 @@ class PartitionRebuild:
         if customer_id in self._arena:
             slot = self._arena.slot(customer_id)
             rebuilt = History(self._arena.totals(slot), self._arena.records(slot))
-        expected = retained(rebuilt.records)
+        rebuilt_records = _without(
+            rebuilt.records, undecided := self._undecided(customer_id, rebuilt.records)
+        )
+        expected = retained(rebuilt_records)
         oldest = int(expected["time_ms"][0]) if len(expected) else 0
         if not self._comparable(oldest):
             self._tally.not_compared["log cut off"] += 1
@@ -217,8 +223,7 @@ class PartitionRebuild:
         self._tally.histories += 1
         try:
             found = decode(stored)
-            stored_records = self._without_undecided(customer_id, found.records, rebuilt.records)
-            values = differing_records(retained(stored_records), expected)
+            values = differing_records(retained(_without(found.records, undecided)), expected)
             values |= differing_totals(found.totals, rebuilt.totals, churn, log_complete=self._log_complete)
         except HistoryError as unreadable:
             values = {"history": (str(unreadable), f"{len(expected)} records")}
@@ -314,12 +319,15 @@ class PartitionRebuild:
                 label.possible = True
                 self._possible.setdefault(customer_id, set()).add(label.record.tobytes())
 
-    def _without_undecided(self, customer_id: str, found: Records, rebuilt: Records) -> Records:
-        """A stored history without labels that the rebuild put in too late for their transactions."""
+    def _undecided(self, customer_id: str, rebuilt: Records) -> set[bytes]:
+        """Labels that may be in the stored history or not, by when the worker put them in."""
+        # The rebuild puts in as late as it can, maybe too late for what a label is about.
         possible = self._possible.get(customer_id, set())
         undecided = possible - {record.tobytes() for record in rebuilt[rebuilt["kind"] == LABEL_KIND]}
-        kept: Records = found[[record.tobytes() not in undecided for record in found]] if undecided else found
-        return kept
+        # Of an account the same is put in once, and again when the first has left the history.
+        told = self._about_accounts.get(customer_id, [])
+        words = Counter(int(record["label"][0]) for record in told)
+        return undecided | {record.tobytes() for record in told if words[int(record["label"][0])] > 1}
 
     def _unexpected(self, score: Published, why: str) -> None:
         self._tally.differs(
@@ -356,3 +364,8 @@ class PartitionRebuild:
             values,
             shown_records(history),
         )
+
+
+def _without(records: Records, labels: Container[bytes]) -> Records:
+    kept: Records = records[[record.tobytes() not in labels for record in records]] if labels else records
+    return kept

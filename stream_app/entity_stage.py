@@ -38,9 +38,12 @@ class Counted:
     changes: Sequence[EntityChange]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Load:
-    """A read that is under way, and what was changed meanwhile: some entities, or a lease and so any."""
+    """A read that is under way, and what was changed meanwhile: some entities, or a lease and so any.
+
+    Each equals itself alone: of two that look alike, the one that ends must be taken off the list.
+    """
 
     outdated: set[Key] = field(default_factory=set)
     void: bool = False

@@ -69,10 +69,11 @@ class Kafka:
         value: object,
         key: bytes | None = b"k",
         headers: tuple[tuple[str, bytes], ...] = (),
+        timestamp: int = PUBLISHED_MS,
     ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key, headers=headers)
+        record = Record(topic, partition, len(log), raw, key, timestamp, headers=headers)
         log.append(record)
         return record
 
@@ -304,6 +305,7 @@ class Stream:
     misplaced: bool = False
     tail: bool = True
     score_features: bool = False
+    label_patience_s: float = 0.0
     known: dict[str, Models] = field(default_factory=dict)
 
     @property
@@ -357,6 +359,7 @@ class Stream:
             check_log=check_log,
             published_upto=published_upto,
             entities=self.models.engine.entities,
+            label_patience_s=self.label_patience_s,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:
@@ -373,18 +376,17 @@ class Stream:
                         more = True
                         await self.worker.handle([chunk])
 
-    async def run_side_by_side(self, topic: str, sizes: Iterable[int] = ()) -> None:
-        """Handle what is in the log of a topic with all partitions under way at once, as the worker does."""
-        wanted, numbers = iter(sizes), range(self.partitions)
+    async def run_side_by_side(self, *topics: str, sizes: Iterable[int] = ()) -> None:
+        """Handle what is in the log of topics with all partitions under way at once, as the worker does."""
+        wanted = iter(sizes)
+        tps = [(topic, number) for topic in topics for number in range(self.partitions)]
         while not self.worker.failed.done():
-            for number in numbers:
-                chunk = self.consumer.fetch(topic, number, next(wanted, 7))
+            for tp in tps:
+                chunk = self.consumer.fetch(*tp, next(wanted, 7)) if self.worker.has_room(*tp) else None
                 if chunk is not None:
                     self.worker.submit(chunk)
-            idle = all(self.worker.lanes.is_idle(topic, p) for p in numbers)
-            if idle and all(
-                self.consumer.next.get((topic, p)) == self.consumer.end(topic, p) for p in numbers
-            ):
+            idle = all(self.worker.lanes.is_idle(*tp) for tp in tps)
+            if idle and all(self.consumer.next.get(tp) == self.consumer.end(*tp) for tp in tps):
                 return
             await asyncio.sleep(0)
 

@@ -54,6 +54,17 @@ def put(arena: HistoryArena, found: Records, about_account: bool = False) -> lis
     return put_labels(arena, slots, found, np.full(len(found), about_account)).tolist()
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_there_already_does_not_depend_on_when_the_history_was_last_cut_down(packed: bool) -> None:
+    arena = arena_with((0, 1), (200, 2))
+    assert put(arena, records((1, 0), label=3), about_account=True) == [PUT]
+    if packed:
+        arena.prune(arena.slot("c"))
+    assert (len(arena.records(arena.slot("c"))) == 1) is packed
+    assert put(arena, records((199, 0), label=3), about_account=True) == [PUT]
+    assert put(arena, records((199, 0), label=3), about_account=True) == [ALREADY_THERE]
+
+
 def test_label_stands_where_its_time_belongs() -> None:
     arena = arena_with((0, 1), (5, 2))
     assert put(arena, records((3, 1), label=1)) == [PUT]

@@ -108,6 +108,30 @@ async def test_a_label_that_no_score_shows_may_be_put_in_before_its_transaction_
         assert tally.differences == 1
 
 
+@pytest.mark.parametrize("days", [(100, 200), (100, 225)])
+async def test_an_account_that_is_closed_twice_is_equal_whether_the_first_was_there_still_or_not(
+    models: Models, days: tuple[int, int]
+) -> None:
+    """The second time is 90 or 115 days behind the first; the transaction at the end pushes the first out."""
+    stream = Stream(models)
+    await stream.start()
+    closed = {"customer_id": "c-1", "label": "account_closed"}
+    stream.kafka.put(T, 0, transaction(0))
+    await stream.run()
+    stream.kafka.put(L, 0, closed | {"label_time": START_MS + 10 * DAY_MS})
+    stream.kafka.put(T, 0, transaction(days[0] * 8))
+    await stream.run()
+    stream.kafka.put(L, 0, closed | {"label_time": START_MS + days[0] * DAY_MS})
+    await stream.run()
+    stream.kafka.put(T, 0, transaction(days[1] * 8))
+    await stream.run()
+    tally, rebuild = verified(stream, models)
+    await histories(stream, rebuild)
+    assert stream.observer.outcomes["labelled"] == 1
+    assert tally.first is None
+    assert (tally.scores, tally.histories, tally.differences) == (3, 1, 0)
+
+
 class _CountsLabels:
     """The engine, but its first feature is the number of labels in the history: labels must be in place.
 

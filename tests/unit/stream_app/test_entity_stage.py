@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.arena import HistoryArena
 from features.engine import Engine
 from features.entities import ENTITY_FEATURES
-from features.tile_codec import decode
+from features.tile_codec import TILE, decode
 from features.tiles import Entities
 from infra.partitioning import partition_for
 from models.model_set import Models
@@ -22,6 +23,10 @@ from schemas.label import Label
 from schemas.parse import dump
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
+from stream_app.alignment import Alignment
+from stream_app.entity_stage import Counted, EntityStage
+from stream_app.partition import Partition
+from stream_app.retry import Retry
 from tests.streaming import (
     DAY_MS,
     START_MS,
@@ -112,7 +117,7 @@ def test_vectors_of_a_worker_with_several_partitions_are_those_of_one_replay_in_
             if phase == 0:
                 await stream.start()
             for topic in (T, L):
-                await stream.run_side_by_side(topic, sizes)
+                await stream.run_side_by_side(topic, sizes=sizes)
         assert not stream.worker.failed.done()
         assert vectors(stream) == scene.offline(entity_models.engine)
 
@@ -254,7 +259,7 @@ async def test_stored_tiles_are_put_together_when_they_have_become_many(entity_m
     for n in range(200):
         message = transaction(n, customer="c-1", event_time=START_MS + n * 1000, merchant_id="m-1")
         stream.kafka.put(T, number, message)
-    await stream.run_side_by_side(T, [1] * 1000)
+    await stream.run_side_by_side(T, sizes=[1] * 1000)
     (stored,) = stream.store._partitions[number].entities.values()
     assert len(decode(stored)) < 100
     assert int(decode(stored)["count"].sum()) == 200
@@ -275,7 +280,7 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
     for n in range(40, 60):
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
-    await stream.run_side_by_side(T, [1] * 100)
+    await stream.run_side_by_side(T, sizes=[1] * 100)
     await stream.run_side_by_side(T)
     counted = sum(
         row[3] for state in stream.store.tiles().values() for rows in state.values() for row in rows
@@ -304,3 +309,45 @@ async def test_partition_whose_events_are_shuffled_stalls_no_other_in_its_pass(
     async with asyncio.timeout(60):
         await stream.run_side_by_side(T)
     assert len(stream.scored) == number
+
+
+class _SlowStore:
+    """Answers each read when it is told to."""
+
+    def __init__(self) -> None:
+        self.reads: list[asyncio.Future[list[list[bytes | None]]]] = []
+
+    async def entities(self, keys: Sequence[Any], partitions: Sequence[int]) -> list[list[bytes | None]]:
+        self.reads.append(asyncio.get_running_loop().create_future())
+        await self.reads[-1]
+        return [[None for _ in partitions] for _ in keys]
+
+
+async def test_of_two_reads_under_way_the_one_that_ends_is_the_one_that_is_told_nothing_more(
+    entity_models: Models,
+) -> None:
+    store: Any = _SlowStore()
+    stream = stream_of(entity_models)
+    retry, observer = Retry(0.001, 0.002, 5.0, stream.observer.retry), stream.observer
+    alignment = Alignment(lambda partition: True)
+    stage = EntityStage(ENTITY_FEATURES, store, retry, observer, alignment, partitions=2, mine=lambda: [0, 1])
+    first, second = (Partition(number, store, 100) for number in (0, 1))
+    keys: list[tuple[str, int]] = [("merchant", 1), ("merchant", 2)]
+    tasks = [
+        asyncio.ensure_future(stage._bring(partition, [key], 0))
+        for partition, key in zip((first, second), keys, strict=True)
+    ]
+    while len(store.reads) < 2:
+        await asyncio.sleep(0)
+    store.reads[1].set_result([])
+    await tasks[1]
+    # Committed while the first read is under way: what it finds may lack it, so it reads once more.
+    stage._add_pending(0, {keys[0]: np.zeros(1, TILE)})
+    stage.committed(first, Counted(np.empty((0, 0)), ()))
+    store.reads[0].set_result([])
+    while len(store.reads) < 3:
+        await asyncio.sleep(0)
+        assert not tasks[0].done()
+    store.reads[2].set_result([])
+    await tasks[0]
+    assert stage._loads == []

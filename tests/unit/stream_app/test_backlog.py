@@ -1,0 +1,118 @@
+"""Labels in a backlog of months: what they are about must not have left the history when their turn comes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from features.codec import decode
+from features.record import LABEL_KIND
+from models.differences import retained
+from models.model_set import Models
+from schemas.topics import DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
+from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+
+T, L = TRANSACTIONS.name, LABELS.name
+DAYS, DELAY_DAYS = 300, 9
+CUSTOMERS = ("c-1", "c-2")
+
+
+def happened() -> list[tuple[int, str, dict[str, Any]]]:
+    """A payment a day at one shop; every fourth is a fraud that is reported nine days later."""
+    found = []
+    for day in range(DAYS):
+        at_ms, customer = START_MS + day * DAY_MS, CUSTOMERS[day % 2]
+        payment = transaction(day, customer=customer, event_time=at_ms, merchant_id="m-1")
+        found.append((at_ms, T, payment))
+        if day % 4 == 0:
+            told_ms = at_ms + DELAY_DAYS * DAY_MS + 1
+            found.append((told_ms, L, label(f"t-{day}", customer=customer, at_ms=told_ms)))
+    return sorted(found, key=lambda each: each[0])
+
+
+def stream_of(models: Models, patience_s: float = 5.0) -> Stream:
+    return Stream(models, score_features=True, label_patience_s=patience_s)
+
+
+def put(stream: Stream, at_ms: int, topic: str, message: dict[str, Any], published_ms: int) -> None:
+    stream.kafka.put(topic, 0, message, message["customer_id"].encode(), timestamp=published_ms)
+
+
+async def as_it_came(models: Models) -> Stream:
+    stream = stream_of(models)
+    await stream.start()
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, at_ms)
+        await stream.run()
+    return stream
+
+
+async def state(stream: Stream) -> Any:
+    """What histories keep of labels, and all tiles; the same whatever was packed when."""
+    labels = {}
+    for customer in CUSTOMERS:
+        found = await stream.store.read(customer)
+        assert found is not None
+        records = retained(decode(found.history).records)
+        labels[customer] = records[records["kind"] == LABEL_KIND].tobytes()
+    return labels, stream.store.tiles()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_a_backlog_of_months_ends_with_the_labels_and_frauds_that_a_worker_counted_as_they_came(
+    entity_models: Models, size: int
+) -> None:
+    live = await as_it_came(entity_models)
+    backlog = stream_of(entity_models)
+    for at_ms, topic, message in happened():
+        put(backlog, at_ms, topic, message, at_ms)
+    await backlog.start()
+    async with asyncio.timeout(60):
+        await backlog.run_side_by_side(T, L, sizes=[size] * 1000)
+    assert not backlog.worker.failed.done()
+    assert backlog.dead == live.dead == []
+    frauds = backlog.observer.outcomes["labelled"]
+    assert frauds == live.observer.outcomes["labelled"] == len(backlog.kafka.logs[L, 0]) == DAYS // 4
+    assert await state(backlog) == await state(live)
+    # And what was scored on the way knew of them, but for those of its own day.
+    name = "merchant_fraud_count_365d"
+    (as_it_was, now) = (
+        {m["transaction_id"]: m["features"][name] for m in s.kafka.messages(FRAUD_SCORES.name)}
+        for s in (live, backlog)
+    )
+    assert now.keys() == as_it_was.keys()
+    assert all(as_it_was[t] - 1 <= now[t] <= as_it_was[t] for t in now)
+    assert now[f"t-{DAYS - 1}"] > 50
+
+
+async def test_labels_that_were_published_behind_all_transactions_come_behind_them(
+    entity_models: Models,
+) -> None:
+    stream = stream_of(entity_models)
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, START_MS + DAYS * DAY_MS + (topic == L))
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    scored = [m["features"]["merchant_fraud_count_365d"] for m in stream.kafka.messages(FRAUD_SCORES.name)]
+    assert len(scored) == DAYS
+    assert set(scored) == {0}
+    assert stream.observer.outcomes["labelled"] + len(stream.dead) == DAYS // 4
+    assert set(stream.reasons) == {"unknown_transaction"}
+
+
+async def test_labels_that_the_log_names_and_never_gives_hold_nothing_up_for_long(
+    entity_models: Models,
+) -> None:
+    stream = stream_of(entity_models, patience_s=0.05)
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, at_ms)
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T)
+    assert len(stream.scored) == DAYS
+    assert not stream.worker.failed.done()
+    # Later they come after all.
+    await stream.run_side_by_side(T, L)
+    assert stream.observer.outcomes["labelled"] > 0
+    assert stream.observer.outcomes["labelled"] + len(stream.kafka.messages(DEAD_LETTERS.name)) == DAYS // 4
