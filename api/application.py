@@ -25,7 +25,7 @@ from api.routes import models as model_routes
 from api.routes import personal as personal_routes
 from api.routes.docs import add_docs
 from api.settings import ApiSettings
-from features import lifetime
+from features import lifetime, retention
 
 _DESCRIPTION = """
 Lookups and synchronous scores from the state that the stream keeps. Where login is on, programs get an
@@ -85,6 +85,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         next(iter(tenants.values())).models.engine.warm_up()
         lifetime.warm_up()
+        retention.warm_up()
         if settle is not None:
             settle()
         feeds = [asyncio.ensure_future(s.feed.run()) for s in tenants.values() if s.feed is not None]

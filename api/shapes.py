@@ -19,6 +19,11 @@ Cursor = Annotated[
     Query(max_length=512, description="`next_cursor` of the page before, with the same filter and order."),
 ]
 
+HISTORY_CUT: Final = (
+    "Some windows reach behind what is kept: counts and sums may be too small, and a score made from them is "
+    "not the one that was published."
+)
+
 
 class CustomerOut(BaseModel):
     """A customer. Null is unknown."""

@@ -188,6 +188,8 @@ class Engine:
         self.attributes = tuple(attributes)
         self.attribute_columns = slice(len(features), len(features) + len(attributes))
         self.names = tuple(feature.name for feature in self.features)
+        # How long before an event its customer's longest window begins.
+        self.reach_ms = max((feature.edge_ms for feature in features), default=0)
         self.hash = (
             declaration_hash(features)
             + (f"-{entity_hash(entities)}" if entities else "")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from features import retention
 from features.codec import Totals
-from features.definitions import DAY_MS, MAX_EVENTS, RETENTION_MS
-from features.kernels import newest_arrival, retained_from
+from features.definitions import DAY_MS
 from features.record import RECORD, Records
 from models.churn_scores import BANDS
 from schemas.fields import to_epoch_ms
@@ -60,12 +60,10 @@ class Tally:
 
 def retained(records: Records) -> Records:
     """The part of a history that features may look at; a label behind a transaction of the same time."""
-    newest = int(newest_arrival(records, 0, len(records)))
-    newest_ms = int(records["time_ms"][newest]) if newest >= 0 else 0
-    first = int(retained_from(records, 0, len(records), newest_ms, RETENTION_MS, MAX_EVENTS))
-    kept: Records = records[first:]
+    kept = retention.retained(records)
     # Where a label stands among transactions of its millisecond is no feature's business.
-    return kept[np.lexsort((kept["kind"], kept["time_ms"]))]
+    in_order: Records = kept[np.lexsort((kept["kind"], kept["time_ms"]))]
+    return in_order
 
 
 def differing_records(found: Records, expected: Records) -> dict[str, tuple[Any, Any]]:

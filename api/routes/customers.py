@@ -13,6 +13,7 @@ from api.deps import CustomerId, Given, Services, known_state
 from api.errors import UnknownCustomer, problems
 from api.ports import CustomerFilter, Direction, EventFilter, Row
 from api.shapes import (
+    HISTORY_CUT,
     Cursor,
     CustomerOut,
     CustomerPage,
@@ -24,6 +25,7 @@ from api.shapes import (
 )
 from features.codec import decode
 from features.ports import CustomerState
+from features.retention import history_cut
 from schemas.errors import DependencyError
 from schemas.fields import CountryCode, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, ChurnScore, Decision, FraudScore
@@ -60,6 +62,7 @@ class CustomerFeatures(BaseModel):
     features: dict[str, float | None] = Field(
         description="Null is unknown. What compares with an event is null."
     )
+    history_cut: bool = Field(default=False, description=HISTORY_CUT)
 
 
 class CustomerScores(BaseModel):
@@ -176,7 +179,11 @@ async def features(
         Query(description="RFC 3339 with an offset (in a URL, + is %2B) or epoch ms; now if left out."),
     ] = None,
 ) -> Response:
-    """Features as of now: windows that have emptied since the last event read as empty."""
+    """Features as of now: windows that have emptied since the last event read as empty.
+
+    As of more than 30 days before the customer's newest event, windows may reach behind what is kept:
+    `history_cut` says so.
+    """
     return json_answer(await features_now(given, customer_id, as_of))
 
 
@@ -194,6 +201,7 @@ async def features_now(given: Services, customer_id: str, as_of: datetime | None
         "transactions": history.totals.count,
         # What is unknown is NaN, which is written as null.
         "features": dict(zip(engine.names, row.tolist(), strict=True)),
+        "history_cut": history_cut(history, as_of_ms, engine.reach_ms),
     }
 
 

@@ -10,11 +10,14 @@ from pydantic import BaseModel, Field
 from api.deps import CustomerId, Given, entities_of, known_state
 from api.errors import UnknownCustomer, problems
 from api.routes.customers import QueryMoment
+from api.shapes import HISTORY_CUT
 from features.codec import decode
 from features.codes import transaction_hash
+from features.definitions import DAY_MS, MAX_WINDOW_MS, RETENTION_MS
 from features.engine import Matrix
 from features.lifetime import customer_vector, declared
 from features.record import TRANSACTION_KIND
+from features.retention import history_cut, retained
 from features.tiles import customer_hashes
 from models.model_set import Models
 from models.reasons import by_name, reason
@@ -27,7 +30,7 @@ router = APIRouter(
     prefix="/inference",
     tags=["inference"],
     responses=problems(
-        unknown_customer="The customer, or the transaction in the history that is kept, is unknown.",
+        unknown_customer="The customer, or the transaction in the 120 days that are kept, is unknown.",
         refused="The request is refused.",
         away="Redis does not answer, what it has stored cannot be read, or the model is away.",
     ),
@@ -49,13 +52,14 @@ class Explanation(BaseModel):
     published: float | None = Field(
         default=None,
         description="The published score where it is among the newest; it differs where another model made "
-        "it, events came late since, or the model read what is not kept.",
+        "it, events came late since, or the model read what is not kept (`not_kept`, `history_cut`).",
     )
     not_kept: list[str] = Field(
         default=[],
         description="Features that the model read of the message alone, balances and attributes: no history "
         "keeps them, so here they are unknown.",
     )
+    history_cut: bool = Field(default=False, description=HISTORY_CUT)
 
 
 class SegmentRequest(BaseModel):
@@ -91,30 +95,48 @@ async def explain(
     as_of: Annotated[QueryMoment | None, Query(description="For churn; now if left out.")] = None,
     most: Annotated[int, Query(ge=1, le=200, description="Contributions listed.")] = 10,
 ) -> Explanation:
-    """Contributions to a fraud score of a past transaction, or to a churn score as of a moment."""
+    """Contributions to a fraud score of a past transaction, or to a churn score as of a moment.
+
+    Of more than 30 days before the customer's newest event, windows may reach behind what is kept:
+    `history_cut` says so.
+    """
     models = given.models
     state = await known_state(given, customer_id, scores=model == "fraud")
     history = decode(state.history)
-    records = history.records
     if model == "churn":
         moment = as_of or given.now()
-        X = customer_vector(models.engine, records, history.totals, to_epoch_ms(moment))[np.newaxis]
+        moment_ms = to_epoch_ms(moment)
+        X = customer_vector(models.engine, history.records, history.totals, moment_ms)[np.newaxis]
         return _explained(
-            models, models.churn_for(customer_id), X, most, customer_id=customer_id, as_of=moment
+            models,
+            models.churn_for(customer_id),
+            X,
+            most,
+            customer_id=customer_id,
+            as_of=moment,
+            # Active days are counted over the longest window there is, whatever the engine declares.
+            history_cut=history_cut(history, moment_ms, MAX_WINDOW_MS),
         )
+    # Not all that is stored: what is found must not depend on when the history was last packed.
+    records = retained(history.records)
     is_it = (records["kind"] == TRANSACTION_KIND) & (
         records["transaction"] == (transaction_hash(transaction_id) if transaction_id else 0)
     )
     if transaction_id is None or not is_it.any():
-        raise UnknownCustomer("this customer has no such transaction in the history that is kept")
+        raise UnknownCustomer(
+            f"this customer has no such transaction in the {RETENTION_MS // DAY_MS} days that are kept"
+        )
     event = records[is_it][:1]
     time_ms = int(event["time_ms"][0])
     X = models.engine.compute(records[~is_it], event, time_ms)[np.newaxis]
+    cut = history_cut(history, time_ms, models.engine.reach_ms)
     if count := len(models.engine.entities):
         entities = await entities_of(given, event)
         if entities.holds_windows(event).all():
             rows = np.arange(1)
             X[:, -count:] = entities.compute(event, customer_hashes([customer_id]), rows, count=False)
+        else:
+            cut = True
     newest_first = map(orjson.loads, reversed(state.scores))
     published = next((s["score"] for s in newest_first if s["transaction_id"] == transaction_id), None)
     return _explained(
@@ -127,6 +149,7 @@ async def explain(
         as_of=from_epoch_ms(time_ms),
         published=published,
         not_kept=[f.name for f in models.engine.attributes],
+        history_cut=cut,
     )
 
 

@@ -10,7 +10,7 @@ from features.ports import Commit, HistoryChange
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.parse import dump
 from schemas.score import ChurnScore, FraudScore
-from tests.scoring import DAY_MS
+from tests.scoring import DAY_MS, START, at
 from tests.serving import NOW, World, assert_problem, serving
 from tests.unit.api.conftest import AWKWARD
 
@@ -81,6 +81,32 @@ async def test_what_compares_with_an_event_is_unknown(client, customer):
         "hour_of_day",
     ):
         assert features[name] is None
+
+
+@pytest.mark.parametrize(
+    ("first_day", "asked_day", "cut"),
+    [
+        (0, 199, False),
+        (0, 169, False),
+        (0, 168, True),
+        (0, 139, True),
+        (79, 139, False),  # all that ever was is kept
+        (78, 139, True),
+        (159, 164, False),  # first 40 days ago, asked as of 35 days ago
+    ],
+)
+async def test_features_say_where_windows_reach_behind_what_is_kept(eager, first_day, asked_day, cut):
+    world = World()
+    for begin in range(first_day, 200, 10):
+        await world.score([at(day) for day in range(begin, min(begin + 10, 200))], eager)
+    async with serving(world.store, eager, START + timedelta(days=200)) as client:
+        as_of_ms = to_epoch_ms(START) + asked_day * DAY_MS
+        answer = (await client.get("/customers/c-1/features", params={"as_of": as_of_ms})).json()
+        now = (await client.get("/customers/c-1/features")).json()
+    assert answer["history_cut"] is cut
+    whole = min(90, asked_day - first_day)
+    assert (answer["features"]["txn_count_90d"] == whole) is not cut
+    assert now["history_cut"] is False
 
 
 async def test_moments_are_the_same_however_they_are_written(client, customer):
