@@ -23,8 +23,8 @@ from stream_app.transport import Chunk
 
 _log = structlog.get_logger()
 _APART_MS: Final = 20
-"""Two producers' clocks: what is published closer together may have been published either way round. Not more:
-a log of years may have been filled in seconds."""
+"""Two producers' clocks: what is published closer together may have been published either way round.
+Not more: a log of years may have been filled in seconds."""
 _LOOK_AGAIN_S: Final = 0.005
 
 
