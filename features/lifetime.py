@@ -12,14 +12,17 @@ from features.arena import HistoryArena
 from features.attributes import AttributeFeature
 from features.codec import Headers, History, Totals, encode_header, read_headers
 from features.codes import MINOR_UNITS
-from features.definitions import DAY_MS, Feature, Op
+from features.definitions import DAY_MS, MAX_EVENTS, RETENTION_MS, Feature, Op
 from features.engine import Engine, Matrix
 from features.entities import EntityFeature
+from features.kernels import newest_arrival, retained_from
 from features.record import TRANSACTION_KIND, Records
 
 _WINDOWS_DAYS: Final = (30, 60, 90)
 _RATE_DAYS: Final = 30.0
 _DAY_MS: Final = int(DAY_MS)
+_RETENTION_MS: Final = int(RETENTION_MS)
+_MAX_EVENTS: Final = int(MAX_EVENTS)
 
 
 def _ever(name: str, unit: str, meaning: str, phrase: str) -> Feature:
@@ -141,6 +144,7 @@ def totals_before(totals: Totals, records: Records, as_of_ms: int) -> Totals:
         records: `(n,)` in time order.
         as_of_ms: The moment.
     """
+    records = records[_first_kept(records, 0, len(records)) :]
     begin = int(np.searchsorted(records["time_ms"], as_of_ms))
     after = records[begin:]
     after = after[after["kind"] == TRANSACTION_KIND]
@@ -199,12 +203,24 @@ def lifetime_vectors(
 
 
 @numba.njit(cache=True)
+def _first_kept(pool: Any, start: int, end: int) -> int:
+    """Where what a history keeps begins: when it was last cut down must change no value.
+
+    Measured from the newest event and not from the moment: silence may be longer than what is kept.
+    """
+    newest = newest_arrival(pool, start, end)
+    if newest < start:
+        return start
+    return int(retained_from(pool, start, end, pool[newest].time_ms, _RETENTION_MS, _MAX_EVENTS))
+
+
+@numba.njit(cache=True)
 def _look_back(pool: Any, start: int, length: int, as_of_ms: int) -> Any:
     """Time and currency of the newest transaction before a moment (-1: none), active days of each window."""
     newest, currency, day_ms = -1, -1, 86_400_000
     in_30, in_60, in_90 = 0, 0, 0
     day = -1
-    for index in range(start + length - 1, start - 1, -1):
+    for index in range(start + length - 1, _first_kept(pool, start, start + length) - 1, -1):
         record = pool[index]
         time_ms = record.time_ms
         if record.kind != 0 or time_ms >= as_of_ms:

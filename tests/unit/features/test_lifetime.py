@@ -17,7 +17,8 @@ from features.lifetime import (
     totals_before,
 )
 from features.record import RECORD, Records
-from tests.scoring import DAY_MS, START, at, events
+from features.totals import update_totals
+from tests.scoring import DAY_MS, START, at, corrected, events
 
 START_MS = int(START.timestamp() * 1000)
 
@@ -130,3 +131,36 @@ def test_many_in_an_arena_are_each_alone(engine: Engine, of_each, as_of_day):
     found = customer_vectors(engine, arena, np.array(slots), np.full(len(slots), moment))
     alone = [customer_vector(engine, of, Totals().plus(of), moment) for of in histories]
     np.testing.assert_array_equal(found, alone)
+
+
+#   day 0 ... 10                  200       as of 208
+#       xxxxxxxx   y <------------ y          a correction moves the newest event to day 11, which is not kept
+@pytest.mark.parametrize("as_of_day", [5.0, 100.0, 208.0])
+def test_when_a_history_was_last_cut_down_changes_no_value(engine: Engine, as_of_day):
+    found = []
+    for cut in (False, True):
+        arena = HistoryArena()
+        slots = np.array([arena.put("c-1", History.empty())])
+        wrong = at(200, transaction_id="y")
+        moved = corrected(wrong, 1, event_time=at(11).event_time)
+        for transaction in [*(at(day) for day in range(11)), wrong, moved]:
+            event = events([transaction]).records
+            update_totals(arena, event, slots, engine.compute_chunk(arena, event, slots))
+        assert len(arena.records(int(slots[0]))) == 12
+        if cut:
+            arena.prune(int(slots[0]))
+            assert len(arena.records(int(slots[0]))) == 1
+        moment = START_MS + int(as_of_day * DAY_MS)
+        found.append(customer_vectors(engine, arena, slots, np.array([moment])))
+    np.testing.assert_array_equal(*found)
+
+
+#   day 0  2  4 ... 18 | 20 ... 28 ... 148   what is before day 28 is kept no more
+@pytest.mark.parametrize("as_of_day", [20.0, 60.0])
+def test_a_moment_of_the_past_is_told_from_what_a_history_keeps(engine: Engine, as_of_day):
+    whole = records(*range(0, 150, 2))
+    kept = whole[whole["time_ms"] >= START_MS + 28 * DAY_MS]
+    totals, moment = Totals().plus(whole), START_MS + int(as_of_day * DAY_MS)
+    np.testing.assert_array_equal(
+        customer_vector(engine, whole, totals, moment), customer_vector(engine, kept, totals, moment)
+    )
