@@ -164,7 +164,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
         learning = OnlineScorer(model, plan.mapping.label_delay_ms, memory)
     with progress() as bar:
         rows, account = read_log(plan.data, plan.mapping, engine, bar)
-        start, begin, end = window(rows, plan.from_ms, plan.to_ms)
+        start, begin, end = window(rows, engine, plan.from_ms, plan.to_ms)
         if begin == end:
             first, last = (epoch_ms_to_rfc3339(int(rows.time_ms[i])) for i in (0, -1))
             raise ConfigError(

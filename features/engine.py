@@ -25,7 +25,7 @@ from features.codes import MINOR_UNITS
 from features.columns import COLUMNS
 from features.compiler import generate
 from features.definitions import MAX_EVENTS, RETENTION_MS, Feature, declaration_hash
-from features.entities import EntityFeature
+from features.entities import TILE_MS, EntityFeature, kept_tiles
 from features.entities import declaration_hash as entity_hash
 from features.packing import pack
 from features.record import RECORD, Records
@@ -209,6 +209,15 @@ class Engine:
             "entities": ",".join(dict.fromkeys(feature.entity for feature in self.entities)),
             "attributes": ",".join(names_of(self.attributes)),
         }
+
+    @property
+    def memory_ms(self) -> int:
+        """How long before an event what happened may still change its vector.
+
+        As long as a history or an entity keeps anything, and before that as long as a history knows ids by
+        which it tells that what came then was there already.
+        """
+        return max(RETENTION_MS, *(TILE_MS * tiles for tiles in kept_tiles(self.entities))) + RETENTION_MS
 
     def _grow_sets(self, capacity: int) -> None:
         self._values = np.zeros((self._kernel.N_SETS, capacity), dtype=np.uint64)

@@ -293,6 +293,17 @@ def _counterparty() -> list[EntityFeature]:
     ]
 
 
+def kept_tiles(features: Sequence[EntityFeature]) -> tuple[int, int]:
+    """How many tiles behind an entity's newest one its transactions are kept, and how many its frauds.
+
+    Args:
+        features: Declarations of one entity.
+    """
+    reach = [(f.window_tiles + f.delay_tiles, f.of_frauds) for f in features]
+    of_events = max((tiles for tiles, of_frauds in reach if not of_frauds), default=0)
+    return LATENESS_TILES + of_events, LATENESS_TILES + max((tiles for tiles, _ in reach), default=0)
+
+
 def check(features: Sequence[EntityFeature]) -> None:
     """Refuse declarations that cannot work.
 

@@ -24,6 +24,7 @@ from features.entities import (
     Entity,
     EntityFeature,
     EntityOp,
+    kept_tiles,
 )
 from features.record import LABEL_CODES, Records, accepted
 from features.tile_codec import TILE, Kept, Tiles, decode, merge
@@ -58,9 +59,7 @@ class EntityTiles:
     def __init__(self, entity: Entity, features: Sequence[EntityFeature]) -> None:
         self.entity = entity
         self.features = tuple(features)
-        reach = {f: f.window_tiles + f.delay_tiles for f in self.features}
-        of_events = max((reach[f] for f in self.features if not f.of_frauds), default=0)
-        self.kept = Kept(LATENESS_TILES + of_events, LATENESS_TILES + max(reach.values()), MAX_TILES)
+        self.kept = Kept(*kept_tiles(self.features), MAX_TILES)
         self._ops = np.array([_OPS[f.op] for f in self.features], dtype=np.int64)
         of = [(f.window_tiles, f.delay_tiles) for f in self.features]
         spans = sorted(set(of))

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from features.definitions import DAY_MS, RETENTION_MS
+from features.definitions import DAY_MS
 from features.engine import Engine, Matrix
 from features.kernels import ACCEPTED
 from models.anomaly import AnomalyScore
@@ -53,18 +53,17 @@ class ScoredRows:
         return len(self.time_ms)
 
 
-def window(rows: Rows, from_ms: int | None, to_ms: int | None) -> tuple[int, int, int]:
+def window(rows: Rows, engine: Engine, from_ms: int | None, to_ms: int | None) -> tuple[int, int, int]:
     """Where a replay has to start, and the rows `[begin, end)` that are scored.
 
-    What is older than every window and every remembered id changes no score.
+    What is older than all that histories and entities keep changes no score.
     """
     times = rows.time_ms
     end = len(rows) if to_ms is None else int(np.searchsorted(times, to_ms))
     begin = 0 if from_ms is None else min(int(np.searchsorted(times, from_ms)), end)
     if begin == end:
         return end, end, end
-    oldest = int(times[begin]) - RETENTION_MS - DAY_MS
-    return int(np.searchsorted(times, oldest)), begin, end
+    return int(np.searchsorted(times, int(times[begin]) - engine.memory_ms)), begin, end
 
 
 def silence_is_genuine(rows: Rows) -> bool:
@@ -126,7 +125,7 @@ def backtest_fraud(
     Yields:
         Blocks in order; also empty ones, while history is replayed.
     """
-    start, begin, end = window(rows, from_ms, to_ms)
+    start, begin, end = window(rows, engine, from_ms, to_ms)
     labels, silence = truth(rows), silence_is_genuine(rows)
     replay, log, declared = VectorReplay(engine), rows.frauds_only(), by_name(engine.features)
     traits = [engine.names.index(name) for name in TRAITS]

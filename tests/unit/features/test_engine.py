@@ -12,6 +12,7 @@ from features.catalogue import FEATURES
 from features.codec import History, Totals, decode, encode
 from features.definitions import MAX_EVENTS, declaration_hash
 from features.engine import Engine
+from features.entities import entity_features
 from features.record import to_records
 from schemas.transaction import Transaction
 
@@ -37,6 +38,14 @@ def test_engine_says_what_it_computes(engine):
     assert engine.features == FEATURES
     assert engine.names == tuple(f.name for f in FEATURES)
     assert engine.hash == declaration_hash(FEATURES)
+
+
+def test_engine_says_how_far_back_anything_matters(engine):
+    day_ms = 86_400_000
+    # Histories are of 120 days, frauds of 365 days, a week ago and 30 days late; ids of 120 days before that.
+    assert engine.memory_ms == 240 * day_ms
+    assert Engine(entities=entity_features("device")).memory_ms == 240 * day_ms
+    assert Engine(entities=entity_features("merchant,device")).memory_ms == (365 + 7 + 30 + 120) * day_ms
 
 
 def test_no_events_are_no_rows(engine):

@@ -10,7 +10,7 @@ from features.record import to_records
 from infra.ahead import one_ahead
 from models.backtest import UNTOLD, backtest_fraud, truth, victims, window
 from models.backtest_report import fraud_report
-from models.fraud_training import NEVER, train_fraud, vectors_of
+from models.fraud_training import NEVER, FraudData, train_fraud, vectors_of
 from models.tree import TreeModel
 from models.vectors import FRAUD, GENUINE, NO_LABEL, Rows, in_time_order
 from schemas.label import Label
@@ -83,6 +83,50 @@ def test_history_before_the_window_is_seen_and_not_scored(log, model, with_merch
     inside = (log.time_ms >= cut_ms) & (log.time_ms < end_ms)
     assert set(part) == {log.transaction_ids[i] for i in np.flatnonzero(inside).tolist()}
     assert part == {i: whole[i] for i in part}
+
+
+@pytest.fixture(scope="module")
+def merchant_model(with_merchants):
+    """Looks at two features alone: frauds at the merchant, and transactions before."""
+    random, names = np.random.default_rng(5), with_merchants.names
+    X = np.zeros((2_000, len(names)), dtype=np.float32)
+    columns = [names.index("merchant_fraud_count_365d"), names.index("txn_count_90d")]
+    X[:, columns] = random.integers(0, 3, (len(X), 2))
+    fraud = random.random(len(X)) < X[:, columns].sum(axis=1) / 6
+    times = np.arange(len(X)) * DAY_MS // 20
+    data = FraudData(X, times, np.where(fraud, times, NEVER), int(times[-1]))
+    return TreeModel(*train_fraud(data, with_merchants, created_at=CREATED_AT, rounds=30), names)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param(
+            [(at(30, merchant_id="m-1"), FRAUD), (at(229, customer_id="c-2"), NO_LABEL)],
+            id="a fraud at the merchant 200 days before",
+        ),
+        pytest.param(
+            [
+                (at(30, transaction_id="again", merchant_id="m-2"), NO_LABEL),
+                (at(145, transaction_id="again", merchant_id="m-1"), NO_LABEL),
+            ],
+            id="a transaction that came twice, the first time longer ago than what is kept",
+        ),
+    ],
+)
+def test_a_window_of_a_log_is_scored_as_in_the_whole_log(merchant_model, with_merchants, history):
+    scored = [(at(day, merchant_id="m-1"), NO_LABEL) for day in (230, 231)]
+    transactions, labels = zip(*history, *scored, strict=True)
+    long_log = Rows(
+        [t.transaction_id for t in transactions],
+        [t.customer_id for t in transactions],
+        to_records(transactions, [t.amount_minor for t in transactions]),
+        np.array(labels, dtype=np.int8),
+        np.array([t.event_time_ms + WEEK_MS for t in transactions]),
+    )
+    in_whole = scores(backtest_fraud(long_log, merchant_model, with_merchants))
+    part = scores(backtest_fraud(long_log, merchant_model, with_merchants, from_ms=int(long_log.time_ms[-2])))
+    assert part == {t.transaction_id: in_whole[t.transaction_id] for t, _ in scored}
 
 
 def test_vectors_computed_ahead_change_nothing(log, model, with_merchants, whole):
@@ -167,9 +211,9 @@ def test_untold_rows_are_not_learned_from(engine):
     assert data.known_ms.tolist() == [0, NEVER, NEVER]
 
 
-def test_nothing_lies_in_an_empty_window(log):
-    assert window(log, int(log.time_ms[-1]) + 1, None)[1:] == (len(log), len(log))
-    assert window(log, 10, 5)[1:] == (0, 0)
+def test_nothing_lies_in_an_empty_window(log, engine):
+    assert window(log, engine, int(log.time_ms[-1]) + 1, None)[1:] == (len(log), len(log))
+    assert window(log, engine, 10, 5)[1:] == (0, 0)
 
 
 def test_report_of_a_backtest(log, model, with_merchants, cut_ms):
