@@ -185,6 +185,15 @@ class HistoryArena:
         start = self.start[slot]
         return self.pool[start : start + self.length[slot]]
 
+    def kept(self, slot: int) -> Records:
+        """View of those of a slot's records that features may look at: others are only not yet let go."""
+        first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
+        last = int(kernels.newest_arrival(self.pool, first, end))
+        if last >= first:
+            newest = int(self.pool["time_ms"][last])
+            first = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
+        return self.pool[first:end]
+
     def totals(self, slot: int) -> Totals:
         """Lifetime totals of a slot's customer."""
         if not self._memory.capacity[slot]:
@@ -245,15 +254,10 @@ class HistoryArena:
 
     def prune(self, slot: int) -> None:
         """Let go of records that no feature can look at any more."""
-        first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
-        last = int(kernels.newest_arrival(self.pool, first, end))
-        if last < first:
-            return
-        newest = int(self.pool["time_ms"][last])
-        kept = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
-        if kept > first:
-            _copy(self.pool[kept:end], self.pool, first)
-            self.length[slot] = end - kept
+        kept = self.kept(slot)
+        if len(kept) < self.length[slot]:
+            _copy(kept, self.pool, int(self.start[slot]))
+            self.length[slot] = len(kept)
 
     def _move(self, slot: int, capacity: int) -> None:
         # Where they stand is nobody's now, and stays as it is until it is handed out.

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -12,13 +12,14 @@ import numpy.typing as npt
 from features import kernels
 from features.arena import HistoryArena
 from features.attributes import attribute_values
+from features.codes import transaction_hash
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine
 from features.lifetime import customer_names, customer_vector
 from features.record import label_record, to_records
 from features.tiles import Entities, find_fraud
 from models.churn import ChurnRows
-from models.vectors import compute_vectors
+from models.vectors import compute_vectors, may_leave
 from schemas.label import Label
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction
@@ -117,17 +118,21 @@ def replay_chunks(
     labelled: set[str] = set()
     chunk: list[Transaction | WireTransaction] = []
     waiting: set[str] = set()
+    newest: dict[str, int] = {}
     for message in messages:
         if not isinstance(message, Label):
             chunk.append(message)
             waiting.add(message.transaction_id)
+            newest[message.customer_id] = max(
+                message.event_time_ms, newest.get(message.customer_id, message.event_time_ms)
+            )
             if len(chunk) == _CHUNK:
                 yield chunk, _vectors(chunk, engine, arena, entities)
-                chunk, waiting = [], set()
+                chunk, waiting, newest = [], set(), {}
         elif entities is not None and message.label == "fraud" and message.transaction_id not in labelled:
-            if message.transaction_id in waiting:
+            if message.transaction_id in waiting or _may_leave(message, arena, newest, len(chunk)):
                 yield chunk, _vectors(chunk, engine, arena, entities)
-                chunk, waiting = [], set()
+                chunk, waiting, newest = [], set(), {}
             if _note(message, arena, entities):
                 labelled.add(str(message.transaction_id))
     if chunk:
@@ -142,11 +147,20 @@ def _vectors(
     return compute_vectors([t.customer_id for t in chunk], records, engine, arena, entities, values)
 
 
+def _may_leave(label: Label, arena: HistoryArena, newest: Mapping[str, int], more: int) -> bool:
+    """Whether a history may lose what a label is about with the transactions that wait in front of it."""
+    customer_id = label.customer_id
+    if label.transaction_id is None or customer_id not in newest or customer_id not in arena:
+        return False
+    transaction = transaction_hash(label.transaction_id)
+    return may_leave(arena, customer_id, transaction, newest[customer_id], more)
+
+
 def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
     """Tell entities of a fraud; false where the customer's history has no such transaction."""
     if label.customer_id not in arena:
         return False
-    fraud = find_fraud(arena.records(arena.slot(label.customer_id)), label_record(label))
+    fraud = find_fraud(arena.kept(arena.slot(label.customer_id)), label_record(label))
     if fraud is not None:
         entities.add(entities.frauds([fraud]))
     return fraud is not None

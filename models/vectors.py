@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from features.arena import HistoryArena
 from features.codec import History
+from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine, Matrix
-from features.kernels import ACCEPTED
+from features.kernels import ACCEPTED, position_before
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
-from features.record import LABEL_CODES, RECORD, Records, label_record
+from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
 from features.tiles import Entities, customer_hashes, find_fraud
 from schemas.label import Label
 
@@ -151,11 +152,39 @@ def compute_vectors(
     return features
 
 
+def may_leave(arena: HistoryArena, customer_id: str, transaction: int, newest_ms: int, more: int) -> bool:
+    """Whether what a history keeps of a transaction may be out of it behind its customer's next events.
+
+    Args:
+        arena: Histories as they are before those events.
+        customer_id: A customer in it.
+        transaction: Hash of its id.
+        newest_ms: Newest time of those events.
+        more: How many they are at most.
+    """
+    slot, oldest_ms = arena.slot(customer_id), newest_ms - RETENTION_MS
+    records = arena.records(slot)
+    # Nearly always: labels come within days, and customers have not so many events.
+    if not len(records) or (records["time_ms"][0] >= oldest_ms and len(records) + more <= MAX_EVENTS):
+        return False
+    leaving = max(position_before(records, 0, len(records), oldest_ms), len(records) + more - MAX_EVENTS)
+    if not (records["transaction"][:leaving] == transaction).any():
+        return False
+    # Not where it has left already. Of several versions, at different times, the first to leave counts.
+    kept = arena.kept(slot)
+    events = kept[kept["kind"] != LABEL_KIND]
+    versions = np.flatnonzero(events["transaction"] == transaction)
+    if not len(versions):
+        return False
+    first = int(versions[0])
+    return bool(events["time_ms"][first] < oldest_ms) or len(events) - first + more > MAX_EVENTS
+
+
 class VectorReplay:
     """Runs rows through the engine, each label entering its customer's history at its own time.
 
     A label is put in when an event at or after its time comes, so an event sees the labels that were known
-    before it, however the rows are cut into batches.
+    before it, and the history sees it as it was then, however the rows are cut into batches.
 
     Attributes:
         labels_put: Labels that entered a history.
@@ -180,16 +209,27 @@ class VectorReplay:
         transactions = rows.records["transaction"].tolist()
         labels, label_times = rows.labels.tolist(), rows.label_time_ms.tolist()
         waiting, begin = self._waiting, 0
-        for i, time_ms in enumerate(times):
+        # Of the rows that are not computed yet: their transactions, and each customer's newest time.
+        uncut: set[int] = set()
+        newest: dict[str, int] = {}
+        for i, (customer_id, time_ms) in enumerate(zip(rows.customer_ids, times, strict=True)):
             while waiting and waiting[0][0] <= time_ms:
                 label = heapq.heappop(waiting)
-                if label[1] >= self._rows + begin:
-                    # Its own transaction comes first.
+                # Labels go in ahead of a batch: what they are about must come, be corrected or leave before.
+                if label[3] in uncut or (
+                    label[2] in newest
+                    and may_leave(self.arena, label[2], label[3], newest[label[2]], i - begin)
+                ):
                     yield self._compute(rows, begin, i)
                     begin = i
+                    uncut.clear()
+                    newest.clear()
                 self._due.append(label)
+            uncut.add(transactions[i])
+            if time_ms > newest.get(customer_id, -1):
+                newest[customer_id] = time_ms
             if labels[i] != NO_LABEL:
-                label = (label_times[i], self._rows + i, rows.customer_ids[i], transactions[i], labels[i])
+                label = (label_times[i], self._rows + i, customer_id, transactions[i], labels[i])
                 heapq.heappush(waiting, label)
         yield self._compute(rows, begin, len(times))
         self._rows += len(times)
@@ -226,7 +266,7 @@ class VectorReplay:
         if self.entities is not None:
             # Each once: what a label adds to a merchant is no longer there to compare with.
             for i in np.flatnonzero((outcome == PUT) & (records["label"] == FRAUD)).tolist():
-                fraud = find_fraud(self.arena.records(int(slots[i])), records[i : i + 1])
+                fraud = find_fraud(self.arena.kept(int(slots[i])), records[i : i + 1])
                 if fraud is not None:
                     self.entities.add(self.entities.frauds([fraud]))
         unknown = int((outcome == UNKNOWN_TRANSACTION).sum())

@@ -1,22 +1,31 @@
 import itertools
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features import arena as arena_module
+from features import engine as engine_module
+from features import labels as labels_module
 from features.arena import HistoryArena
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES
+from features.entities import ENTITY_FEATURES, entity_features
 from features.record import LABEL_KIND, label_record, to_records
 from features.tiles import Entities
+from models import vectors as vectors_module
 from models.replay import replay_chunks
 from models.vectors import NO_LABEL, Rows, VectorReplay, label_code
 from schemas.fields import from_epoch_ms
 from schemas.label import Label
 from schemas.transaction import Transaction
+from tests.scoring import at, corrected
 
+Told = Callable[[], tuple[list[Transaction], dict[int, float]]]
 T0 = 1_767_225_600_000
 HOUR_MS = 3_600_000
+FEW = 128
 
 # (hours since the event before, customer, days until it is labelled)
 events = st.lists(
@@ -153,6 +162,77 @@ def test_label_of_a_transaction_no_longer_kept_is_counted_as_unknown(engine: Eng
     list(replay.feed(rows_of(transactions, labels)))
     replay.finish()
     assert (replay.labels_put, replay.labels_unknown) == (0, 1)
+
+
+def told_late() -> tuple[list[Transaction], dict[int, float]]:
+    """A fraud of day 0 told on day 150, when its customer's history begins at day 28; and one in time."""
+    log = [at(day, transaction_id=f"t-{day}", merchant_id="m-1") for day in range(0, 200, 2)]
+    return log, {0: 150, 40: 199}
+
+
+def told_behind_a_correction() -> tuple[list[Transaction], dict[int, float]]:
+    """A fraud told on day 20, and corrected before that to have been at another merchant."""
+    wrong = at(0, transaction_id="x", merchant_id="m-1")
+    right = corrected(wrong, 1, merchant_id="m-2", event_time=at(1).event_time)
+    days = [at(day, transaction_id=f"t-{day}", merchant_id="m-9") for day in range(2, 40)]
+    ends = [at(40, merchant_id="m-1"), at(41, merchant_id="m-2")]
+    return [wrong, *days[:8], right, *days[8:], *ends], {0: 20}
+
+
+def told_of_what_moved_back() -> tuple[list[Transaction], dict[int, float]]:
+    """A fraud corrected to an earlier day: it leaves the history before its first version does."""
+    wrong = at(20, transaction_id="x", merchant_id="m-1")
+    right = corrected(wrong, 1, event_time=at(1).event_time)
+    days = [at(day, transaction_id=f"t-{day}", merchant_id="m-1") for day in range(22, 180, 2)]
+    return [wrong, right, *days], {0: 130}
+
+
+def told_behind_too_many() -> tuple[list[Transaction], dict[int, float]]:
+    """Frauds told when their customer has had more events since than a history keeps, and fewer."""
+    log = [at(n / 8, transaction_id=f"t-{n}", merchant_id="m-1") for n in range(FEW + 50)]
+    return [*log, at(40, merchant_id="m-1")], {0: (FEW + 20) / 8, 60: 14}
+
+
+@pytest.mark.parametrize(
+    "told", [told_late, told_behind_a_correction, told_of_what_moved_back, told_behind_too_many]
+)
+def test_no_vector_and_no_unknown_label_depends_on_where_a_file_is_cut(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So many that no test waits for them.
+    for module in (arena_module, engine_module, labels_module, vectors_module):
+        monkeypatch.setattr(module, "MAX_EVENTS", FEW)
+    transactions, frauds = told()
+    labels = [
+        Label(
+            customer_id=t.customer_id,
+            transaction_id=t.transaction_id,
+            label="fraud",
+            label_time=at(frauds[n]).event_time,
+        )
+        if n in frauds
+        else None
+        for n, t in enumerate(transactions)
+    ]
+    rows, found = rows_of(transactions, labels), []
+    engine = Engine(entities=entity_features("merchant"))
+    # Behind a batch of one row: in one with its own transaction a label waits for that.
+    for size in (1, 7, 20, len(rows)):
+        replay, cuts = VectorReplay(engine), [0, *range(1, len(rows), size), len(rows)]
+        parts = [part for cut in itertools.pairwise(cuts) for part in replay.feed(piece(rows, *cut))]
+        replay.finish()
+        X = np.concatenate([part.features.X for part in parts])
+        found.append((X.tobytes(), replay.labels_put, replay.labels_unknown))
+    assert found == [found[0]] * len(found)
+    # Training on the stream of the same finds the same.
+    log: list[Transaction | Label] = []
+    known = sorted((label for label in labels if label), key=lambda label: label.label_time_ms)
+    for transaction in transactions:
+        while known and known[0].label_time_ms <= transaction.event_time_ms:
+            log.append(known.pop(0))
+        log.append(transaction)
+    chunks = replay_chunks(log, engine, HistoryArena(), Entities(engine.entities))
+    assert np.concatenate([features.X for _, features in chunks]).tobytes() == found[0][0]
 
 
 @given(events, st.lists(st.integers(1, 12), max_size=10))
