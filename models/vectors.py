@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +15,7 @@ from features.arena import HistoryArena
 from features.codec import History
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine, Matrix
-from features.kernels import ACCEPTED, position_before
+from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
 from features.tiles import Entities, customer_hashes, find_fraud
@@ -152,6 +154,20 @@ def compute_vectors(
     return features
 
 
+@numba.njit(cache=True)
+def _is_leaving(
+    pool: Any, start: int, length: int, transaction: int, oldest_ms: int, too_many: int
+) -> bool:
+    """Whether a transaction is among the oldest records: before a time, or the first so many."""
+    for index in range(start, start + length):
+        record = pool[index]
+        if record.time_ms >= oldest_ms and index - start >= too_many:
+            return False
+        if record.transaction == transaction:
+            return True
+    return False
+
+
 def may_leave(arena: HistoryArena, customer_id: str, transaction: int, newest_ms: int, more: int) -> bool:
     """Whether what a history keeps of a transaction may be out of it behind its customer's next events.
 
@@ -163,12 +179,11 @@ def may_leave(arena: HistoryArena, customer_id: str, transaction: int, newest_ms
         more: How many they are at most.
     """
     slot, oldest_ms = arena.slot(customer_id), newest_ms - RETENTION_MS
-    records = arena.records(slot)
+    start, length = arena.start[slot], arena.length[slot]
     # Nearly always: labels come within days, and customers have not so many events.
-    if not len(records) or (records["time_ms"][0] >= oldest_ms and len(records) + more <= MAX_EVENTS):
-        return False
-    leaving = max(position_before(records, 0, len(records), oldest_ms), len(records) + more - MAX_EVENTS)
-    if not (records["transaction"][:leaving] == transaction).any():
+    if not _is_leaving(
+        arena.pool, start, length, np.uint64(transaction), oldest_ms, length + more - MAX_EVENTS
+    ):
         return False
     # Not where it has left already. Of several versions, at different times, the first to leave counts.
     kept = arena.kept(slot)

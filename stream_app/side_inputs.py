@@ -138,7 +138,7 @@ class LabelProcessor:
                 outgoing.append(delivery.refuse(record, refused))
         counted = None
         if self._entities is not None:
-            histories = {c: partition.arena.records(partition.arena.slot(c)) for c in appended}
+            histories = {c: partition.arena.kept(partition.arena.slot(c)) for c in appended}
             found = [find_fraud(histories[c], r) for c, records in appended.items() for r in records]
             counted = await self._entities.confirm(partition, [fraud for fraud in found if fraud is not None])
         await delivery.publish(partition, outgoing)
