@@ -155,9 +155,7 @@ def compute_vectors(
 
 
 @numba.njit(cache=True)
-def _is_leaving(
-    pool: Any, start: int, length: int, transaction: int, oldest_ms: int, too_many: int
-) -> bool:
+def _is_leaving(pool: Any, start: int, length: int, transaction: int, oldest_ms: int, too_many: int) -> bool:
     """Whether a transaction is among the oldest records: before a time, or the first so many."""
     for index in range(start, start + length):
         record = pool[index]
