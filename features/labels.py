@@ -17,6 +17,18 @@ UNKNOWN_TRANSACTION: Final = 2
 
 
 @numba.njit(cache=True)
+def is_leaving(pool: Any, start: int, length: int, transaction: int, oldest_ms: int, too_many: int) -> bool:
+    """Whether a transaction is among the oldest records: before a time, or the first so many."""
+    for index in range(start, start + length):
+        record = pool[index]
+        if record.time_ms >= oldest_ms and index - start >= too_many:
+            return False
+        if record.transaction == transaction:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
 def _put(
     pool: Any,
     start: Any,

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +14,7 @@ from features.codec import History
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.kernels import ACCEPTED
-from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
+from features.labels import PUT, UNKNOWN_TRANSACTION, is_leaving, put_labels
 from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
 from features.tiles import Entities, customer_hashes, find_fraud
 from schemas.label import Label
@@ -154,18 +152,6 @@ def compute_vectors(
     return features
 
 
-@numba.njit(cache=True)
-def _is_leaving(pool: Any, start: int, length: int, transaction: int, oldest_ms: int, too_many: int) -> bool:
-    """Whether a transaction is among the oldest records: before a time, or the first so many."""
-    for index in range(start, start + length):
-        record = pool[index]
-        if record.time_ms >= oldest_ms and index - start >= too_many:
-            return False
-        if record.transaction == transaction:
-            return True
-    return False
-
-
 def may_leave(arena: HistoryArena, customer_id: str, transaction: int, newest_ms: int, more: int) -> bool:
     """Whether what a history keeps of a transaction may be out of it behind its customer's next events.
 
@@ -179,7 +165,7 @@ def may_leave(arena: HistoryArena, customer_id: str, transaction: int, newest_ms
     slot, oldest_ms = arena.slot(customer_id), newest_ms - RETENTION_MS
     start, length = arena.start[slot], arena.length[slot]
     # Nearly always: labels come within days, and customers have not so many events.
-    if not _is_leaving(
+    if not is_leaving(
         arena.pool, start, length, np.uint64(transaction), oldest_ms, length + more - MAX_EVENTS
     ):
         return False
