@@ -377,18 +377,37 @@ class Stream:
                         await self.worker.handle([chunk])
 
     async def run_side_by_side(self, *topics: str, sizes: Iterable[int] = ()) -> None:
-        """Handle what is in the log of topics with all partitions under way at once, as the worker does."""
-        wanted = iter(sizes)
+        """Handle what is in the log of topics with all partitions under way at once, as the worker does.
+
+        Raises:
+            Crash: The worker died in a chunk; what ran beside it went no further.
+        """
+        wanted, worker, died = iter(sizes), self.worker, list[BaseException]()
         tps = [(topic, number) for topic in topics for number in range(self.partitions)]
-        while not self.worker.failed.done():
-            for tp in tps:
-                chunk = self.consumer.fetch(*tp, next(wanted, 7)) if self.worker.has_room(*tp) else None
-                if chunk is not None:
-                    self.worker.submit(chunk)
-            idle = all(self.worker.lanes.is_idle(*tp) for tp in tps)
-            if idle and all(self.consumer.next.get(tp) == self.consumer.end(*tp) for tp in tps):
-                return
-            await asyncio.sleep(0)
+        handle = worker.lanes._handle
+
+        async def guarded(chunks: Any) -> None:
+            try:
+                await handle(chunks)
+            except Crash as crash:
+                died.append(crash)
+
+        worker.lanes._handle = guarded  # type: ignore[method-assign]
+        try:
+            while not worker.failed.done():
+                for tp in tps:
+                    chunk = self.consumer.fetch(*tp, next(wanted, 7)) if worker.has_room(*tp) else None
+                    if chunk is not None:
+                        worker.submit(chunk)
+                await asyncio.sleep(0)
+                if died:
+                    await worker.lanes.close()
+                    raise died[0]
+                idle = all(worker.lanes.is_idle(*tp) for tp in tps)
+                if idle and all(self.consumer.next.get(tp) == self.consumer.end(*tp) for tp in tps):
+                    return
+        finally:
+            worker.lanes._handle = handle  # type: ignore[method-assign]
 
     def transact(
         self, count: int, customers: int = 3, first: int = 0, partition: int = 0

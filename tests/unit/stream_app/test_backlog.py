@@ -1,19 +1,25 @@
 """Labels in a backlog of months: what they are about must not have left the history when their turn comes."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from features.codec import decode
+from features.entities import ENTITY_FEATURES, kept_tiles
 from features.record import LABEL_KIND
 from models.differences import retained
 from models.model_set import Models
+from schemas.parse import dump
 from schemas.topics import DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
-from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+from tests.streaming import DAY_MS, START_MS, Crash, Stream, label, transaction
 
 T, L = TRANSACTIONS.name, LABELS.name
 DAYS, DELAY_DAYS = 300, 9
+POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
 CUSTOMERS = ("c-1", "c-2")
 
 
@@ -55,7 +61,11 @@ async def state(stream: Stream) -> Any:
         assert found is not None
         records = retained(decode(found.history).records)
         labels[customer] = records[records["kind"] == LABEL_KIND].tobytes()
-    return labels, stream.store.tiles()
+    (tiles,) = stream.store.tiles().values()
+    newest = max(row[0] for rows in tiles.values() for row in rows)
+    oldest = newest - kept_tiles([f for f in ENTITY_FEATURES if f.entity == "merchant"])[0]
+    # Transactions that no window reaches are let go when tiles are put together, whenever that is.
+    return labels, {key: [r for r in rows if r[1] or r[0] >= oldest] for key, rows in tiles.items()}
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -116,3 +126,43 @@ async def test_labels_that_the_log_names_and_never_gives_hold_nothing_up_for_lon
     await stream.run_side_by_side(T, L)
     assert stream.observer.outcomes["labelled"] > 0
     assert stream.observer.outcomes["labelled"] + len(stream.kafka.messages(DEAD_LETTERS.name)) == DAYS // 4
+
+
+@settings(max_examples=15, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.integers(1, 60), max_size=20),
+    st.lists(st.tuples(st.sampled_from(POINTS), st.integers(1, 200)), min_size=1, max_size=5),
+)
+def test_crashes_in_a_backlog_change_nothing_of_it(
+    entity_models: Models, sizes: list[int], crashes: list[tuple[str, int]]
+) -> None:
+    async def run() -> None:
+        live, backlog = await as_it_came(entity_models), stream_of(entity_models)
+        left, dead = [list(crash) for crash in crashes], False
+
+        def die(reached: str) -> None:
+            nonlocal dead
+            if not dead and left and reached == left[0][0]:
+                left[0][1] -= 1
+                dead = left[0][1] <= 0
+            if dead:
+                raise Crash
+
+        backlog.crash = die
+        for at_ms, topic, message in happened():
+            put(backlog, at_ms, topic, message, at_ms)
+        async with asyncio.timeout(120):
+            for _ in range(len(crashes) + 1):
+                dead = False
+                await backlog.start()
+                with suppress(Crash):
+                    await backlog.run_side_by_side(T, L, sizes=sizes)
+                    break
+                left.pop(0)
+        assert not backlog.worker.failed.done()
+        assert backlog.dead == []
+        assert await state(backlog) == await state(live)
+        scores = {dump(m) for m in backlog.kafka.messages(FRAUD_SCORES.name)}
+        assert len(scores) == DAYS
+
+    asyncio.run(run())

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +170,7 @@ def test_crashes_change_no_score_and_count_nothing_twice(
                     often.crash = die
                     often.publisher.before = stay_dead
                     try:
-                        await until_crash(often, sizes, topic)
+                        await often.run_side_by_side(topic, sizes=sizes)
                     except Crash:
                         often.publisher = Publisher(often.kafka)
                         dead = False
@@ -184,42 +184,6 @@ def test_crashes_change_no_score_and_count_nothing_twice(
         assert often.store.tiles() == once.store.tiles()
 
     asyncio.run(run())
-
-
-def at_end(stream: Stream, topic: str, number: int) -> bool:
-    delivered = stream.consumer.delivered(topic, number)
-    return delivered is not None and delivered >= stream.consumer.end(topic, number)  # type: ignore[operator]
-
-
-async def until_crash(stream: Stream, sizes: Iterable[int], topic: str) -> None:
-    """As `Stream.run_side_by_side`; what runs beside a chunk that dies goes no further."""
-    worker = stream.worker
-    died: list[BaseException] = []
-    handle = worker.lanes._handle
-
-    async def guarded(chunks: Any) -> None:
-        try:
-            await handle(chunks)
-        except Crash as crash:
-            died.append(crash)
-
-    worker.lanes._handle = guarded  # type: ignore[method-assign]
-    wanted = iter(sizes)
-    try:
-        while not worker.failed.done():
-            for number in range(PARTITIONS):
-                chunk = stream.consumer.fetch(topic, number, next(wanted, 7))
-                if chunk is not None:
-                    worker.submit(chunk)
-            await asyncio.sleep(0)
-            if died:
-                await worker.lanes.close()
-                raise died[0]
-            done = all(worker.lanes.is_idle(topic, p) for p in range(PARTITIONS))
-            if done and all(at_end(stream, topic, p) for p in range(PARTITIONS)):
-                return
-    finally:
-        worker.lanes._handle = handle  # type: ignore[method-assign]
 
 
 async def filled(models: Models, days: int = 3) -> Stream:
