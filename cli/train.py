@@ -62,7 +62,9 @@ def train(
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Learn from transactions since this time (UTC); earlier ones are history."
+            "--from",
+            help="Learn from transactions since this time (UTC); earlier ones are history for one model, and "
+            "left out where all are trained at once.",
         ),
     ] = None,
     to: Annotated[

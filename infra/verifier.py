@@ -2,9 +2,11 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from features.engine import Engine
 from infra.history_store import RedisHistoryStore
@@ -18,8 +20,9 @@ from models.published_scores import Published, read_score
 from models.registry import ModelRegistry
 from models.tree import TreeModel
 from models.verification import PartitionRebuild
+from schemas.dead_letter import DeadLetter
 from schemas.errors import HistoryError, ModelError
-from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
+from schemas.topics import DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
 
 _HISTORIES = 500
 Progress = Callable[[int, int, int], None]
@@ -139,6 +142,7 @@ class Verifier:
             lambda customer_id: partition_for(customer_id, partitions) == number,
             log_complete=log_start == 0,
             tally=self.tally,
+            refused_labels=await self._refused_labels(number, tail),
             anomaly_of=self._anomaly_of,
         )
         async with AsyncExitStack() as readers:
@@ -157,6 +161,23 @@ class Verifier:
                 rebuild.add_transactions(records, found, scored_from=scored_from)
                 self._on_progress(number, records[-1].offset + 1, upto)
             await self._histories(number, rebuild, source, labels, processed)
+
+    async def _refused_labels(self, number: int, tail: LogTail) -> set[int]:
+        """Offsets of a partition's labels that have a dead letter."""
+        tp = (DEAD_LETTERS.name, number)
+        start, end = (await tail.bounds([tp]))[tp]
+        found: set[int] = set()
+        if start == end:
+            return found
+        async with AsyncExitStack() as readers:
+            letters = await self._reader(readers, *tp, start)
+            async for records in letters.until(end):
+                for record in records:
+                    with suppress(ValidationError):  # Somebody else's message says nothing of labels.
+                        source = DeadLetter.model_validate_json(record.value or b"").source
+                        if (source.topic, source.partition) == (LABELS.name, number):
+                            found.add(source.offset)
+        return found
 
     async def _histories(
         self,

@@ -69,6 +69,8 @@ class PartitionRebuild:
         log_complete: Whether the log starts at its first record. Where it does not, histories before
             `RETENTION_MS` of it are incomplete and not compared.
         tally: Where it is counted.
+        refused_labels: Offsets of labels that have a dead letter. One that was read before its transaction is
+            in no history, unless it was read again by a rebuild.
         anomaly_of: The anomaly model of a version; `None` where there is none to compare with.
     """
 
@@ -81,6 +83,7 @@ class PartitionRebuild:
         *,
         log_complete: bool,
         tally: Tally,
+        refused_labels: Container[int] = (),
         anomaly_of: Callable[[str], AnomalyModel | None] = lambda version: None,
     ) -> None:
         self._anomaly_of = anomaly_of
@@ -95,6 +98,8 @@ class PartitionRebuild:
         self._labels: dict[str, deque[_WaitingLabel]] = {}
         self._possible: dict[str, set[bytes]] = {}
         self._about_accounts: dict[str, list[Records]] = {}
+        self._refused_labels = refused_labels
+        self._refused: dict[str, set[bytes]] = {}
         self._seen: dict[str, None] = {}
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
@@ -109,6 +114,8 @@ class PartitionRebuild:
                 about_account = label.transaction_id is None
                 waiting = _WaitingLabel(record.offset, label_record(label), about_account, possible=False)
                 self._labels.setdefault(label.customer_id, deque()).append(waiting)
+                if record.offset in self._refused_labels:
+                    self._refused.setdefault(label.customer_id, set()).add(waiting.record.tobytes())
                 if about_account:
                     self._about_accounts.setdefault(label.customer_id, []).append(waiting.record)
                 elif label.customer_id in self._arena:
@@ -327,7 +334,8 @@ class PartitionRebuild:
         # Of an account the same is put in once, and again when the first has left the history.
         told = self._about_accounts.get(customer_id, [])
         words = Counter(int(record["label"][0]) for record in told)
-        return undecided | {record.tobytes() for record in told if words[int(record["label"][0])] > 1}
+        undecided |= {record.tobytes() for record in told if words[int(record["label"][0])] > 1}
+        return undecided | self._refused.get(customer_id, set())
 
     def _unexpected(self, score: Published, why: str) -> None:
         self._tally.differs(

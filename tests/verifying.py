@@ -32,6 +32,7 @@ def verified(
         lambda customer: True,
         log_complete=complete,
         tally=tally,
+        refused_labels={m["source"]["offset"] for m in stream.dead if m["source"]["topic"] == L},
         anomaly_of=unusual.get,
     )
     rebuild.add_labels([r for r in stream.kafka.logs[L, 0] if r is not None])

@@ -19,6 +19,22 @@ from tests.deployment import PARTITIONS, Deployment, Outputs, eventually
 pytestmark = pytest.mark.integration
 BANK = BankSettings(customers=60, days=40, seed=21, start=datetime(2026, 1, 1, tzinfo=UTC))
 
+EARLY = (
+    {
+        "customer_id": "early",
+        "transaction_id": "t-early",
+        "label": "fraud",
+        "label_time": "2026-02-10T00:00:00Z",
+    },
+    {
+        "customer_id": "early",
+        "transaction_id": "t-early",
+        "event_time": "2026-02-09T00:00:00Z",
+        "amount": "5.00",
+        "currency": "EUR",
+    },
+)
+
 
 @pytest.fixture
 def deployment(tmp_path, registry):
@@ -53,6 +69,16 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
     worker.start(120)
     with worker:
         async with Outputs(deployment.stack.bootstrap) as outputs:
+            await outputs.until_scored(deployment.log.ids)
+            # A label that is read before its transaction is refused: no history has it.
+            early, late = EARLY
+            await deployment.publish([("labels", early["customer_id"].encode(), json.dumps(early).encode())])
+            counts["labels"] += 1
+            await outputs.until(lambda: outputs.dead()["unknown_transaction"] == 1, 30, "a dead letter")
+            deployment.log.add(late)
+            await deployment.publish(
+                [("transactions", late["customer_id"].encode(), json.dumps(late).encode())]
+            )
             await outputs.until_scored(deployment.log.ids)
         await eventually(
             lambda: deployment.committed("labels") == counts["labels"], 30, "labels in histories"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features.arena import HistoryArena
-from features.codec import decode, encode
+from features.codec import History, decode, encode
 from features.engine import ChunkFeatures
 from features.labels import put_labels
 from features.record import LABEL_CODES, LABEL_KIND, label_record, to_records
@@ -106,6 +106,32 @@ async def test_a_label_that_no_score_shows_may_be_put_in_before_its_transaction_
         history.records["label"][labels] = LABEL_CODES["genuine"]
         await histories(stream, rebuild, c_0=encode(history))
         assert tally.differences == 1
+
+
+async def test_a_label_that_was_read_before_its_transaction_and_refused_is_in_no_history(
+    models: Models,
+) -> None:
+    stream = Stream(models)
+    await stream.start()
+    stream.transact(6)
+    await stream.run()
+    stream.kafka.put(L, 0, label("t-7", customer="c-1", at_ms=START_MS + DAY_MS))
+    stream.kafka.put(L, 0, label("t-4", customer="c-1", at_ms=START_MS + DAY_MS))
+    await stream.run()
+    stream.transact(6, first=6)
+    await stream.run()
+    assert stream.reasons == ["unknown_transaction"]
+    tally, rebuild = verified(stream, models)
+    await histories(stream, rebuild)
+    assert tally.first is None
+    assert (tally.scores, tally.histories, tally.differences) == (12, 3, 0)
+    # One that was not refused is missed.
+    state = await stream.store.read("c-1")
+    assert state is not None
+    history = decode(state.history)
+    without = History(history.totals, history.records[history.records["kind"] != LABEL_KIND])
+    await histories(stream, rebuild, c_1=encode(without))
+    assert tally.differences == 1
 
 
 @pytest.mark.parametrize("days", [(100, 200), (100, 225)])
