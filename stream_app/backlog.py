@@ -11,10 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
+from schemas.errors import EventError
+from schemas.label import Label
+from schemas.parse import parse_message
 from schemas.topics import LABELS
 from stream_app.partition import Partition
 from stream_app.retry import Interrupted
@@ -64,13 +67,18 @@ class DueLabels:
             StoreRolledBack: Labels between the store and what was fetched were never delivered.
             HistoryError: They are not in the log any more.
         """
-        before = published_ms - _APART_MS
+        before, reached_ms = published_ms - _APART_MS, partition.require_lease().watermark_ms
+
+        def is_due(record: Any) -> bool:
+            # Both: who publishes may give records times of their own, such as when a label was told.
+            return record.timestamp < before and _told_ms(record) <= reached_ms
+
         while await self._are_fetched(partition):
             for chunk in self._unread(partition):
                 rest = await self._rest_of(partition, chunk)
                 if rest is None:
                     return
-                due = list(takewhile(lambda record: record.timestamp < before, rest.records))
+                due = list(takewhile(is_due, rest.records))
                 if due:
                     mine = replace(rest, records=due)
                     await self._labels.process(partition, mine)
@@ -99,3 +107,11 @@ class DueLabels:
                 return False
             await asyncio.sleep(_LOOK_AGAIN_S)
         return True
+
+
+def _told_ms(record: Any) -> int:
+    """When a label was told, in event time; 0 where nobody can read it: it waits for nothing."""
+    try:
+        return parse_message(Label, record.value).label_time_ms
+    except EventError:
+        return 0

@@ -111,6 +111,21 @@ async def test_labels_that_were_published_behind_all_transactions_come_behind_th
     assert set(stream.reasons) == {"unknown_transaction"}
 
 
+async def test_labels_published_with_times_of_their_own_still_wait_for_what_they_are_about(
+    entity_models: Models,
+) -> None:
+    """Transactions carry the time at which the log was filled, labels that at which they were told."""
+    filled_ms = START_MS + DAYS * DAY_MS
+    stream = stream_of(entity_models)
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, at_ms if topic == L else filled_ms)
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert stream.dead == []
+    assert stream.observer.outcomes["labelled"] == DAYS // 4
+
+
 async def test_labels_that_the_log_names_and_never_gives_hold_nothing_up_for_long(
     entity_models: Models,
 ) -> None:
