@@ -47,10 +47,10 @@ def verify(
 ) -> None:
     """Rebuild scores and histories from the topics and compare them bit for bit with what is there.
 
-    Reads transactions, labels and scores.fraud from the start of the log, computes every event again with
-    the engine and the model version that each score names, and compares scores, feature vectors where they
-    were published, and the histories in Redis as far as any feature looks at them. Changes nothing; a
-    worker may run meanwhile.
+    Reads transactions, labels, scores.fraud and the dead letters from the start of the log, computes every
+    event again with the engine and the model version that each score names, and compares scores, vectors
+    where they were published, and the histories in Redis as far as any feature looks at them. Changes
+    nothing; a worker may run meanwhile.
 
     Exit codes: 0 all equal; 1 something differs, the first difference is shown with the history it follows
     from; 2 could not compare: nothing there, no model, Kafka or Redis away.
