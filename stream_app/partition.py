@@ -42,7 +42,6 @@ class Partition:
         erasures_read: Whether every erasure that was asked for before the lease is done.
         alone: Whether the broker did not take what was published of it the last time: it shares no pass until
             it does.
-        labels_end: End of the labels' log when the partition was taken: up to there they are waited for.
         models_until: Offset of transactions before which the lease's set of models scores, whatever is in
             use: an earlier owner may have published from there.
     """
@@ -59,7 +58,6 @@ class Partition:
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self.models_until = 0
-        self.labels_end = 0
         self.alone = False
         self._store = store
         self._moved = asyncio.Event()
@@ -71,7 +69,6 @@ class Partition:
         starts: Mapping[str, int],
         published_upto: Mapping[str, int],
         models_until: int = 0,
-        labels_end: int = 0,
     ) -> None:
         """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
         self.forget()
@@ -79,7 +76,6 @@ class Partition:
         self.starts = dict(starts)
         self.published_upto = dict(published_upto)
         self.models_until = models_until
-        self.labels_end = labels_end
         self.interrupted.clear()
 
     def forget(self) -> None:
@@ -89,7 +85,6 @@ class Partition:
         self.forget_histories()
         self.published_upto = {}
         self.models_until = 0
-        self.labels_end = 0
         self.erasures_read = False
         self.on_forget(self.number)
         self._signal()

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import structlog
+
 from features.ports import Lease, StoreRolledBack
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
-from stream_app.backlog import DueLabels
 from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.model_watch import PartitionModels
 from stream_app.partition import Partition
@@ -18,6 +19,8 @@ from stream_app.retry import Interrupted
 from stream_app.side_inputs import ErasureProcessor, LabelProcessor, ProfileProcessor
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,6 @@ class Passes:
         log: Knows seeks and what the log has.
         steps: What is done with records.
         stop: Set when the worker stops.
-        held: Chunks of labels of a partition that were fetched and not processed, in order.
-        label_patience_s: So long labels that the log has are waited for.
     """
 
     def __init__(
@@ -59,8 +60,6 @@ class Passes:
         log: Log,
         steps: Steps,
         stop: asyncio.Event,
-        held: Callable[[int], Sequence[Chunk]],
-        label_patience_s: float,
     ) -> None:
         self._partition = partition
         self._delivery = delivery
@@ -68,9 +67,6 @@ class Passes:
         self._log = log
         self._steps = steps
         self._stop = stop
-        self._due_labels = DueLabels(
-            steps.labels, held, self._rest_of, delivery.note_committed, label_patience_s
-        )
 
     async def run(self, chunks: Sequence[Chunk]) -> Failures:
         """Run chunks of a topic, one of each partition; returns those whose lease is gone or in doubt."""
@@ -132,7 +128,7 @@ class Passes:
         partition = self._partition(chunk.partition)
         if chunk.topic != ERASURES.name and not await self._steps.erasures.ready(partition):
             return False
-        return chunk.topic != LABELS.name or await self._steps.labels.ready(partition, chunk)
+        return chunk.topic != LABELS.name or await self._steps.labels.ready(partition)
 
     async def _take_steps(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
         if chunks and chunks[0][1].topic == TRANSACTIONS.name:
@@ -143,7 +139,10 @@ class Passes:
                 failures |= await attributed(partition, step)
         for partition, chunk in chunks:
             if partition.number not in failures:
-                self._delivery.note_committed(partition, chunk)
+                upto, observer = chunk.next_offset, self._delivery.observer
+                _log.debug("chunk committed", topic=chunk.topic, partition=partition.number, upto=upto)
+                observer.chunk(chunk.topic, len(chunk.records))
+                observer.progress(chunk.topic, partition.number, upto)
 
     async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
         """Score chunks part by part, the parts of all partitions in one pass."""
@@ -170,12 +169,6 @@ class Passes:
             if not parts:
                 return
             await self._steps.transactions.process(parts, failures)
-            drop_failed()
-            for partition, part in parts:
-                if partition in going:
-                    failures.update(
-                        await attributed(partition, self._due_labels.put(partition, part.published_ms))
-                    )
             drop_failed()
             await sweep([partition for partition, _ in parts if partition in going])
 

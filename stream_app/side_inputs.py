@@ -50,10 +50,8 @@ class Order:
         self._log_end = log_end
         self._passed = passed
 
-    async def caught_up(
-        self, partition: Partition, topic: str, done: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Wait for a topic, or until there is no need; false when the partition was lost meanwhile."""
+    async def caught_up(self, partition: Partition, topic: str) -> bool:
+        """Wait for a topic; false when the partition was lost meanwhile."""
         lease = partition.lease
         if lease is None:
             return False
@@ -61,7 +59,7 @@ class Order:
             "kafka", lambda: self._log_end(topic, partition.number), partition.interrupted
         )
         while partition.lease is lease and not partition.interrupted.is_set():
-            if (partition.next_offset(topic) or 0) >= end or done():
+            if (partition.next_offset(topic) or 0) >= end:
                 return True
             # The log may end with what is no record: a transaction's marker, a compacted one.
             moved = await partition.moved(lease, _LOOK_AGAIN_S)
@@ -76,8 +74,7 @@ class LabelProcessor:
     """Puts labels into histories.
 
     A label follows its transaction on another topic, so it can be read first. It waits until every
-    transaction that was published before it was read has been processed; where that is a backlog,
-    `backlog.DueLabels` puts it in on the way.
+    transaction that was published before it was read has been processed.
 
     Args:
         delivery: The shared steps.
@@ -98,13 +95,9 @@ class LabelProcessor:
         self._models = models
         self._entities = entities
 
-    async def ready(self, partition: Partition, chunk: Chunk) -> bool:
-        """Wait for the transactions, or until a chunk is done; false when the partition was lost."""
-
-        def is_done() -> bool:
-            return (partition.next_offset(LABELS.name) or 0) >= chunk.next_offset
-
-        return await self._order.caught_up(partition, TRANSACTIONS.name, is_done)
+    async def ready(self, partition: Partition) -> bool:
+        """Wait for the transactions; false when the partition was lost meanwhile."""
+        return await self._order.caught_up(partition, TRANSACTIONS.name)
 
     async def process(self, partition: Partition, chunk: Chunk) -> None:
         """Append a chunk's labels to their customers' histories."""

@@ -11,7 +11,7 @@ from features.arena import HistoryArena
 from features.entities import TILE_MS, EntityFeature
 from features.ports import LeaseLost
 from schemas.errors import TidegateError
-from schemas.topics import LABELS, TRANSACTIONS
+from schemas.topics import TRANSACTIONS
 from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
 from stream_app.delivery import Delivery
@@ -54,7 +54,6 @@ class Worker:
         chunk_records: int = 2000,
         entities: Sequence[EntityFeature] = (),
         seal: Seal | None = None,
-        label_patience_s: float = 2.0,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -80,16 +79,7 @@ class Worker:
             Sweep(delivery, silent_days=silent_days, forget_days=forget_days),
         )
         self._stop_event = asyncio.Event()
-        self._passes = Passes(
-            self._partition,
-            delivery,
-            taken,
-            log,
-            self.steps,
-            self._stop_event,
-            lambda number: self.lanes.held(LABELS.name, number),
-            label_patience_s,
-        )
+        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._stop_event)
         self._stopping = False
         self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
@@ -193,7 +183,6 @@ class Worker:
                 starts,
                 {TRANSACTIONS.name: published} if known else {},
                 max(published if known else 0, under_way_until(lease, transactions)),
-                ranges[LABELS.name, number].end if LABELS.name in topics else 0,
             )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)

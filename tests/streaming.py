@@ -305,7 +305,6 @@ class Stream:
     misplaced: bool = False
     tail: bool = True
     score_features: bool = False
-    label_patience_s: float = 0.0
     known: dict[str, Models] = field(default_factory=dict)
 
     @property
@@ -359,7 +358,6 @@ class Stream:
             check_log=check_log,
             published_upto=published_upto,
             entities=self.models.engine.entities,
-            label_patience_s=self.label_patience_s,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:
