@@ -19,6 +19,7 @@ from features.codec import (
 )
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.record import RECORD, Records
+from features.retention import retained
 
 _SMALLEST = 16
 _LEAST_POOL = 4096
@@ -187,12 +188,7 @@ class HistoryArena:
 
     def kept(self, slot: int) -> Records:
         """View of those of a slot's records that features may look at: others are only not yet let go."""
-        first, end = int(self.start[slot]), int(self.start[slot] + self.length[slot])
-        last = int(kernels.newest_arrival(self.pool, first, end))
-        if last >= first:
-            newest = int(self.pool["time_ms"][last])
-            first = int(kernels.retained_from(self.pool, first, end, newest, RETENTION_MS, MAX_EVENTS))
-        return self.pool[first:end]
+        return retained(self.records(slot))
 
     def totals(self, slot: int) -> Totals:
         """Lifetime totals of a slot's customer."""

@@ -40,17 +40,9 @@ class LogRecord(Protocol):
 
 @dataclass(slots=True)
 class _WaitingLabel:
-    """A label that the worker puts in sooner or later.
-
-    Attributes:
-        possible: Whether its history held what it is about at some time: only then a worker can have put
-            it in. What has left the history since takes no label any more.
-    """
-
     offset: int
     record: Records
     about_account: bool
-    possible: bool
 
 
 class PartitionRebuild:
@@ -96,6 +88,7 @@ class PartitionRebuild:
         self._tally = tally
         self._arena = HistoryArena(max_records=1 << 62)
         self._labels: dict[str, deque[_WaitingLabel]] = {}
+        # Labels whose history held what they are about at some time: only those a worker can have put in.
         self._possible: dict[str, set[bytes]] = {}
         self._about_accounts: dict[str, list[Records]] = {}
         self._refused_labels = refused_labels
@@ -112,14 +105,14 @@ class PartitionRebuild:
                 continue
             if self._belongs_here(label.customer_id):
                 about_account = label.transaction_id is None
-                waiting = _WaitingLabel(record.offset, label_record(label), about_account, possible=False)
+                waiting = _WaitingLabel(record.offset, label_record(label), about_account)
                 self._labels.setdefault(label.customer_id, deque()).append(waiting)
                 if record.offset in self._refused_labels:
                     self._refused.setdefault(label.customer_id, set()).add(waiting.record.tobytes())
                 if about_account:
                     self._about_accounts.setdefault(label.customer_id, []).append(waiting.record)
                 elif label.customer_id in self._arena:
-                    kept = retained(self._arena.records(self._arena.slot(label.customer_id)))
+                    kept = self._arena.kept(self._arena.slot(label.customer_id))
                     self._now_possible(label.customer_id, kept["transaction"])
 
     def add_transactions(
@@ -316,14 +309,14 @@ class PartitionRebuild:
         slot = self._arena.slot(customer_id)
         if label.about_account and self._arena.totals(slot).count == 0:
             return
-        unasked = label.about_account or (though_gone and label.possible)
+        possible = label.record.tobytes() in self._possible.get(customer_id, ())
+        unasked = label.about_account or (though_gone and possible)
         put_labels(self._arena, np.array([slot]), label.record, np.array([unasked]))
 
     def _now_possible(self, customer_id: str, transactions: npt.NDArray[np.uint64]) -> None:
         held = set(transactions.tolist())
         for label in self._labels[customer_id]:
-            if not label.possible and int(label.record["transaction"][0]) in held:
-                label.possible = True
+            if int(label.record["transaction"][0]) in held:
                 self._possible.setdefault(customer_id, set()).add(label.record.tobytes())
 
     def _undecided(self, customer_id: str, rebuilt: Records) -> set[bytes]:

@@ -69,11 +69,10 @@ class Kafka:
         value: object,
         key: bytes | None = b"k",
         headers: tuple[tuple[str, bytes], ...] = (),
-        timestamp: int = PUBLISHED_MS,
     ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key, timestamp, headers=headers)
+        record = Record(topic, partition, len(log), raw, key, headers=headers)
         log.append(record)
         return record
 
@@ -374,14 +373,14 @@ class Stream:
                         more = True
                         await self.worker.handle([chunk])
 
-    async def run_side_by_side(self, *topics: str, sizes: Iterable[int] = ()) -> None:
-        """Handle what is in the log of topics with all partitions under way at once, as the worker does.
+    async def run_side_by_side(self, topic: str, sizes: Iterable[int] = ()) -> None:
+        """Handle what is in the log of a topic with all partitions under way at once, as the worker does.
 
         Raises:
             Crash: The worker died in a chunk; what ran beside it went no further.
         """
         wanted, worker, died = iter(sizes), self.worker, list[BaseException]()
-        tps = [(topic, number) for topic in topics for number in range(self.partitions)]
+        tps = [(topic, number) for number in range(self.partitions)]
         handle = worker.lanes._handle
 
         async def guarded(chunks: Any) -> None:
@@ -394,7 +393,7 @@ class Stream:
         try:
             while not worker.failed.done():
                 for tp in tps:
-                    chunk = self.consumer.fetch(*tp, next(wanted, 7)) if worker.has_room(*tp) else None
+                    chunk = self.consumer.fetch(*tp, next(wanted, 7))
                     if chunk is not None:
                         worker.submit(chunk)
                 await asyncio.sleep(0)
