@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from features import arena as arena_module
+from features import retention as retention_module
 from features.arena import HistoryArena
 from features.codec import History, Totals
 from features.definitions import RETENTION_MS
@@ -277,7 +277,7 @@ def test_pruning_an_empty_history_does_nothing():
 
 
 def test_pruning_keeps_the_newest_events(monkeypatch):
-    monkeypatch.setattr(arena_module, "MAX_EVENTS", 3)
+    monkeypatch.setattr(retention_module, "MAX_EVENTS", 3)
     arena = HistoryArena()
     slot = arena.put("c-1", History(Totals(), records_of([1, 2, 3, 4, 5])))
     arena.prune(slot)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from features import arena as arena_module
 from features import engine as engine_module
 from features import labels as labels_module
+from features import retention as retention_module
 from features.arena import HistoryArena
 from features.engine import Engine
 from features.entities import ENTITY_FEATURES, entity_features
@@ -200,7 +201,7 @@ def test_no_vector_and_no_unknown_label_depends_on_where_a_file_is_cut(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So many that no test waits for them.
-    for module in (arena_module, engine_module, labels_module, vectors_module):
+    for module in (arena_module, engine_module, labels_module, retention_module, vectors_module):
         monkeypatch.setattr(module, "MAX_EVENTS", FEW)
     transactions, frauds = told()
     labels = [
