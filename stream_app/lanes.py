@@ -114,6 +114,18 @@ class Lanes:
         key = (topic, partition)
         return self._under_way.get(key) or next(iter(self._waiting.get(key, ())), None)
 
+    def held(self, topic: str, partition: int) -> list[Chunk]:
+        """The chunk under way and those that wait, in order."""
+        key = (topic, partition)
+        under_way = [self._under_way[key]] if key in self._under_way else []
+        return [*under_way, *self._waiting.get(key, ())]
+
+    def discard(self, topic: str, partition: int, upto: int) -> None:
+        """Drop what waits of a partition and is done: all before an offset."""
+        waiting = self._waiting.get((topic, partition), deque())
+        while waiting and waiting[0].next_offset <= upto:
+            waiting.popleft()
+
     def drop(self, partitions: Container[int]) -> None:
         """Drop what waits of partitions; what is under way goes on."""
         for (_, partition), waiting in self._waiting.items():

@@ -30,6 +30,7 @@ class Part:
         outgoing: Dead letters and messages for other partitions.
         erased_ms: Newest event of erased customers. Nothing of them is taken, but time goes on with them:
             what happens to others must not depend on who was erased.
+        published_ms: When the last record was published, by the log.
     """
 
     next_offset: int
@@ -38,6 +39,7 @@ class Part:
     records: list[Any] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     erased_ms: int = 0
+    published_ms: int = 0
 
 
 @dataclass(slots=True)

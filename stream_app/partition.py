@@ -42,6 +42,9 @@ class Partition:
         erasures_read: Whether every erasure that was asked for before the lease is done.
         alone: Whether the broker did not take what was published of it the last time: it shares no pass until
             it does.
+        labels_end: End of the labels' log when the partition was taken; labels before it may be put in
+            between transactions.
+        labels_day: Day of event time up to which that was done.
         models_until: Offset of transactions before which the lease's set of models scores, whatever is in
             use: an earlier owner may have published from there.
     """
@@ -58,6 +61,7 @@ class Partition:
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self.models_until = 0
+        self.labels_end = self.labels_day = 0
         self.alone = False
         self._store = store
         self._moved = asyncio.Event()
@@ -69,6 +73,7 @@ class Partition:
         starts: Mapping[str, int],
         published_upto: Mapping[str, int],
         models_until: int = 0,
+        labels_end: int = 0,
     ) -> None:
         """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
         self.forget()
@@ -76,6 +81,7 @@ class Partition:
         self.starts = dict(starts)
         self.published_upto = dict(published_upto)
         self.models_until = models_until
+        self.labels_end = labels_end
         self.interrupted.clear()
 
     def forget(self) -> None:
@@ -85,6 +91,7 @@ class Partition:
         self.forget_histories()
         self.published_upto = {}
         self.models_until = 0
+        self.labels_end = self.labels_day = 0
         self.erasures_read = False
         self.on_forget(self.number)
         self._signal()

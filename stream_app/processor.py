@@ -63,6 +63,7 @@ class TransactionProcessor:
                 part = part or Part(0)
                 part.next_offset = record.offset + 1
                 event_time_ms = self._sort(partition, lease, record, part)
+                part.published_ms = record.timestamp
                 if event_time_ms >= next_day_ms or partition.is_boundary(record.offset):
                     break
             return part

@@ -50,8 +50,10 @@ class Order:
         self._log_end = log_end
         self._passed = passed
 
-    async def caught_up(self, partition: Partition, topic: str) -> bool:
-        """Wait for a topic; false when the partition was lost meanwhile."""
+    async def caught_up(
+        self, partition: Partition, topic: str, done: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Wait for a topic, or until there is no need; false when the partition was lost meanwhile."""
         lease = partition.lease
         if lease is None:
             return False
@@ -59,7 +61,7 @@ class Order:
             "kafka", lambda: self._log_end(topic, partition.number), partition.interrupted
         )
         while partition.lease is lease and not partition.interrupted.is_set():
-            if (partition.next_offset(topic) or 0) >= end:
+            if (partition.next_offset(topic) or 0) >= end or done():
                 return True
             # The log may end with what is no record: a transaction's marker, a compacted one.
             moved = await partition.moved(lease, _LOOK_AGAIN_S)
@@ -74,7 +76,8 @@ class LabelProcessor:
     """Puts labels into histories.
 
     A label follows its transaction on another topic, so it can be read first. It waits until every
-    transaction that was published before it was read has been processed.
+    transaction that was published before it was read has been processed; where that is a backlog,
+    `backlog.DueLabels` puts it in on the way.
 
     Args:
         delivery: The shared steps.
@@ -95,12 +98,23 @@ class LabelProcessor:
         self._models = models
         self._entities = entities
 
-    async def ready(self, partition: Partition) -> bool:
-        """Wait for the transactions; false when the partition was lost meanwhile."""
-        return await self._order.caught_up(partition, TRANSACTIONS.name)
+    async def ready(self, partition: Partition, chunk: Chunk) -> bool:
+        """Wait for the transactions, or until a chunk is done; false when the partition was lost."""
 
-    async def process(self, partition: Partition, chunk: Chunk) -> None:
-        """Append a chunk's labels to their customers' histories."""
+        def is_done() -> bool:
+            return (partition.next_offset(LABELS.name) or 0) >= chunk.next_offset
+
+        return await self._order.caught_up(partition, TRANSACTIONS.name, is_done)
+
+    async def process(self, partition: Partition, chunk: Chunk, *, final: bool = True) -> None:
+        """Append a chunk's labels to their customers' histories.
+
+        Args:
+            partition: Its lock is held.
+            chunk: What is next of its labels.
+            final: All that a label can be about was processed: where it is not there, the label is refused.
+                Otherwise it goes to the end of its log.
+        """
         delivery = self._delivery
         labels: list[tuple[Any, Label]] = []
         outgoing: list[Outgoing] = []
@@ -127,8 +141,10 @@ class LabelProcessor:
                 # What it is about was erased: a dead letter would bring it back.
                 if partition.require_lease().is_erased(label.customer_id, 0):
                     delivery.observer.outcome("erased")
-                    continue
-                outgoing.append(delivery.refuse(record, refused))
+                elif final:
+                    outgoing.append(delivery.refuse(record, refused))
+                else:
+                    outgoing.append(delivery.pass_on(record, label.customer_id, partition.number, "put_off"))
         counted = None
         if self._entities is not None:
             histories = {c: partition.arena.kept(partition.arena.slot(c)) for c in appended}

@@ -11,7 +11,7 @@ from features.arena import HistoryArena
 from features.entities import TILE_MS, EntityFeature
 from features.ports import LeaseLost
 from schemas.errors import TidegateError
-from schemas.topics import TRANSACTIONS
+from schemas.topics import LABELS, TRANSACTIONS
 from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
 from stream_app.delivery import Delivery
@@ -54,6 +54,7 @@ class Worker:
         chunk_records: int = 2000,
         entities: Sequence[EntityFeature] = (),
         seal: Seal | None = None,
+        label_patience_s: float = 10.0,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -79,7 +80,16 @@ class Worker:
             Sweep(delivery, silent_days=silent_days, forget_days=forget_days),
         )
         self._stop_event = asyncio.Event()
-        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._stop_event)
+        self._passes = Passes(
+            self._partition,
+            delivery,
+            taken,
+            log,
+            self.steps,
+            self._stop_event,
+            self.lanes,
+            label_patience_s,
+        )
         self._stopping = False
         self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
@@ -145,8 +155,6 @@ class Worker:
                 _log.warning("partition lost", reason=str(failure))
                 continue
             _log.warning("going back to where the store is", reason=str(failure))
-            # Stale, and would meet the new lease before it is sought.
-            self.lanes.drop({number})
             going_back = asyncio.ensure_future(self._go_back(number))
             self._going_back.add(going_back)
             going_back.add_done_callback(self._going_back.discard)
@@ -183,6 +191,7 @@ class Worker:
                 starts,
                 {TRANSACTIONS.name: published} if known else {},
                 max(published if known else 0, under_way_until(lease, transactions)),
+                ranges[LABELS.name, number].end if LABELS.name in topics else 0,
             )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)
@@ -288,6 +297,8 @@ class Worker:
 
     async def seek(self, partition: int) -> None:
         """Take the lease of a partition again and seek its topics."""
+        # Stale, and would meet the new lease before it is sought.
+        self.lanes.drop({partition})
         await self._log.seek_to_stored({(topic, partition) for topic in self._topics})
 
     def fail(self, error: Exception) -> None:

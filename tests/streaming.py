@@ -69,10 +69,11 @@ class Kafka:
         value: object,
         key: bytes | None = b"k",
         headers: tuple[tuple[str, bytes], ...] = (),
+        timestamp: int = PUBLISHED_MS,
     ) -> Record:
         log = self.logs[topic, partition]
         raw = value if value is None or isinstance(value, bytes) else dump(value)
-        record = Record(topic, partition, len(log), raw, key, headers=headers)
+        record = Record(topic, partition, len(log), raw, key, timestamp, headers=headers)
         log.append(record)
         return record
 
@@ -304,6 +305,8 @@ class Stream:
     misplaced: bool = False
     tail: bool = True
     score_features: bool = False
+    label_patience_s: float = 0.0
+    chunk_records: int = 2000
     known: dict[str, Models] = field(default_factory=dict)
 
     @property
@@ -357,6 +360,8 @@ class Stream:
             check_log=check_log,
             published_upto=published_upto,
             entities=self.models.engine.entities,
+            label_patience_s=self.label_patience_s,
+            chunk_records=self.chunk_records,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:
@@ -373,14 +378,14 @@ class Stream:
                         more = True
                         await self.worker.handle([chunk])
 
-    async def run_side_by_side(self, topic: str, sizes: Iterable[int] = ()) -> None:
-        """Handle what is in the log of a topic with all partitions under way at once, as the worker does.
+    async def run_side_by_side(self, *topics: str, sizes: Iterable[int] = ()) -> None:
+        """Handle what is in the log of topics with all partitions under way at once, as the worker does.
 
         Raises:
             Crash: The worker died in a chunk; what ran beside it went no further.
         """
         wanted, worker, died = iter(sizes), self.worker, list[BaseException]()
-        tps = [(topic, number) for number in range(self.partitions)]
+        tps = [(topic, number) for topic in topics for number in range(self.partitions)]
         handle = worker.lanes._handle
 
         async def guarded(chunks: Any) -> None:
@@ -393,7 +398,7 @@ class Stream:
         try:
             while not worker.failed.done():
                 for tp in tps:
-                    chunk = self.consumer.fetch(*tp, next(wanted, 7))
+                    chunk = self.consumer.fetch(*tp, next(wanted, 7)) if worker.has_room(*tp) else None
                     if chunk is not None:
                         worker.submit(chunk)
                 await asyncio.sleep(0)

@@ -117,7 +117,7 @@ def test_vectors_of_a_worker_with_several_partitions_are_those_of_one_replay_in_
             if phase == 0:
                 await stream.start()
             for topic in (T, L):
-                await stream.run_side_by_side(topic, sizes)
+                await stream.run_side_by_side(topic, sizes=sizes)
         assert not stream.worker.failed.done()
         assert vectors(stream) == scene.offline(entity_models.engine)
 
@@ -170,7 +170,7 @@ def test_crashes_change_no_score_and_count_nothing_twice(
                     often.crash = die
                     often.publisher.before = stay_dead
                     try:
-                        await often.run_side_by_side(topic, sizes)
+                        await often.run_side_by_side(topic, sizes=sizes)
                     except Crash:
                         often.publisher = Publisher(often.kafka)
                         dead = False
@@ -223,7 +223,7 @@ async def test_stored_tiles_are_put_together_when_they_have_become_many(entity_m
     for n in range(200):
         message = transaction(n, customer="c-1", event_time=START_MS + n * 1000, merchant_id="m-1")
         stream.kafka.put(T, number, message)
-    await stream.run_side_by_side(T, [1] * 1000)
+    await stream.run_side_by_side(T, sizes=[1] * 1000)
     (stored,) = stream.store._partitions[number].entities.values()
     assert len(decode(stored)) < 100
     assert int(decode(stored)["count"].sum()) == 200
@@ -244,7 +244,7 @@ async def test_store_that_lost_writes_takes_what_was_counted_with_it(entity_mode
     for n in range(40, 60):
         customer = f"c-{n % 6}"
         stream.kafka.put(T, partition_for(customer, PARTITIONS), transaction(n, customer=customer))
-    await stream.run_side_by_side(T, [1] * 100)
+    await stream.run_side_by_side(T, sizes=[1] * 100)
     await stream.run_side_by_side(T)
     counted = sum(
         row[3] for state in stream.store.tiles().values() for rows in state.values() for row in rows

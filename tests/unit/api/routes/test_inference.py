@@ -244,7 +244,7 @@ async def test_merchant_and_device_count_as_in_the_stream(entity_models):
         sent = transaction(n, customer=f"c-{n % 4}", device_id=f"d-{n % 3}")
         stream.kafka.put("transactions", partition_for(sent["customer_id"], 2), sent, b"k")
     await stream.start()
-    await stream.run_side_by_side("transactions", [1] * 1000)
+    await stream.run_side_by_side("transactions", sizes=[1] * 1000)
     published = {s["transaction_id"]: s for s in stream.kafka.messages("scores.fraud")}
     assert published["t-89"]["features"]["merchant_txn_count_30d"] > 0
     assert published["t-89"]["features"]["device_customers_7d"] > 1
