@@ -26,6 +26,9 @@ ANOMALY: Final = "anomaly"
 ALERT: Final = "alert"
 """Threshold of a card: from this score on a transaction raises an alert."""
 _CATEGORIES: Final = frozenset({"velocity", "novelty", "anomaly", "transaction_pattern", "transaction_basic"})
+_SAID: Final = "attribute"
+_FRACTIONS: Final = 0.01
+"""Of an attribute's values so many have a fraction where it is a measure."""
 _KEPT: Final = 8_192
 _FEWEST: Final = 50
 _FEWEST_TO_TRAIN: Final = 500
@@ -86,8 +89,9 @@ class Tails:
 class AnomalyScore:
     """Unusualness from 0 to 1: the share of transactions seen before that were less unusual.
 
-    Looks at features that compare with what is usual (velocity, novelty, distance, amount), each alone, and
-    adds up how far out they are, on whichever side is further. Learns from a sample of all it has seen.
+    Looks at features that compare with what is usual (velocity, novelty, distance, amount) and at what
+    messages say in fractions, each alone, and adds up how far out they are, on whichever side is further.
+    Learns from a sample of all it has seen.
 
     Args:
         engine: Whose vectors it looks at.
@@ -95,9 +99,10 @@ class AnomalyScore:
     """
 
     def __init__(self, engine: Engine, seed: int = 7) -> None:
-        self._columns = looked_at(engine)
+        self._engine = engine
+        self._candidates = self._columns = candidates(engine)
         self._random = np.random.default_rng(seed)
-        self._sample = np.empty((_KEPT, len(self._columns)))
+        self._sample = np.empty((_KEPT, len(self._candidates)))
         self._seen = 0
         self._tails: Tails | None = None
 
@@ -108,7 +113,7 @@ class AnomalyScore:
 
     def learn(self, X: Matrix) -> None:
         """Take rows `(n, n_features)` into the sample (Vitter 1985, algorithm R)."""
-        rows = X[:, self._columns]
+        rows = X[:, self._candidates]
         free = max(min(_KEPT - self._seen, len(rows)), 0)
         self._sample[self._seen : self._seen + free] = rows[:free]
         numbers = np.arange(self._seen + free, self._seen + len(rows))
@@ -121,7 +126,9 @@ class AnomalyScore:
         """Look at the sample as it is now; scores change here and nowhere else."""
         sample = self._sample[: min(self._seen, _KEPT)]
         if len(sample) >= _FEWEST:
-            self._tails = Tails.of(sample)
+            chosen = _tell(self._engine, self._candidates, sample)
+            self._columns = self._candidates[chosen]
+            self._tails = Tails.of(sample[:, chosen])
 
     def score(self, X: Matrix) -> Vector:
         """Unusualness, `(n,)`; NaN until 50 rows are known."""
@@ -184,9 +191,20 @@ class AnomalyModel:
         return X[:, self._columns].astype(np.float32).astype(np.float64)
 
 
-def looked_at(engine: Engine) -> npt.NDArray[np.intp]:
-    """Columns of an engine's vectors that compare with what is usual."""
-    return np.array([i for i, f in enumerate(engine.features) if f.category in _CATEGORIES])
+def candidates(engine: Engine) -> npt.NDArray[np.intp]:
+    """Columns of an engine's vectors that compare with what is usual, or that a message says."""
+    return np.array([i for i, f in enumerate(engine.features) if f.category in _CATEGORIES | {_SAID}])
+
+
+def _tell(engine: Engine, columns: npt.NDArray[np.intp], rows: Matrix) -> npt.NDArray[np.bool_]:
+    """Which candidates tell something by how far out they are, `(k,)`, by rows `(n, k)` of them.
+
+    Of what a message says only fractions are measures for certain: a whole number may be the code of a word.
+    """
+    said = np.array([engine.features[i].category == _SAID for i in columns.tolist()], dtype=bool)
+    known = ~np.isnan(rows)
+    fractions = (known & (rows != np.round(rows))).sum(axis=0)
+    return ~said | (fractions >= _FRACTIONS * known.sum(axis=0)) & known.any(axis=0)
 
 
 def train_anomaly(
@@ -217,8 +235,10 @@ def train_anomaly(
             f"an anomaly model that alerts of {alert_share:.4g} of all transactions needs {fewest:,} to "
             f"learn from, there are {len(X):,}: give it more of them, or let it alert more (--anomaly-alerts)"
         )
-    columns = looked_at(engine)
+    columns = candidates(engine)
     rows = X[:: -(-len(X) // _RANKED)][:, columns].astype(np.float64)
+    chosen = _tell(engine, columns, rows)
+    columns, rows = columns[chosen], rows[:, chosen]
     tails = Tails.of(rows)
     # As serving finds it: a share of the scores that it gives, which are no more than ranks.
     scores = np.round(tails.rank(rows), _DIGITS)

@@ -5,7 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models.anomaly import AnomalyModel, AnomalyScore, looked_at, train_anomaly
+from features.attributes import attribute_features
+from features.engine import Engine
+from models.anomaly import AnomalyModel, AnomalyScore, candidates, train_anomaly
 from models.reasons import by_name
 from schemas.errors import ModelError
 
@@ -41,6 +43,29 @@ def test_what_is_far_out_is_unusual_and_the_usual_is_spread_evenly(engine, usual
     odd[0, engine.names.index("txn_count_1h")] = 40.0
     odd[0, engine.names.index("distance_from_last_km")] = 9_000.0
     assert anomaly.score(odd)[0] > 0.99
+
+
+def test_what_messages_say_in_fractions_can_be_unusual_and_codes_of_words_cannot():
+    engine = Engine(attributes=attribute_features("component,email_domain"))
+    random = np.random.default_rng(2)
+    X = np.full((3_000, len(engine.names)), np.nan)
+    component, domain = (engine.names.index(f"attribute_{name}") for name in ("component", "email_domain"))
+    X[:, engine.names.index("txn_count_1h")] = random.poisson(2.0, len(X))
+    X[:, component] = random.normal(size=len(X))
+    X[:, domain] = random.integers(1, 1 << 20, len(X))
+    odd = np.full((3, len(engine.names)), np.nan)
+    odd[:, engine.names.index("txn_count_1h")] = 2.0
+    odd[:, component], odd[:, domain] = 0.0, 1 << 19
+    odd[1, component], odd[2, domain] = 30.0, 1 << 24
+    scores = learned(engine, X).score(odd)
+    assert scores[1] > 0.99
+    assert scores[0] == scores[2] < 0.5
+    card, artefact = train_anomaly(X, engine, created_at="", alert_share=0.01)
+    assert "attribute_component" in card.feature_names
+    assert "attribute_email_domain" not in card.feature_names
+    frozen = AnomalyModel(card, artefact, engine.names).score(odd)
+    assert frozen[1] > 0.99
+    assert frozen[0] == frozen[2] < 0.5
 
 
 def test_unknown_values_and_values_that_all_have_say_nothing(engine, usual):
@@ -112,7 +137,7 @@ def test_what_is_furthest_out_comes_first_and_all_shares_sum_to_what_ranks(engin
         shares = [one["contribution"] for one in reasons]
         assert shares == sorted(shares, reverse=True)
         assert shares[-1] > 0
-    rows = usual[:, looked_at(engine)].astype(np.float32).astype(np.float64)
+    rows = usual[:, candidates(engine)].astype(np.float32).astype(np.float64)
     # Equal but for the order in which they are added up.
     total, scores = model._tails.shares(rows).sum(axis=1).round(9), model.score(usual)
     levels = [scores[total == level] for level in np.unique(total)]
