@@ -204,7 +204,8 @@ def _tell(engine: Engine, columns: npt.NDArray[np.intp], rows: Matrix) -> npt.ND
     said = np.array([engine.features[i].category == _SAID for i in columns.tolist()], dtype=bool)
     known = ~np.isnan(rows)
     fractions = (known & (rows != np.round(rows))).sum(axis=0)
-    return ~said | (fractions >= _FRACTIONS * known.sum(axis=0)) & known.any(axis=0)
+    tell: npt.NDArray[np.bool_] = ~said | (known.any(axis=0) & (fractions >= _FRACTIONS * known.sum(axis=0)))
+    return tell
 
 
 def train_anomaly(
