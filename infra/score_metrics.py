@@ -24,7 +24,7 @@ from models.pipeline import DECISIONS, Events, ScoredChunk
 _LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 _PROBA = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Shown as zeros from the first scrape on: a rate does not see what a series begins with.
-_KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "put_off", "swept", "profiled")
+_KNOWN_OUTCOMES = ("scored", "late", "duplicate", "forwarded", "labelled", "swept", "profiled")
 
 _COUNTED_AT_ONCE = 16_000
 """Scored events."""
@@ -79,8 +79,7 @@ class ScoreMetrics:
         self._outcomes = Counter(
             "tidegate_events_total",
             "Events by what became of them: transactions scored, late, duplicate, forwarded; "
-            "labels labelled, put off in a backlog; customers swept, profiled. "
-            "A late one is a scored one too.",
+            "labels labelled; customers swept, profiled. A late one is a scored one too.",
             ["outcome"],
             registry=r,
         )

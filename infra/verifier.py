@@ -149,7 +149,7 @@ class Verifier:
             labels = await self._reader(readers, *topics[1], bounds[topics[1]][0])
             scored = await self._reader(readers, *topics[2], bounds[topics[2]][0])
             source = await self._reader(readers, *topics[0], log_start)
-            await _add_labels(rebuild, labels, processed.get(LABELS.name, 0))
+            await _add_labels(rebuild, labels, max(bounds[topics[1]][1], processed.get(LABELS.name, 0)))
             scores = _Scores(scored.until(bounds[topics[2]][1]), number, rebuild, self.tally, deque())
             # What was let go by retention of the output topic is not missing.
             scored_from = 0

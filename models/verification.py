@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from features.codec import History, decode
 from features.definitions import RETENTION_MS
 from features.engine import Engine
 from features.kernels import ACCEPTED
-from features.labels import put_labels
+from features.labels import UNKNOWN_TRANSACTION, put_labels
 from features.record import LABEL_KIND, Records, label_record, to_records
 from features.totals import update_totals
 from models.anomaly import AnomalyModel
@@ -97,7 +97,10 @@ class PartitionRebuild:
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
     def add_labels(self, records: Iterable[LogRecord]) -> None:
-        """Labels of the partition's log, in its order; those the worker refuses are left out."""
+        """Labels of the partition's log, in its order; those the worker refuses are left out.
+
+        Those behind what it has processed too: in a backlog it puts labels in ahead of their turn.
+        """
         for record in records:
             try:
                 label = parse_message(Label, record.value)
@@ -279,14 +282,15 @@ class PartitionRebuild:
             start = self._copy(customer_id)
             for though_gone, taken in product((False, True), range(len(waiting) + 1)):
                 self._arena.put(customer_id, start)
-                for label in list(waiting)[:taken]:
-                    self._put(customer_id, label, though_gone)
+                unknown = [w for w in islice(waiting, taken) if not self._put(customer_id, w, though_gone)]
                 vector = self._one(customer_id, events[row : row + 1], told)
                 if not any(
                     self._scores.differing_values(score, vector) for score in expected.get(offsets[row], ())
                 ):
                     for _ in range(taken):
                         waiting.popleft()
+                    # What such a label is about may come later in the log.
+                    waiting.extendleft(reversed(unknown))
                     break
             else:
                 self._arena.put(customer_id, start)
@@ -302,16 +306,21 @@ class PartitionRebuild:
         vector: npt.NDArray[np.float64] = features.X[0]
         return vector
 
-    def _put(self, customer_id: str, label: _WaitingLabel, though_gone: bool) -> None:
-        """Put a label in; where a score needs it even though its transaction has left the history since."""
+    def _put(self, customer_id: str, label: _WaitingLabel, though_gone: bool) -> bool:
+        """Put a label in; where a score needs it even though its transaction has left the history since.
+
+        Returns:
+            Whether what it is about is known.
+        """
         if customer_id not in self._arena:
-            return
+            return False
         slot = self._arena.slot(customer_id)
         if label.about_account and self._arena.totals(slot).count == 0:
-            return
+            return False
         possible = label.record.tobytes() in self._possible.get(customer_id, ())
         unasked = label.about_account or (though_gone and possible)
-        put_labels(self._arena, np.array([slot]), label.record, np.array([unasked]))
+        outcome = put_labels(self._arena, np.array([slot]), label.record, np.array([unasked]))
+        return bool(outcome[0] != UNKNOWN_TRANSACTION)
 
     def _now_possible(self, customer_id: str, transactions: npt.NDArray[np.uint64]) -> None:
         held = set(transactions.tolist())
@@ -328,6 +337,8 @@ class PartitionRebuild:
         told = self._about_accounts.get(customer_id, [])
         words = Counter(int(record["label"][0]) for record in told)
         undecided |= {record.tobytes() for record in told if words[int(record["label"][0])] > 1}
+        # In a backlog labels are put in ahead of their turn.
+        undecided |= {waiting.record.tobytes() for waiting in self._labels.get(customer_id, ())}
         return undecided | self._refused.get(customer_id, set())
 
     def _unexpected(self, score: Published, why: str) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from features.ports import Commit, HistoryStore, LeaseLost, Outcome, StoreRolledBack
 from schemas.errors import DependencyError, EventError
 from stream_app.dead_letter import dead_letter
@@ -14,9 +12,6 @@ from stream_app.partition import Partition
 from stream_app.ports import Headers, Observer, Outgoing, Publisher
 from stream_app.retry import AnyOf, Retry
 from stream_app.trace import trace_context
-from stream_app.transport import Chunk
-
-_log = structlog.get_logger()
 
 Failures = dict[int, LeaseLost | StoreRolledBack]
 """Partitions that are not where they were thought to be, and why."""
@@ -146,19 +141,12 @@ class Delivery:
         right = self.placement.partition_for(customer_id, self.placement.partitions)
         return None if right == partition.number else right
 
-    def pass_on(self, record: Any, customer_id: str, partition: int, outcome: str = "forwarded") -> Outgoing:
-        """The same record for the partition it belongs in, behind all that is there."""
-        self.observer.outcome(outcome)
+    def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
+        """The same record for the partition it belongs in."""
+        self.observer.outcome("forwarded")
         return Outgoing(
             record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
         )
-
-    def note_committed(self, partition: Partition, chunk: Chunk) -> None:
-        """Say that a chunk is part of the state."""
-        topic, number, upto = chunk.topic, partition.number, chunk.next_offset
-        _log.debug("chunk committed", topic=topic, partition=number, upto=upto)
-        self.observer.chunk(topic, len(chunk.records))
-        self.observer.progress(topic, number, upto)
 
     def refuse(self, record: Any, refused: EventError) -> Outgoing:
         """A dead letter, counted."""

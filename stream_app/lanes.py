@@ -92,10 +92,10 @@ class Lanes:
             self._beginning.add(chunk.topic)
             asyncio.get_running_loop().call_soon(self._begin, chunk.topic)
 
-    def has_room(self, topic: str, partition: int) -> bool:
-        """Whether fewer records wait than a chunk may have."""
+    def has_room(self, topic: str, partition: int, most: int | None = None) -> bool:
+        """Whether fewer records wait than a chunk may have, or than a number where there is one."""
         waiting = self._waiting.get((topic, partition), ())
-        return sum(len(chunk.records) for chunk in waiting) < self._chunk_records
+        return sum(len(chunk.records) for chunk in waiting) < (most or self._chunk_records)
 
     def is_small(self, chunk: Chunk) -> bool:
         """Whether a chunk is too small for a pass of its own beside another."""
@@ -120,10 +120,10 @@ class Lanes:
         under_way = [self._under_way[key]] if key in self._under_way else []
         return [*under_way, *self._waiting.get(key, ())]
 
-    def discard(self, topic: str, partition: int, upto: int) -> None:
-        """Drop what waits of a partition and is done: all before an offset."""
+    def discard(self, topic: str, partition: int, upto: int, seek: int) -> None:
+        """Drop what waits of a partition and is done, all before an offset, or older than a seek."""
         waiting = self._waiting.get((topic, partition), deque())
-        while waiting and waiting[0].next_offset <= upto:
+        while waiting and (waiting[0].next_offset <= upto or waiting[0].seek < seek):
             waiting.popleft()
 
     def drop(self, partitions: Container[int]) -> None:

@@ -13,6 +13,7 @@ from features.packing import pack
 from features.ports import HistoryChange, HistoryStore, Lease, LeaseLost
 from features.record import RECORD, Records
 from schemas.topics import TRANSACTIONS
+from stream_app.labels_ahead import LabelsAhead
 
 # Records are appended until there are so many, plus a share of the history, that are not packed. Redis keeps
 # twice the room for what was appended to, and packing costs time: figures in docs/benchmarks.md.
@@ -42,9 +43,7 @@ class Partition:
         erasures_read: Whether every erasure that was asked for before the lease is done.
         alone: Whether the broker did not take what was published of it the last time: it shares no pass until
             it does.
-        labels_end: End of the labels' log when the partition was taken; labels before it may be put in
-            between transactions.
-        labels_day: Day of event time up to which that was done.
+        ahead: What of its labels was looked at ahead of their turn; `None` while it is not ours.
         models_until: Offset of transactions before which the lease's set of models scores, whatever is in
             use: an earlier owner may have published from there.
     """
@@ -61,7 +60,7 @@ class Partition:
         self.on_forget: Callable[[int], None] = lambda number: None
         self.erasures_read = False
         self.models_until = 0
-        self.labels_end = self.labels_day = 0
+        self.ahead: LabelsAhead | None = None
         self.alone = False
         self._store = store
         self._moved = asyncio.Event()
@@ -73,7 +72,7 @@ class Partition:
         starts: Mapping[str, int],
         published_upto: Mapping[str, int],
         models_until: int = 0,
-        labels_end: int = 0,
+        ahead: LabelsAhead | None = None,
     ) -> None:
         """Start under a new lease, with nothing cached: what was cached may be ahead of the store."""
         self.forget()
@@ -81,7 +80,7 @@ class Partition:
         self.starts = dict(starts)
         self.published_upto = dict(published_upto)
         self.models_until = models_until
-        self.labels_end = labels_end
+        self.ahead = ahead
         self.interrupted.clear()
 
     def forget(self) -> None:
@@ -91,7 +90,7 @@ class Partition:
         self.forget_histories()
         self.published_upto = {}
         self.models_until = 0
-        self.labels_end = self.labels_day = 0
+        self.ahead = None
         self.erasures_read = False
         self.on_forget(self.number)
         self._signal()

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import structlog
+
 from features.ports import Lease, StoreRolledBack
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.backlog import DueLabels
 from stream_app.delivery import Delivery, Failures, attributed
-from stream_app.lanes import Lanes
 from stream_app.model_watch import PartitionModels
 from stream_app.partition import Partition
 from stream_app.ports import Log
@@ -20,6 +21,8 @@ from stream_app.side_inputs import ErasureProcessor, LabelProcessor, ProfileProc
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 
+_log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -27,6 +30,7 @@ class Steps:
 
     transactions: TransactionProcessor
     labels: LabelProcessor
+    due_labels: DueLabels
     profiles: ProfileProcessor
     erasures: ErasureProcessor
     sweep: Sweep
@@ -48,8 +52,6 @@ class Passes:
         log: Knows seeks and what the log has.
         steps: What is done with records.
         stop: Set when the worker stops.
-        lanes: Holds what was fetched and not processed.
-        label_patience_s: So long labels of a backlog are waited for, where they are not fetched yet.
     """
 
     def __init__(
@@ -60,8 +62,6 @@ class Passes:
         log: Log,
         steps: Steps,
         stop: asyncio.Event,
-        lanes: Lanes,
-        label_patience_s: float,
     ) -> None:
         self._partition = partition
         self._delivery = delivery
@@ -69,9 +69,6 @@ class Passes:
         self._log = log
         self._steps = steps
         self._stop = stop
-        self._due_labels = DueLabels(
-            steps.labels, lanes, log, self._rest_of, delivery.note_committed, label_patience_s
-        )
 
     async def run(self, chunks: Sequence[Chunk]) -> Failures:
         """Run chunks of a topic, one of each partition; returns those whose lease is gone or in doubt."""
@@ -144,7 +141,10 @@ class Passes:
                 failures |= await attributed(partition, step)
         for partition, chunk in chunks:
             if partition.number not in failures:
-                self._delivery.note_committed(partition, chunk)
+                upto, observer = chunk.next_offset, self._delivery.observer
+                _log.debug("chunk committed", topic=chunk.topic, partition=partition.number, upto=upto)
+                observer.chunk(chunk.topic, len(chunk.records))
+                observer.progress(chunk.topic, partition.number, upto)
 
     async def _run_transactions(self, chunks: Sequence[tuple[Partition, Chunk]], failures: Failures) -> None:
         """Score chunks part by part, the parts of all partitions in one pass."""
@@ -174,9 +174,8 @@ class Passes:
             drop_failed()
             for partition, part in parts:
                 if partition in going:
-                    failures.update(
-                        await attributed(partition, self._due_labels.put(partition, part.published_ms))
-                    )
+                    due = self._steps.due_labels.put(partition, part.published_ms)
+                    failures.update(await attributed(partition, due))
             drop_failed()
             await sweep([partition for partition, _ in parts if partition in going])
 

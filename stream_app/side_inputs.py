@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,12 +24,14 @@ from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
 from stream_app.delivery import Delivery
-from stream_app.entity_stage import EntityStage
+from stream_app.entity_stage import Counted, EntityStage
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.transport import Chunk
 
 _LOOK_AGAIN_S = 1.0
+AHEAD: Final = "labels.ahead"
+"""Source of commits that put labels in and move no offset of their log: they are counted."""
 
 
 class Order:
@@ -106,19 +109,14 @@ class LabelProcessor:
 
         return await self._order.caught_up(partition, TRANSACTIONS.name, is_done)
 
-    async def process(self, partition: Partition, chunk: Chunk, *, final: bool = True) -> None:
-        """Append a chunk's labels to their customers' histories.
-
-        Args:
-            partition: Its lock is held.
-            chunk: What is next of its labels.
-            final: All that a label can be about was processed: where it is not there, the label is refused.
-                Otherwise it goes to the end of its log.
-        """
-        delivery = self._delivery
+    async def process(self, partition: Partition, chunk: Chunk) -> None:
+        """Append a chunk's labels to their customers' histories."""
+        delivery, ahead = self._delivery, partition.ahead
         labels: list[tuple[Any, Label]] = []
         outgoing: list[Outgoing] = []
         for record in chunk.records:
+            if ahead is not None and record.offset in ahead.done:
+                continue
             try:
                 label = parse_message(Label, record.value)
             except EventError as refused:
@@ -129,47 +127,79 @@ class LabelProcessor:
                 labels.append((record, label))
             else:
                 outgoing.append(delivery.pass_on(record, label.customer_id, elsewhere))
-        await delivery.load(partition, [label.customer_id for _, label in labels])
-        appended: dict[str, list[Records]] = {}
-        added: list[tuple[Label, Vector | None]] = []
+        put = await self._put_all(partition, labels)
+        for record, label, unknown in put.unknown:
+            # What it is about was erased: a dead letter would bring it back.
+            if partition.require_lease().is_erased(label.customer_id, 0):
+                delivery.observer.outcome("erased")
+            else:
+                outgoing.append(delivery.refuse(record, unknown))
+        await delivery.publish(partition, outgoing)
+        await self._commit(partition, put, LABELS.name, chunk.next_offset)
+
+    async def put_known(
+        self, partition: Partition, records: Sequence[Any], next_offset: Callable[[set[int]], int]
+    ) -> None:
+        """Append those of a few labels of whom the transaction is there, ahead of their turn.
+
+        Args:
+            partition: Its lock is held.
+            records: Of labels that can be read, in the order of their log.
+            next_offset: Told the offsets of those that are in, says before which all labels are done.
+        """
+        labels = [(record, parse_message(Label, record.value)) for record in records]
+        put = await self._put_all(partition, labels)
+        unknown = {record.offset for record, _, _ in put.unknown}
+        upto = next_offset({record.offset for record in records} - unknown)
+        if upto > (partition.next_offset(LABELS.name) or 0):
+            await self._commit(partition, put, LABELS.name, upto)
+            self._delivery.observer.progress(LABELS.name, partition.number, upto)
+        elif put.appended:
+            # An offset of its own, so that a commit that is tried again is known for the same.
+            count = partition.require_lease().next_offsets.get(AHEAD, 0)
+            await self._commit(partition, put, AHEAD, count + 1)
+
+    async def _put_all(self, partition: Partition, labels: Sequence[tuple[Any, Label]]) -> "_Put":
+        """Put labels into cached histories and count their frauds."""
+        await self._delivery.load(partition, [label.customer_id for _, label in labels])
+        put = _Put()
         for record, label in labels:
             try:
                 if self._put(partition, label):
-                    appended.setdefault(label.customer_id, []).append(label_record(label))
-                    added.append((label, self._vector(partition, label)))
+                    put.appended.setdefault(label.customer_id, []).append(label_record(label))
+                    put.added.append((label, self._vector(partition, label)))
             except EventError as refused:
-                # What it is about was erased: a dead letter would bring it back.
-                if partition.require_lease().is_erased(label.customer_id, 0):
-                    delivery.observer.outcome("erased")
-                elif final:
-                    outgoing.append(delivery.refuse(record, refused))
-                else:
-                    outgoing.append(delivery.pass_on(record, label.customer_id, partition.number, "put_off"))
-        counted = None
+                put.unknown.append((record, label, refused))
         if self._entities is not None:
-            histories = {c: partition.arena.kept(partition.arena.slot(c)) for c in appended}
-            found = [find_fraud(histories[c], r) for c, records in appended.items() for r in records]
-            counted = await self._entities.confirm(partition, [fraud for fraud in found if fraud is not None])
-        await delivery.publish(partition, outgoing)
-        records = [np.concatenate(those) for those in appended.values()]
+            histories = {c: partition.arena.kept(partition.arena.slot(c)) for c in put.appended}
+            found = [find_fraud(histories[c], r) for c, records in put.appended.items() for r in records]
+            put.counted = await self._entities.confirm(
+                partition, [fraud for fraud in found if fraud is not None]
+            )
+        return put
+
+    async def _commit(self, partition: Partition, put: "_Put", source: str, next_offset: int) -> None:
+        """Make labels part of the state."""
+        delivery, counted = self._delivery, put.counted
+        records = [np.concatenate(those) for those in put.appended.values()]
         changes = partition.changes(
-            list(appended), np.concatenate([np.empty(0, RECORD), *records]), [len(those) for those in records]
+            list(put.appended), np.concatenate([np.empty(0, RECORD), *records]), [len(r) for r in records]
         )
         await delivery.commit(
             partition,
             Commit(
-                LABELS.name,
-                partition.require_lease().next_offsets.get(LABELS.name),
-                chunk.next_offset,
+                source,
+                partition.require_lease().next_offsets.get(source),
+                next_offset,
                 changes,
                 entities=counted.changes if counted is not None else (),
             ),
         )
         if self._entities is not None and counted is not None:
             self._entities.committed(partition, counted)
-        partition.advance(LABELS.name, chunk.next_offset)
-        delivery.observer.outcome("labelled", sum(map(len, appended.values())))
-        for name, decision, proba in self._decided(added):
+        partition.advance(source, next_offset)
+        delivery.observer.outcome("labelled", sum(map(len, put.appended.values())))
+        for name, decision, proba in self._decided(put.added):
             delivery.observer.label(name, decision, proba)
 
     def _vector(self, partition: Partition, label: Label) -> Vector | None:
@@ -225,6 +255,23 @@ class LabelProcessor:
                 f"({RETENTION_MS // 86_400_000} days); check both ids",
             )
         return bool(outcome == PUT)
+
+
+@dataclass(slots=True)
+class _Put:
+    """What became of labels.
+
+    Attributes:
+        appended: Records by customer.
+        added: The same labels, with the vectors of their transactions.
+        unknown: Those that are about nothing that is there, and why.
+        counted: What they add to entities.
+    """
+
+    appended: dict[str, list[Records]] = field(default_factory=dict)
+    added: list[tuple[Label, Vector | None]] = field(default_factory=list)
+    unknown: list[tuple[Any, Label, EventError]] = field(default_factory=list)
+    counted: Counted | None = None
 
 
 Seal = Callable[[str, Mapping[str, str]], Awaitable[SealedContact]]

@@ -8,14 +8,17 @@ from typing import TypeVar
 import structlog
 
 from features.arena import HistoryArena
+from features.definitions import DAY_MS
 from features.entities import TILE_MS, EntityFeature
 from features.ports import LeaseLost
 from schemas.errors import TidegateError
 from schemas.topics import LABELS, TRANSACTIONS
 from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
+from stream_app.backlog import MOST_HELD, DueLabels
 from stream_app.delivery import Delivery
 from stream_app.entity_stage import EntityStage
+from stream_app.labels_ahead import LabelsAhead
 from stream_app.lanes import ALONE, Lanes, Together
 from stream_app.model_watch import PartitionModels, Sets
 from stream_app.partition import Partition
@@ -55,6 +58,7 @@ class Worker:
         entities: Sequence[EntityFeature] = (),
         seal: Seal | None = None,
         label_patience_s: float = 10.0,
+        labels_held: int = MOST_HELD,
     ) -> None:
         self._delivery = delivery
         self._log = log
@@ -70,26 +74,19 @@ class Worker:
         self._entities = self._entity_stage(entities) if entities else None
         taken = PartitionModels(models, delivery)
         order = Order(delivery, self._log_end, self._passed)
+        labels = LabelProcessor(delivery, order, lambda: models.current, self._entities)
         self.steps = Steps(
             TransactionProcessor(
                 delivery, taken.take, score_features=score_features, entities=self._entities
             ),
-            LabelProcessor(delivery, order, lambda: models.current, self._entities),
+            labels,
+            DueLabels(labels, self.lanes, log, self._labels_start, label_patience_s, labels_held),
             ProfileProcessor(delivery, seal),
             ErasureProcessor(delivery, order),
             Sweep(delivery, silent_days=silent_days, forget_days=forget_days),
         )
         self._stop_event = asyncio.Event()
-        self._passes = Passes(
-            self._partition,
-            delivery,
-            taken,
-            log,
-            self.steps,
-            self._stop_event,
-            self.lanes,
-            label_patience_s,
-        )
+        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._stop_event)
         self._stopping = False
         self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
@@ -129,6 +126,8 @@ class Worker:
 
     def has_room(self, topic: str, partition: int) -> bool:
         """Whether more of a partition may be fetched."""
+        if topic == LABELS.name:
+            return self.steps.due_labels.has_room(self._partition(partition))
         return self.lanes.has_room(topic, partition)
 
     def submit(self, chunk: Chunk) -> None:
@@ -186,12 +185,16 @@ class Worker:
             transactions = ranges.get((TRANSACTIONS.name, number))
             # Scores of offsets that the log does not have are of another log: publish.
             known = transactions is not None and published <= transactions.end
+            ahead = None
+            if LABELS.name in starts:
+                labels = ranges[LABELS.name, number]
+                ahead = LabelsAhead(labels.end, starts[LABELS.name], lease.watermark_ms // DAY_MS)
             partition.begin(
                 lease,
                 starts,
                 {TRANSACTIONS.name: published} if known else {},
                 max(published if known else 0, under_way_until(lease, transactions)),
-                ranges[LABELS.name, number].end if LABELS.name in topics else 0,
+                ahead,
             )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)
@@ -200,6 +203,10 @@ class Worker:
 
     async def _wait(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._delivery.retry.until_done(dependency, call, self._stop_event)
+
+    async def _labels_start(self, number: int) -> int:
+        tp = (LABELS.name, number)
+        return (await self._wait("kafka", lambda: self._log.bounds([tp])))[tp][0]
 
     async def _log_end(self, topic: str, number: int) -> int:
         tp = (topic, number)

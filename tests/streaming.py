@@ -208,6 +208,10 @@ class Store(MemoryHistoryStore):
             for number, p in self._partitions.items()
         }
 
+    def next_offset(self, topic: str, partition: int = 0) -> int:
+        """Up to where a topic is part of what is stored."""
+        return self._partitions[partition].next_offsets.get(topic, 0)
+
     def tiles(self) -> dict[int, Any]:
         """What is stored of merchants and devices: appended tiles of one hour are as good as one tile."""
         return {
@@ -307,6 +311,7 @@ class Stream:
     score_features: bool = False
     label_patience_s: float = 0.0
     chunk_records: int = 2000
+    labels_held: int = 20_000
     known: dict[str, Models] = field(default_factory=dict)
 
     @property
@@ -362,6 +367,7 @@ class Stream:
             entities=self.models.engine.entities,
             label_patience_s=self.label_patience_s,
             chunk_records=self.chunk_records,
+            labels_held=self.labels_held,
         )
 
     async def run(self, sizes: Iterable[int] = (), topics: Sequence[str] = TOPICS) -> None:

@@ -1,6 +1,7 @@
 """Labels in a backlog of months: what they are about must not have left the history when their turn comes."""
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +12,17 @@ from hypothesis import strategies as st
 from features.codec import decode
 from features.entities import ENTITY_FEATURES, kept_tiles
 from features.record import LABEL_KIND
+from infra.partitioning import partition_for
 from models.differences import retained
 from models.model_set import Models
+from schemas.errors import HistoryError
 from schemas.parse import dump
-from schemas.topics import DEAD_LETTERS, FRAUD_SCORES, LABELS, TRANSACTIONS
+from schemas.topics import DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
+from stream_app.partition import Partition
+from stream_app.side_inputs import AHEAD, LabelProcessor
 from stream_app.transport import Chunk
 from tests.streaming import DAY_MS, START_MS, Crash, Stream, label, transaction
+from tests.verifying import histories, verified
 
 T, L = TRANSACTIONS.name, LABELS.name
 DAYS, DELAY_DAYS = 300, 9
@@ -37,9 +43,23 @@ def happened(told_days: int = DAYS + DELAY_DAYS) -> list[tuple[int, str, dict[st
     return sorted(found, key=lambda each: each[0])
 
 
-def stream_of(models: Models, patience_s: float = 3600.0, chunk_records: int = 2000) -> Stream:
+def stream_of(
+    models: Models,
+    patience_s: float = 3600.0,
+    chunk_records: int = 2000,
+    labels_held: int = 20_000,
+    partitions: int = 1,
+) -> Stream:
     # Patience without end: whoever waits for what does not come fails by the test's own limit.
-    return Stream(models, score_features=True, label_patience_s=patience_s, chunk_records=chunk_records)
+    return Stream(
+        models,
+        partitions,
+        score_features=True,
+        label_patience_s=patience_s,
+        chunk_records=chunk_records,
+        labels_held=labels_held,
+        misplaced=partitions > 1,
+    )
 
 
 def put(stream: Stream, at_ms: int, topic: str, message: dict[str, Any], published_ms: int) -> None:
@@ -128,7 +148,7 @@ async def test_labels_published_with_times_of_their_own_still_wait_for_what_they
     assert stream.observer.outcomes["labelled"] == DAYS // 4
 
 
-async def test_a_label_whose_transaction_comes_later_in_the_log_is_put_off_and_never_refused(
+async def test_a_label_whose_transaction_comes_later_in_the_log_is_left_for_its_turn_and_not_refused(
     entity_models: Models,
 ) -> None:
     """An export: labels first, then the payments of one customer after those of another."""
@@ -148,16 +168,55 @@ async def test_a_label_whose_transaction_comes_later_in_the_log_is_put_off_and_n
     await stream.start()
     async with asyncio.timeout(60):
         await stream.run_side_by_side(T, L)
-    put_off = stream.observer.outcomes["put_off"]
     assert stream.dead == []
     assert stream.observer.outcomes["labelled"] == labels
-    assert 0 < put_off < labels
-    assert len(stream.kafka.logs[L, 0]) == labels + put_off
+    ahead = [commit for _, commit in stream.store.applied if commit.source == AHEAD]
+    # Of the customer whose payments come first, behind labels of whom nothing was there.
+    assert ahead
+    assert [c.next_offset for c in ahead] == list(range(1, len(ahead) + 1))
+
+
+@pytest.mark.parametrize("told_ms", [0, START_MS + 30 * DAY_MS])
+async def test_verify_finds_no_difference_in_a_backlog_and_behind_it(
+    entity_models: Models, told_ms: int
+) -> None:
+    """Labels first, behind one of nothing; told at the same moment, too, so that they stand as they came."""
+    stream, first_ms = stream_of(entity_models), START_MS + 200 * DAY_MS
+    put(stream, 0, L, label("nobody-knows", customer="c-1", at_ms=START_MS), first_ms)
+    for day in (44, 40, 20, 24):
+        at_ms = told_ms or START_MS + (day + DELAY_DAYS) * DAY_MS
+        put(stream, 0, L, label(f"t-{day}", customer="c-1", at_ms=at_ms), first_ms)
+    for day in range(100):
+        message = transaction(day, event_time=START_MS + day * DAY_MS)
+        put(stream, 0, T, message, first_ms + (1 + day) * DAY_MS)
+    in_turn, seen = asyncio.Event(), list[int]()
+    process = LabelProcessor.process
+
+    async def looked_at(self: LabelProcessor, partition: Partition, chunk: Chunk) -> None:
+        if not in_turn.is_set():
+            in_turn.set()
+            tally, rebuild = verified(stream, entity_models, size=7)
+            await histories(stream, rebuild)
+            seen.append(tally.differences)
+            assert stream.store.next_offset(L) == 0
+            assert stream.observer.outcomes["labelled"] > 0
+        await process(self, partition, chunk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelProcessor, "process", looked_at)
+        await stream.start()
+        async with asyncio.timeout(60):
+            await stream.run_side_by_side(T, L)
+    tally, rebuild = verified(stream, entity_models, size=7)
+    await histories(stream, rebuild)
+    assert tally.first is None
+    assert [*seen, tally.differences] == [0, 0]
+    assert stream.reasons == ["unknown_transaction"]
 
 
 async def test_more_labels_than_may_wait_are_fetched_while_they_are_put_in(entity_models: Models) -> None:
     """Chargebacks of a hundred days come on one day, in chunks of which two fit."""
-    stream = stream_of(entity_models, chunk_records=8)
+    stream = stream_of(entity_models, chunk_records=8, labels_held=16)
     for day in range(DAYS):
         at_ms = START_MS + day * DAY_MS
         put(stream, at_ms, T, transaction(day, event_time=at_ms), at_ms)
@@ -200,7 +259,7 @@ async def test_a_label_of_nothing_is_refused_once_and_holds_up_none_behind_it(en
         await stream.run_side_by_side(T, L)
     assert sorted(stream.reasons) == ["invalid_field", "unknown_transaction"]
     assert stream.observer.outcomes["labelled"] == labels
-    assert stream.observer.outcomes["put_off"] == 1
+    assert len(stream.kafka.logs[L, 0]) == labels + 2
 
 
 async def test_a_log_of_labels_that_ends_with_what_is_no_record_is_not_waited_for(
@@ -219,13 +278,58 @@ async def test_a_log_of_labels_that_ends_with_what_is_no_record_is_not_waited_fo
     assert stream.observer.outcomes["labelled"] == labels
 
 
-async def test_labels_that_were_fetched_before_a_seek_are_gone_past(entity_models: Models) -> None:
+async def test_ends_of_transactions_between_labels_are_asked_about_seldom(
+    entity_models: Models,
+) -> None:
+    live, stream, asked = await as_it_came(entity_models), stream_of(entity_models), 0
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, at_ms)
+        if topic == L:
+            stream.kafka.logs[L, 0].append(None)
+    stream.kafka.logs[L, 0].pop()
+    await stream.start()
+    bounds = stream.consumer.bounds
+
+    async def counted(partitions: Any) -> Any:
+        nonlocal asked
+        asked += (L, 0) in partitions
+        return await bounds(partitions)
+
+    stream.consumer.bounds = counted  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert stream.dead == []
+    assert await state(stream) == await state(live)
+    # Far fewer than there are days.
+    assert asked < 20
+
+
+async def test_labels_that_retention_let_go_before_their_turn_are_never_gone_past(
+    entity_models: Models,
+) -> None:
     stream = stream_of(entity_models)
     for at_ms, topic, message in happened():
         put(stream, at_ms, topic, message, at_ms)
     await stream.start()
+    for offset in range(5, 9):
+        stream.kafka.logs[L, 0][offset] = None
+    stream.kafka.starts[L, 0] = 9
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert isinstance(stream.worker.failed.result(), HistoryError)
+    assert stream.store.next_offset(L) <= 5
+
+
+async def test_labels_that_were_fetched_before_a_seek_are_gone_past(entity_models: Models) -> None:
+    """As many as fill the lane, too."""
+    stream = stream_of(entity_models, chunk_records=10, labels_held=10)
+    for at_ms, topic, message in happened():
+        put(stream, at_ms, topic, message, at_ms)
+    await stream.start()
     records = [r for r in stream.kafka.logs[L, 0] if r is not None]
-    stream.worker.submit(Chunk(L, 0, records[50:60], 50, stream.consumer.seeks(L, 0) - 1))
+    for first in (50, 60):
+        stale = Chunk(L, 0, records[first : first + 10], first, stream.consumer.seeks(L, 0) - 1)
+        stream.worker.submit(stale)
     async with asyncio.timeout(60):
         await stream.run_side_by_side(T, L)
     assert stream.dead == []
@@ -247,6 +351,112 @@ async def test_labels_that_the_log_names_and_never_gives_hold_nothing_up_for_lon
     await stream.run_side_by_side(T, L)
     assert stream.observer.outcomes["labelled"] > 0
     assert stream.observer.outcomes["labelled"] + len(stream.kafka.messages(DEAD_LETTERS.name)) == DAYS // 4
+
+
+async def test_more_labels_than_are_held_behind_one_of_nothing_come_in_their_turn(
+    entity_models: Models,
+) -> None:
+    stream = stream_of(entity_models, chunk_records=4, labels_held=8)
+    stream.kafka.put(L, 0, label("nobody-knows", customer="c-1", at_ms=START_MS), b"c-1", timestamp=START_MS)
+    for at_ms, topic, message in happened(told_days=DAYS - 1):
+        put(stream, at_ms, topic, message, at_ms)
+    labels = len(stream.kafka.logs[L, 0])
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert stream.observer.outcomes["labelled"] + len(stream.dead) == labels
+    assert set(stream.reasons) == {"unknown_transaction"}
+    # A label of nothing, and those that were not held and whose transactions have left the history.
+    assert 1 < len(stream.dead) < labels - 8
+
+
+async def test_a_label_told_of_a_time_to_come_holds_up_none_behind_it(entity_models: Models) -> None:
+    stream = stream_of(entity_models)
+    for at_ms, topic, message in happened(told_days=DAYS // 2):
+        if topic == L and message["transaction_id"] == "t-20":
+            message["label_time"] = at_ms + 3000 * DAY_MS
+        put(stream, at_ms, topic, message, at_ms)
+    labels = len(stream.kafka.logs[L, 0])
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert stream.dead == []
+    assert stream.observer.outcomes["labelled"] == labels
+
+
+async def test_what_is_misplaced_or_of_an_erased_customer_is_decided_in_its_turn(
+    entity_models: Models,
+) -> None:
+    """Labels first, in a partition in which not every customer belongs; one came back after an erasure."""
+    stream = stream_of(entity_models, partitions=2)
+    at_ms = START_MS + 100 * DAY_MS
+    customers = [f"c-{number}" for number in range(6)]
+    stream.kafka.put(
+        ERASURES.name,
+        partition_for("c-0", 2),
+        {"erasure_id": "e-1", "customer_id": "c-0", "requested_at": START_MS - DAY_MS},
+        b"c-0",
+    )
+    for customer in customers:
+        put(stream, 0, L, label(f"t-{customer}", customer=customer, at_ms=START_MS), at_ms)
+    for customer in customers:
+        message = transaction(0, customer=customer) | {"transaction_id": f"t-{customer}"}
+        put(stream, 0, T, message, at_ms + DAY_MS)
+        put(
+            stream,
+            0,
+            T,
+            transaction(9, customer=customer) | {"transaction_id": f"x-{customer}"},
+            at_ms + DAY_MS,
+        )
+    await stream.start()
+    await stream.run([], [ERASURES.name])
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+        await stream.run()
+    assert stream.dead == []
+    assert stream.observer.outcomes["labelled"] == len(customers)
+
+
+@pytest.mark.parametrize("scores", range(3 * DAYS - 18, 3 * DAYS, 3))
+async def test_what_was_published_before_a_crash_is_scored_again_as_it_was(
+    entity_models: Models, scores: int
+) -> None:
+    """Three payments a day, between which labels come; behind a crash each is a chunk of its own."""
+    stream, hour_ms, dead = stream_of(entity_models), DAY_MS // 24, False
+    log = happened()
+    for at_ms, _, message in [entry for entry in log if entry[1] == T]:
+        for hours in (8, 16):
+            again = {
+                "transaction_id": f"{message['transaction_id']}-{hours}",
+                "event_time": at_ms + hours * hour_ms,
+            }
+            log.append((at_ms + hours * hour_ms, T, message | again))
+    for at_ms, topic, message in sorted(log, key=lambda entry: entry[0]):
+        put(stream, at_ms, topic, message, at_ms)
+
+    def die(reached: str) -> None:
+        nonlocal dead
+        if not dead and reached == "after-publish":
+            dead = len(stream.kafka.messages(FRAUD_SCORES.name)) >= scores
+            if dead:
+                raise Crash
+
+    stream.crash = die
+    await stream.start()
+    async with asyncio.timeout(60):
+        with suppress(Crash):
+            await stream.run_side_by_side(T, L)
+        stream.chunk_records = 1
+        await stream.start()
+        await stream.run_side_by_side(T, L, sizes=[1] * 3000)
+    known = {m["transaction_id"]: m for m in stream.kafka.messages(FRAUD_SCORES.name)}
+    assert len(known) == len(stream.kafka.messages(FRAUD_SCORES.name)) == 3 * DAYS
+    for customer in CUSTOMERS:
+        found = await stream.store.read(customer)
+        assert found is not None
+        for kept in map(json.loads, found.scores):
+            assert kept["features"] == known[kept["transaction_id"]]["features"]
 
 
 @settings(max_examples=15, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
