@@ -148,9 +148,11 @@ class LabelProcessor:
             next_offset: Told the offsets of those that are in, says before which all labels are done.
         """
         labels = [(record, parse_message(Label, record.value)) for record in records]
-        put = await self._put_all(partition, labels)
+        # Not of others: who is loaded counts as one of this partition.
+        mine = [each for each in labels if self._delivery.misplaced(partition, each[1].customer_id) is None]
+        put = await self._put_all(partition, mine)
         unknown = {record.offset for record, _, _ in put.unknown}
-        upto = next_offset({record.offset for record in records} - unknown)
+        upto = next_offset({record.offset for record, _ in mine} - unknown)
         if upto > (partition.next_offset(LABELS.name) or 0):
             await self._commit(partition, put, LABELS.name, upto)
             self._delivery.observer.progress(LABELS.name, partition.number, upto)

@@ -416,6 +416,9 @@ async def test_what_is_misplaced_or_of_an_erased_customer_is_decided_in_its_turn
         await stream.run()
     assert stream.dead == []
     assert stream.observer.outcomes["labelled"] == len(customers)
+    for number in range(2):
+        there = {c for c in customers if (await stream.store.load(number, [c]))[0] is not None}
+        assert there == {c for c in customers if partition_for(c, 2) == number}
 
 
 @pytest.mark.parametrize("scores", range(3 * DAYS - 18, 3 * DAYS, 3))
