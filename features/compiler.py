@@ -278,10 +278,10 @@ def _snapshot(plan: Plan, feature: Feature, column: int) -> list[str]:
 def _known(where: frozenset[Where]) -> str | None:
     """Test that the scored event has the values that conditions compare with, where some do.
 
-    A lookup's amounts are in a currency too, and every event has a direction.
+    A lookup's amounts are in a currency too, and every event has a direction and an amount.
     """
     compared = sorted({w.field for w in where if w.value == EVENT} - {"currency"})
-    tests = [f"event.{name} != 0" for name in compared if name != "direction"]
+    tests = [f"event.{name} != 0" for name in compared if name not in {"direction", "amount"}]
     return " and ".join(["has_event", *tests]) if compared else None
 
 

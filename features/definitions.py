@@ -91,7 +91,8 @@ class Where:
             without a value equals nothing and differs from everything.
         value: A word, an id, a number (of `amount`: in major units of the past event's currency), or
             `event`: the scored event's own value. Without an event, or with one that has no such value,
-            the feature is unknown.
+            the feature is unknown. Amounts are compared with the event's in minor units, whatever their
+            currency: add `currency == event`.
     """
 
     field: str
@@ -251,10 +252,12 @@ def _condition_problem(where: Where) -> str | None:
             return f"{shown}: compare with a number by ==, !=, < or >="
         last = CLOCK_FIELDS[where.field]
         return None if 0 <= where.value <= last else f"{shown}: {where.field} is 0 to {last}"
+    if where.field == "amount" and where.value == EVENT:
+        return None if where.op in {"==", "!="} else f"{shown}: only == and != compare with the event's"
     if where.field == "amount":
         number = isinstance(where.value, int | float) and not isinstance(where.value, bool)
         fine = where.op in {"<", ">="} and number and math.isfinite(float(where.value))
-        return None if fine else f"{shown}: compare with a number by < or >="
+        return None if fine else f"{shown}: compare with a number by < or >=, or with event by == or !="
     if where.op not in {"==", "!="}:
         return f"{shown}: only == and != work on {where.field}"
     if where.field in CODED_FIELDS:

@@ -1,4 +1,4 @@
-"""What is known of an event beside its customer: ten features of it, and those that find fraud."""
+"""What is known of an event beside its customer: twelve features of it, and those that find fraud."""
 
 from features.customer_features import CREDIT, DEBIT, WORDS, amount, count, distinct, ratio, share, time_since
 from features.definitions import EVENT, Feature, Op, Where
@@ -44,6 +44,23 @@ def _transaction() -> list[Feature]:
             "1 where the card was there.",
             "card present|card not present",
         ),
+        *_same_amount(),
+    ]
+
+
+def _same_amount() -> list[Feature]:
+    """A refund where nobody says that it is one, a subscription, somebody who is charged twice."""
+    same = tuple(Where(field, "==", EVENT) for field in ("merchant", "amount", "currency"))
+    return [
+        count(
+            "same_amount",
+            "transaction_detail",
+            "Transactions of the same amount at the same merchant",
+            "90d",
+            *same,
+            phrase="of the same amount at this merchant",
+        ),
+        time_since("same_amount", "transaction_detail", "the same amount at this merchant", *same),
     ]
 
 

@@ -212,7 +212,7 @@ def condition(where: Where, of: Callable[[str], str]) -> str:
     value = of(column)
     if where.field in CLOCK_FIELDS:
         return f"{value} {where.op} {where.value}"
-    if where.field == "amount":
+    if where.field == "amount" and where.value != EVENT:
         # Divided, as a feature's amount is: 1.10 is then the same number on both sides.
         return f"{value} / MINOR_UNITS[{of('currency')}] {where.op} {float(where.value)!r}"
     return f"{value} {where.op} {value_of(where)}"

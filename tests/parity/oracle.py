@@ -206,6 +206,9 @@ class _Scored:
             right = self.currency if where.field == "currency" else getattr(self.event, where.field)
         else:
             right = where.value
+        if where.field == "amount" and where.value == EVENT:
+            assert self.event is not None
+            return [f for f in past if holds(f.amount_minor, self.event.amount_minor)]
         if where.field == "amount":
             right = Fraction(str(right))
             return [f for f in past if holds(f.amount, right)]

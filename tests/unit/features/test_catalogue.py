@@ -25,12 +25,12 @@ def test_features_of_a_customer_are_known_without_an_event():
     assert not any(map(is_customer_feature, TRANSACTION_FEATURES))
 
 
-def test_catalogue_has_ten_features_of_a_transaction():
+def test_catalogue_has_twelve_features_of_a_transaction():
     assert Counter(f.category for f in TRANSACTION_FEATURES) == {
         "transaction_basic": 2,
         "transaction_context": 4,
         "transaction_pattern": 2,
-        "transaction_detail": 2,
+        "transaction_detail": 4,
     }
 
 
