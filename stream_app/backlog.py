@@ -12,6 +12,7 @@ about may still come. Such a label is left for its turn, and those behind it are
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -31,6 +32,8 @@ from stream_app.side_inputs import LabelProcessor
 _log = structlog.get_logger()
 MOST_HELD: Final = 20_000
 """Labels of a partition that are held behind one that is left: what comes behind these waits for its turn."""
+_AT_ONCE: Final = 1_000
+"""As many at most are made part of the state in one step: Redis does nothing else meanwhile."""
 _APART_MS: Final = 20
 """Two producers' clocks: what is published closer together may have been published either way round.
 Not more: a log of years may have been filled in seconds."""
@@ -100,17 +103,13 @@ class DueLabels:
             for each in ahead.waiting
             if each.record.timestamp < before and each.told_ms <= reached_ms
         ]
-        if not due:
-            return
-        tried = {record.offset for record in due}
-        ahead.waiting = [each for each in ahead.waiting if each.record.offset not in tried]
-
-        def known(offsets: set[int]) -> int:
-            ahead.done |= offsets
-            ahead.left |= tried - offsets
-            return ahead.next_offset()
-
-        await self._labels.put_known(partition, due, known)
+        for start in range(0, len(due), _AT_ONCE):
+            some = due[start : start + _AT_ONCE]
+            tried = {record.offset for record in some}
+            ahead.waiting = [each for each in ahead.waiting if each.record.offset not in tried]
+            await self._labels.put_known(partition, some, partial(ahead.tried, tried))
+            if partition.interrupted.is_set():
+                raise Interrupted
 
     async def _ask_of_gap(self, partition: Partition, ahead: LabelsAhead) -> None:
         """See whether what has no record never had one: the end of a transaction, something compacted."""

@@ -48,6 +48,12 @@ class LabelsAhead:
         first = self.waiting[0].record.offset if self.waiting else self.seen
         return min(first, min(self.left, default=first), first if self.gap is None else self.gap)
 
+    def tried(self, offsets: set[int], known: set[int]) -> int:
+        """Note which of those that were tried are in; returns the offset before which all are done."""
+        self.done |= known
+        self.left |= offsets - known
+        return self.next_offset()
+
     def forget(self, offset: int) -> None:
         """Forget what stands before an offset: it is processed."""
         self.waiting = [each for each in self.waiting if each.record.offset >= offset]

@@ -18,6 +18,7 @@ from models.model_set import Models
 from schemas.errors import HistoryError
 from schemas.parse import dump
 from schemas.topics import DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
+from stream_app import backlog
 from stream_app.partition import Partition
 from stream_app.side_inputs import AHEAD, LabelProcessor
 from stream_app.transport import Chunk
@@ -95,22 +96,22 @@ async def test_a_backlog_of_months_ends_with_the_labels_and_frauds_that_a_worker
     entity_models: Models, size: int
 ) -> None:
     live = await as_it_came(entity_models)
-    backlog = stream_of(entity_models)
+    late = stream_of(entity_models)
     for at_ms, topic, message in happened():
-        put(backlog, at_ms, topic, message, at_ms)
-    await backlog.start()
+        put(late, at_ms, topic, message, at_ms)
+    await late.start()
     async with asyncio.timeout(60):
-        await backlog.run_side_by_side(T, L, sizes=[size] * 1000)
-    assert not backlog.worker.failed.done()
-    assert backlog.dead == live.dead == []
-    frauds = backlog.observer.outcomes["labelled"]
-    assert frauds == live.observer.outcomes["labelled"] == len(backlog.kafka.logs[L, 0]) == DAYS // 4
-    assert await state(backlog) == await state(live)
+        await late.run_side_by_side(T, L, sizes=[size] * 1000)
+    assert not late.worker.failed.done()
+    assert late.dead == live.dead == []
+    frauds = late.observer.outcomes["labelled"]
+    assert frauds == live.observer.outcomes["labelled"] == len(late.kafka.logs[L, 0]) == DAYS // 4
+    assert await state(late) == await state(live)
     # And what was scored on the way knew of them, but for those of its own day.
     name = "merchant_fraud_count_365d"
     (as_it_was, now) = (
         {m["transaction_id"]: m["features"][name] for m in s.kafka.messages(FRAUD_SCORES.name)}
-        for s in (live, backlog)
+        for s in (live, late)
     )
     assert now.keys() == as_it_was.keys()
     assert all(as_it_was[t] - 1 <= now[t] <= as_it_was[t] for t in now)
@@ -228,6 +229,24 @@ async def test_more_labels_than_may_wait_are_fetched_while_they_are_put_in(entit
         await stream.run_side_by_side(T, L)
     assert stream.dead == []
     assert stream.observer.outcomes["labelled"] == 100
+
+
+async def test_many_labels_of_one_day_are_put_in_in_several_steps(
+    entity_models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "_AT_ONCE", 30)
+    stream = stream_of(entity_models)
+    for day in range(DAYS):
+        at_ms = START_MS + day * DAY_MS
+        put(stream, at_ms, T, transaction(day, event_time=at_ms), at_ms)
+        if day == 100:
+            for about in range(day):
+                put(stream, at_ms, L, label(f"t-{about}", customer="c-1", at_ms=at_ms + 1), at_ms + 1)
+    await stream.start()
+    async with asyncio.timeout(60):
+        await stream.run_side_by_side(T, L)
+    assert stream.dead == []
+    assert [c.next_offset for _, c in stream.store.applied if c.source == L] == [30, 60, 90, 100]
 
 
 async def test_labels_are_put_in_once_a_day_of_event_time(entity_models: Models) -> None:
@@ -471,7 +490,7 @@ def test_crashes_in_a_backlog_change_nothing_of_it(
     entity_models: Models, sizes: list[int], crashes: list[tuple[str, int]]
 ) -> None:
     async def run() -> None:
-        live, backlog = await as_it_came(entity_models), stream_of(entity_models)
+        live, late = await as_it_came(entity_models), stream_of(entity_models)
         left, dead = [list(crash) for crash in crashes], False
 
         def die(reached: str) -> None:
@@ -482,21 +501,21 @@ def test_crashes_in_a_backlog_change_nothing_of_it(
             if dead:
                 raise Crash
 
-        backlog.crash = die
+        late.crash = die
         for at_ms, topic, message in happened():
-            put(backlog, at_ms, topic, message, at_ms)
+            put(late, at_ms, topic, message, at_ms)
         async with asyncio.timeout(120):
             for _ in range(len(crashes) + 1):
                 dead = False
-                await backlog.start()
+                await late.start()
                 with suppress(Crash):
-                    await backlog.run_side_by_side(T, L, sizes=sizes)
+                    await late.run_side_by_side(T, L, sizes=sizes)
                     break
                 left.pop(0)
-        assert not backlog.worker.failed.done()
-        assert backlog.dead == []
-        assert await state(backlog) == await state(live)
-        scores = {dump(m) for m in backlog.kafka.messages(FRAUD_SCORES.name)}
+        assert not late.worker.failed.done()
+        assert late.dead == []
+        assert await state(late) == await state(live)
+        scores = {dump(m) for m in late.kafka.messages(FRAUD_SCORES.name)}
         assert len(scores) == DAYS
 
     asyncio.run(run())
