@@ -25,7 +25,7 @@ from schemas.topics import LABELS
 from stream_app.labels_ahead import LabelsAhead, Waiting
 from stream_app.lanes import Lanes
 from stream_app.partition import Partition
-from stream_app.ports import Log
+from stream_app.ports import Log, TopicPartition
 from stream_app.retry import Interrupted
 from stream_app.side_inputs import LabelProcessor
 
@@ -48,7 +48,7 @@ class DueLabels:
         labels: Puts them in.
         lanes: Holds what was fetched and not processed.
         log: Knows seeks and how far the log was read.
-        log_start: First offset that a partition of the labels' log has.
+        log_start: First offset that a topic's partition has.
         patience_s: So long labels that were not fetched yet are waited for; after that they come in their
             turn, behind the transactions.
         most_held: Bound of what is held.
@@ -59,7 +59,7 @@ class DueLabels:
         labels: LabelProcessor,
         lanes: Lanes,
         log: Log,
-        log_start: Callable[[int], Awaitable[int]],
+        log_start: Callable[[TopicPartition], Awaitable[int]],
         patience_s: float,
         most_held: int = MOST_HELD,
     ) -> None:
@@ -118,7 +118,7 @@ class DueLabels:
             return
         # An answer takes as long as the broker may wait with a fetch: not every day of event time.
         ahead.ask_s = now_s + _ASK_S
-        if await self._log_start(partition.number) <= ahead.gap:
+        if await self._log_start((LABELS.name, partition.number)) <= ahead.gap:
             ahead.gap = None
 
     async def _look(self, partition: Partition, ahead: LabelsAhead, before: int) -> None:

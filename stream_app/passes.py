@@ -1,7 +1,7 @@
 """Passes: chunks of one or several partitions from what was fetched to what is committed."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from stream_app.backlog import DueLabels
 from stream_app.delivery import Delivery, Failures, attributed
 from stream_app.model_watch import PartitionModels
 from stream_app.partition import Partition
-from stream_app.ports import Log
+from stream_app.ports import Log, TopicPartition
 from stream_app.processor import TransactionProcessor
 from stream_app.resumption import rest_of
 from stream_app.retry import Interrupted
@@ -51,7 +51,7 @@ class Passes:
         models: Which set of models scores what is next of a partition.
         log: Knows seeks and what the log has.
         steps: What is done with records.
-        stop: Set when the worker stops.
+        log_start: First offset that a topic's partition has.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Passes:
         models: PartitionModels,
         log: Log,
         steps: Steps,
-        stop: asyncio.Event,
+        log_start: Callable[[TopicPartition], Awaitable[int]],
     ) -> None:
         self._partition = partition
         self._delivery = delivery
         self._models = models
         self._log = log
         self._steps = steps
-        self._stop = stop
+        self._log_start = log_start
 
     async def run(self, chunks: Sequence[Chunk]) -> Failures:
         """Run chunks of a topic, one of each partition; returns those whose lease is gone or in doubt."""
@@ -186,14 +186,7 @@ class Passes:
 
     async def _rest_of(self, partition: Partition, chunk: Chunk) -> Chunk | None:
         tp = (chunk.topic, chunk.partition)
-
-        async def log_start() -> int:
-            bounds = await self._delivery.retry.until_done(
-                "kafka", lambda: self._log.bounds([tp]), self._stop
-            )
-            return bounds[tp][0]
-
-        return await rest_of(partition, chunk, self._log.seeks(*tp), log_start)
+        return await rest_of(partition, chunk, self._log.seeks(*tp), lambda: self._log_start(tp))
 
 
 def _forget(partitions: Iterable[Partition]) -> None:

@@ -80,13 +80,13 @@ class Worker:
                 delivery, taken.take, score_features=score_features, entities=self._entities
             ),
             labels,
-            DueLabels(labels, self.lanes, log, self._labels_start, label_patience_s, labels_held),
+            DueLabels(labels, self.lanes, log, self._log_start, label_patience_s, labels_held),
             ProfileProcessor(delivery, seal),
             ErasureProcessor(delivery, order),
             Sweep(delivery, silent_days=silent_days, forget_days=forget_days),
         )
         self._stop_event = asyncio.Event()
-        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._stop_event)
+        self._passes = Passes(self._partition, delivery, taken, log, self.steps, self._log_start)
         self._stopping = False
         self._going_back: set[asyncio.Future[None]] = set()
         self.failed: asyncio.Future[TidegateError | Exception] = asyncio.get_running_loop().create_future()
@@ -204,8 +204,7 @@ class Worker:
     async def _wait(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._delivery.retry.until_done(dependency, call, self._stop_event)
 
-    async def _labels_start(self, number: int) -> int:
-        tp = (LABELS.name, number)
+    async def _log_start(self, tp: TopicPartition) -> int:
         return (await self._wait("kafka", lambda: self._log.bounds([tp])))[tp][0]
 
     async def _log_end(self, topic: str, number: int) -> int:

@@ -215,9 +215,8 @@ async def test_verify_finds_no_difference_in_a_backlog_and_behind_it(
     assert stream.reasons == ["unknown_transaction"]
 
 
-async def test_more_labels_than_may_wait_are_fetched_while_they_are_put_in(entity_models: Models) -> None:
-    """Chargebacks of a hundred days come on one day, in chunks of which two fit."""
-    stream = stream_of(entity_models, chunk_records=8, labels_held=16)
+async def chargebacks(stream: Stream) -> None:
+    """A payment a day, and on one day the labels of a hundred days before it."""
     for day in range(DAYS):
         at_ms = START_MS + day * DAY_MS
         put(stream, at_ms, T, transaction(day, event_time=at_ms), at_ms)
@@ -228,6 +227,12 @@ async def test_more_labels_than_may_wait_are_fetched_while_they_are_put_in(entit
     async with asyncio.timeout(60):
         await stream.run_side_by_side(T, L)
     assert stream.dead == []
+
+
+async def test_more_labels_than_may_wait_are_fetched_while_they_are_put_in(entity_models: Models) -> None:
+    """In chunks of which two fit."""
+    stream = stream_of(entity_models, chunk_records=8, labels_held=16)
+    await chargebacks(stream)
     assert stream.observer.outcomes["labelled"] == 100
 
 
@@ -236,16 +241,7 @@ async def test_many_labels_of_one_day_are_put_in_in_several_steps(
 ) -> None:
     monkeypatch.setattr(backlog, "_AT_ONCE", 30)
     stream = stream_of(entity_models)
-    for day in range(DAYS):
-        at_ms = START_MS + day * DAY_MS
-        put(stream, at_ms, T, transaction(day, event_time=at_ms), at_ms)
-        if day == 100:
-            for about in range(day):
-                put(stream, at_ms, L, label(f"t-{about}", customer="c-1", at_ms=at_ms + 1), at_ms + 1)
-    await stream.start()
-    async with asyncio.timeout(60):
-        await stream.run_side_by_side(T, L)
-    assert stream.dead == []
+    await chargebacks(stream)
     assert [c.next_offset for _, c in stream.store.applied if c.source == L] == [30, 60, 90, 100]
 
 
