@@ -163,7 +163,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
             err.print("its trees stay as they are: nothing of what they were trained on was kept")
         learning = OnlineScorer(model, plan.mapping.label_delay_ms, memory)
     with progress() as bar:
-        rows, account = read_log(plan.data, plan.mapping, engine, bar)
+        rows, account = read_log(plan.data, plan.mapping, engine, bar, exact=True)
         start, begin, end = window(rows, engine, plan.from_ms, plan.to_ms)
         if begin == end:
             first, last = (epoch_ms_to_rfc3339(int(rows.time_ms[i])) for i in (0, -1))

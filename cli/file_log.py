@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from rich.progress import Progress
 
 from cli.console import err
@@ -19,7 +20,9 @@ from models.vectors import Rows, in_time_order
 from schemas.errors import ConfigError
 
 
-def read_log(data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> tuple[Rows, Account]:
+def read_log(
+    data: Path, mapping: Mapping, engine: Engine, bar: Progress, *, exact: bool = False
+) -> tuple[Rows, Account]:
     """Read all of a file; rows that cannot become transactions are counted and left out.
 
     Args:
@@ -27,6 +30,7 @@ def read_log(data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> tup
         mapping: What its columns mean.
         engine: Says which attributes are wanted.
         bar: Shows how far it is.
+        exact: Whether attributes are to be shown, not only read by models: twice their memory.
 
     Raises:
         ConfigError: It is no table, lacks columns of the mapping or attributes of the engine, or has no row
@@ -42,7 +46,7 @@ def read_log(data: Path, mapping: Mapping, engine: Engine, bar: Progress) -> tup
                 bar.update(task, completed=round(100 * batches.progress))
                 yield rows
 
-        rows = in_time_order(read())
+        rows = in_time_order(read(), np.float64 if exact else np.float32)
         account = batches.account
     if not len(rows):
         first = account.first_refused[0] if account.first_refused else None

@@ -239,7 +239,7 @@ class Engine:
         arena: HistoryArena,
         events: Records,
         slots: npt.NDArray[np.int64],
-        attributes: Matrix | None = None,
+        attributes: Matrix | npt.NDArray[np.float32] | None = None,
     ) -> ChunkFeatures:
         """Compute events in order and put each accepted one into its customer's history.
 

@@ -97,25 +97,20 @@ def vectors_of(
     known = np.where(labels == FRAUD, rows.label_time_ms[:end], NEVER)
     replay, log = VectorReplay(engine), rows.frauds_only()
     X = np.empty((end - begin, len(engine.names)), dtype=np.float32)
-    kept = np.zeros(end - begin, dtype=np.bool_)
-    done = 0
+    kept = told | untold
+    kept[:begin] = False
+    done = filled = 0
     for start in range(0, end, _CHUNK):
         for part in replay.feed(log.part(start, min(start + _CHUNK, end))):
-            size = len(part.customer_ids)
-            skip = min(max(begin - done, 0), size)
-            at = max(done - begin, 0)
-            X[at : at + size - skip] = part.features.X[skip:]
-            kept[at : at + size - skip] = part.features.status[skip:] == ACCEPTED
-            done += size
+            here = kept[done : done + len(part.customer_ids)]
+            here &= part.features.status == ACCEPTED
+            wanted = part.features.X[here]
+            X[filled : filled + len(wanted)] = wanted
+            filled += len(wanted)
+            done += len(here)
         on_rows(done)
-    kept &= told[begin:] | untold
-    times = rows.time_ms[begin:end]
     end_ms = to_ms if to_ms is not None else int(rows.time_ms[-1]) if end else 0
-    if not kept.all():
-        X, times, known = X[kept], times[kept], known[begin:][kept]
-    else:
-        known = known[begin:]
-    return FraudData(X, times, known, end_ms)
+    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +275,10 @@ def _fit(
     on_round: OnRound | None,
 ) -> tuple[Any, float]:
     kept, share = thin_negatives(y, rows, seed, _NEGATIVES_PER_POSITIVE)
-    booster = boost(X[kept], y[kept], params, rounds, seed=seed, on_round=on_round)
+    # Mostly everything up to a moment: as a view, since of a wide file this is what there is of memory.
+    these: slice | Labels = slice(int(kept.sum()))
+    these = these if kept[these].all() else kept
+    booster = boost(X[these], y[these], params, rounds, seed=seed, on_round=on_round)
     return booster, float(np.log(share))
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from features.arena import HistoryArena
 from features.codec import History
 from features.definitions import MAX_EVENTS, RETENTION_MS
-from features.engine import ChunkFeatures, Engine, Matrix
+from features.engine import ChunkFeatures, Engine
 from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, is_leaving, put_labels
 from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
@@ -25,6 +25,8 @@ _TEMPLATE = label_record(
 NO_LABEL = 0
 FRAUD = LABEL_CODES["fraud"]
 GENUINE = LABEL_CODES["genuine"]
+Values = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+_GROWS = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Rows:
         records: `(n,)`.
         labels: `(n,)` code of what became known of each; 0 for nothing.
         label_time_ms: `(n,)` since when.
-        attributes: `(n, n_attributes)` of `features.attributes`; `None` where none were asked for.
+        attributes: `(n, n_attributes)` of `features.attributes`, 64 bits or the 32 that models read; `None`
+            where none were asked for.
     """
 
     transaction_ids: Sequence[str]
@@ -43,7 +46,7 @@ class Rows:
     records: Records
     labels: npt.NDArray[np.int8]
     label_time_ms: npt.NDArray[np.int64]
-    attributes: Matrix | None = None
+    attributes: Values | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -82,13 +85,19 @@ class Rows:
         return replace(self, labels=np.where(self.labels == FRAUD, self.labels, NO_LABEL).astype(np.int8))
 
 
-def in_time_order(batches: Iterable[Rows]) -> Rows:
-    """All rows as one, by event time; those of one time stay in the order they came in."""
+def in_time_order(batches: Iterable[Rows], values: npt.DTypeLike = np.float64) -> Rows:
+    """All rows as one, by event time; those of one time stay in the order they came in.
+
+    Args:
+        batches: In the order of the file.
+        values: How attributes are kept: of a wide file they are most of what there is, and 32 bits are
+            what models read.
+    """
     transactions: list[str] = []
     customers: list[str] = []
     records: list[Records] = [np.empty(0, dtype=RECORD)]
     labels, times = [np.empty(0, np.int8)], [np.empty(0, np.int64)]
-    attributes: list[Matrix] = []
+    attributes: Values | None = None
     for batch in batches:
         transactions += batch.transaction_ids
         # One object a customer: a file of a million transactions has some thousand of them.
@@ -96,18 +105,35 @@ def in_time_order(batches: Iterable[Rows]) -> Rows:
         records.append(batch.records)
         labels.append(batch.labels)
         times.append(batch.label_time_ms)
-        attributes += [] if batch.attributes is None else [batch.attributes]
+        if batch.attributes is not None:
+            if attributes is None:
+                attributes = np.empty((0, batch.attributes.shape[1]), dtype=values)
+            _append(attributes, len(transactions), batch.attributes)
+    if attributes is not None:
+        _resize(attributes, len(transactions))
     rows = Rows(
         transactions,
         customers,
         np.concatenate(records),
         np.concatenate(labels),
         np.concatenate(times),
-        np.concatenate(attributes) if attributes else None,
+        attributes,
     )
     if (np.diff(rows.time_ms) >= 0).all():
         return rows
     return rows.take(np.argsort(rows.time_ms, kind="stable"))
+
+
+def _append(grown: Values, end: int, rows: Values) -> None:
+    # Not all batches and then one array of them: twice the room, and the half that is given back comes in
+    # pieces that the allocator keeps. This one is made longer where it lies.
+    if end > len(grown):
+        _resize(grown, max(end, int(len(grown) * _GROWS)))
+    grown[end - len(rows) : end] = rows
+
+
+def _resize(grown: Values, length: int) -> None:
+    grown.resize((length, grown.shape[1]), refcheck=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +152,7 @@ def compute_vectors(
     engine: Engine,
     arena: HistoryArena,
     entities: Entities | None,
-    attributes: Matrix | None = None,
+    attributes: Values | None = None,
 ) -> ChunkFeatures:
     """Vectors of transactions in their order; histories and entities move past them.
 

@@ -1,5 +1,7 @@
 import itertools
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from features.record import LABEL_KIND, label_record, to_records
 from features.tiles import Entities
 from models import vectors as vectors_module
 from models.replay import replay_chunks
-from models.vectors import NO_LABEL, Rows, VectorReplay, label_code
+from models.vectors import NO_LABEL, Rows, VectorReplay, in_time_order, label_code
 from schemas.fields import from_epoch_ms
 from schemas.label import Label
 from schemas.transaction import Transaction
@@ -265,3 +267,55 @@ def test_features_of_merchants_and_devices_are_those_of_the_training_replay(
     chunks = replay_chunks(messages, engine, HistoryArena(), Entities(ENTITY_FEATURES))
     expected = [row.tobytes() for _, features in chunks for row in features.X]
     assert [row.tobytes() for block in found for row in block.features.X] == expected
+
+
+def with_attributes(number: int, values: np.ndarray) -> Rows:
+    transactions = [
+        Transaction(
+            transaction_id=f"t{number}-{i}",
+            customer_id=f"c{i % 3}",
+            event_time=from_epoch_ms(T0 + (number * len(values) + i) * HOUR_MS),
+            amount=1,
+            currency="EUR",
+        )
+        for i in range(len(values))
+    ]
+    none = np.zeros(len(values), np.int8)
+    records = to_records(transactions, [100] * len(values))
+    customers = [t.customer_id for t in transactions]
+    ids = [t.transaction_id for t in transactions]
+    return Rows(ids, customers, records, none, none.astype(np.int64), values)
+
+
+@pytest.mark.parametrize(
+    ("kept_as", "expected"), [(np.float64, 16_777_217.0), (np.float32, 16_777_216.0)], ids=["64", "32"]
+)
+@pytest.mark.parametrize("later_first", [False, True], ids=["in order", "not in order"])
+def test_attributes_of_all_batches_are_one_array_of_the_bits_asked_for(kept_as, expected, later_first):
+    drawn = np.random.default_rng(3).integers(0, 9, (50, 4, 2)).astype(np.float64)
+    drawn[7, 2] = 16_777_217.0, np.nan
+    batches = [with_attributes(number, values) for number, values in enumerate(drawn)]
+    found = in_time_order(reversed(batches) if later_first else batches, kept_as).attributes
+    assert found is not None
+    assert found.dtype == kept_as
+    assert found[30].tolist() == pytest.approx([expected, np.nan], rel=0, nan_ok=True)
+    np.testing.assert_array_equal(found, drawn.reshape(200, 2).astype(kept_as))
+
+
+def test_attributes_are_not_held_twice_while_batches_come():
+    plain = [with_attributes(number, np.zeros((4, 1))) for number in range(100)]
+
+    def batches() -> Iterator[Rows]:
+        for batch in plain:
+            yield replace(batch, attributes=np.zeros((4, 25_000)))
+
+    tracemalloc.start()
+    try:
+        rows = in_time_order(batches(), np.float32)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows.attributes is not None
+    assert rows.attributes.shape == (400, 25_000)
+    # What it grows by in advance is a quarter, and a batch is a fiftieth; all batches and the array were twice.
+    assert most < 1.4 * rows.attributes.nbytes
