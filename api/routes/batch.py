@@ -3,7 +3,6 @@
 import json
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -11,20 +10,18 @@ from starlette.responses import Response
 
 from api.deps import CustomerId, Given, entities_of
 from api.errors import problems
-from api.routes.inference import EXAMPLE_TRANSACTION
+from api.routes.inference import EXAMPLE_TRANSACTION, ChurnAnswer, churn_answers
 from features.arena import HistoryArena
 from features.codec import History, decode
-from features.lifetime import customer_vector
 from features.record import before_event, to_records
 from features.tiles import Entities
 from models import messages
-from models.churn_scores import churn_results
 from models.model_set import Models
 from models.pipeline import Events, score_fraud
 from schemas.errors import EventError
 from schemas.fields import Moment, to_epoch_ms, to_rfc3339
 from schemas.parse import check_not_future, parse_message
-from schemas.score import ChurnScore, FraudScore
+from schemas.score import FraudScore
 from schemas.transaction import Transaction
 
 MOST = 1000
@@ -54,7 +51,7 @@ class ChurnBatchRequest(BaseModel):
 class ChurnBatch(BaseModel):
     """Churn scores in the order asked for, each customer once."""
 
-    scores: list[ChurnScore]
+    scores: list[ChurnAnswer]
     unknown: list[str] = Field(description="Customers of whom no transaction was ever accepted.")
 
 
@@ -93,21 +90,10 @@ class Batch(BaseModel):
 @router.post("/churn-batch", response_model=ChurnBatch)
 async def churn_batch(asked: ChurnBatchRequest, given: Given) -> Response:
     """Churn probabilities of up to 1,000 customers as of a moment."""
-    models = given.models
     customers = list(dict.fromkeys(asked.customer_ids))
     stored = await given.store.histories(customers)
-    as_of_ms = to_epoch_ms(asked.as_of or given.now())
     known = [(c, decode(h)) for c, h in zip(customers, stored, strict=True) if h is not None]
-    scores: list[dict[str, Any]] = []
-    if known:
-        X = np.stack([customer_vector(models.engine, h.records, h.totals, as_of_ms) for _, h in known])
-        wanted = [(c, row, as_of_ms) for row, (c, _) in enumerate(known)]
-        bands = [h.totals.churn_band for _, h in known]
-        results = churn_results(X, wanted, bands, models, explained=asked.drivers)
-        scored_at = to_rfc3339(given.now())
-        scores = [
-            messages.churn_score(result, models, scored_at=scored_at, trigger="request") for result in results
-        ]
+    scores = churn_answers(given, known, asked.as_of, explained=asked.drivers) if known else []
     found = {c for c, _ in known}
     return _json({"scores": scores, "unknown": [c for c in customers if c not in found]})
 

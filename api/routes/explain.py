@@ -82,6 +82,7 @@ class SegmentOut(BaseModel):
     frequency_90d: float
     monetary_90d: float
     model: ModelRef
+    history_cut: bool = Field(default=False, description=HISTORY_CUT)
 
 
 @router.get("/explain")
@@ -180,7 +181,8 @@ async def segment(asked: SegmentRequest, given: Given) -> SegmentOut:
     segments, engine = given.require_segments(), given.models.engine
     state = await known_state(given, asked.customer_id, scores=False)
     as_of = asked.as_of or given.now()
-    X = engine.compute(decode(state.history).records, None, to_epoch_ms(as_of))[np.newaxis]
+    history, as_of_ms = decode(state.history), to_epoch_ms(as_of)
+    X = engine.compute(history.records, None, as_of_ms)[np.newaxis]
     (found,) = segments.assign(rfm(X, engine))
     return SegmentOut(
         customer_id=asked.customer_id,
@@ -193,4 +195,5 @@ async def segment(asked: SegmentRequest, given: Given) -> SegmentOut:
         frequency_90d=found.frequency_90d,
         monetary_90d=found.monetary_90d,
         model=ModelRef(name=segments.card.name, version=segments.card.version),
+        history_cut=history_cut(history, as_of_ms, MAX_WINDOW_MS),
     )

@@ -1,5 +1,7 @@
 """Synchronous scores: the stream's own code on the stream's own state, and nothing is kept."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -8,11 +10,13 @@ from pydantic import BaseModel, Field
 
 from api.deps import CustomerId, Given, Services, entities_of, history_of, known_state
 from api.errors import problems
-from api.shapes import json_answer
+from api.shapes import HISTORY_CUT, json_answer
 from features.arena import HistoryArena
 from features.codec import History, decode
+from features.definitions import MAX_WINDOW_MS
 from features.lifetime import customer_vector
 from features.record import before_event, to_records
+from features.retention import history_cut
 from features.tiles import Entities
 from models import messages
 from models.churn_scores import churn_results
@@ -39,6 +43,12 @@ class ChurnRequest(BaseModel):
 
     customer_id: CustomerId
     as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
+
+
+class ChurnAnswer(ChurnScore):
+    """A churn score, and whether what it was made from is whole."""
+
+    history_cut: bool = Field(default=False, description=HISTORY_CUT)
 
 
 EXAMPLE_TRANSACTION: Final = {
@@ -122,19 +132,37 @@ def score_one(
 
 @router.post(
     "/churn-score",
-    response_model=ChurnScore,
+    response_model=ChurnAnswer,
     responses=problems(unknown_customer="No transaction or profile of this customer was ever accepted."),
 )
 async def churn_score(asked: ChurnRequest, given: Given) -> Response:
-    """Churn probability of a customer as of a moment."""
+    """Churn probability of a customer as of a moment.
+
+    Of more than 30 days before the customer's newest event, windows may reach behind what is kept:
+    `history_cut` says so.
+    """
     state = await known_state(given, asked.customer_id, scores=False)
-    history = decode(state.history)
-    as_of_ms = to_epoch_ms(asked.as_of or given.now())
-    X = customer_vector(given.models.engine, history.records, history.totals, as_of_ms)[np.newaxis]
-    band = history.totals.churn_band
-    (result,) = churn_results(X, [(asked.customer_id, 0, as_of_ms)], [band], given.models)
-    scored_at = to_rfc3339(given.now())
-    return json_answer(messages.churn_score(result, given.models, scored_at=scored_at, trigger="request"))
+    (answer,) = churn_answers(given, [(asked.customer_id, decode(state.history))], asked.as_of)
+    return json_answer(answer)
+
+
+def churn_answers(
+    given: Services, known: Sequence[tuple[str, History]], as_of: datetime | None, *, explained: bool = True
+) -> list[dict[str, Any]]:
+    """`ChurnAnswer` of each of some customers with their histories as of a moment; now if it is left out."""
+    models, now = given.models, given.now()
+    as_of_ms = to_epoch_ms(as_of or now)
+    X = np.stack([customer_vector(models.engine, h.records, h.totals, as_of_ms) for _, h in known])
+    wanted = [(customer_id, row, as_of_ms) for row, (customer_id, _) in enumerate(known)]
+    bands = [history.totals.churn_band for _, history in known]
+    results = churn_results(X, wanted, bands, models, explained=explained)
+    scored_at = to_rfc3339(now)
+    return [
+        messages.churn_score(result, models, scored_at=scored_at, trigger="request")
+        # Active days are counted over the longest window there is, whatever the engine declares.
+        | {"history_cut": history_cut(history, as_of_ms, MAX_WINDOW_MS)}
+        for result, (_, history) in zip(results, known, strict=True)
+    ]
 
 
 SCORES: Final = {"/inference/fraud-detection": fraud_score_of}

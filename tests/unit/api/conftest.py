@@ -1,14 +1,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import numpy as np
 import pytest
 from httpx import AsyncClient
 from pytest_socket import disable_socket, enable_socket
 
+from features.engine import Engine
 from features.ports import Commit
 from models.model_set import Models
+from models.replay import TrainingData
+from models.segments import SegmentModel, train_segments
 from schemas.transaction import Transaction
-from tests.scoring import transactions_of
+from tests.scoring import CREATED_AT, transactions_of
 from tests.serving import AWAY, Broken, World, serving
 
 AWKWARD = ("c 1", "c/2", "kundé-3", "日本-4", "a?b#c%20", "../5", "{6}", "x" * 64)
@@ -68,3 +72,10 @@ async def away(eager: Models) -> AsyncIterator[AsyncClient]:
     """The API while the store is away."""
     async with serving(Broken(AWAY), eager) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def segments(training_data: TrainingData, engine: Engine) -> SegmentModel:
+    X = training_data.churn_X.astype(np.float64)
+    card, artefact = train_segments(X, training_data.churn_as_of_ms, engine, created_at=CREATED_AT)
+    return SegmentModel(card, artefact)

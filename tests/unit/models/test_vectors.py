@@ -317,5 +317,5 @@ def test_attributes_are_not_held_twice_while_batches_come():
         tracemalloc.stop()
     assert rows.attributes is not None
     assert rows.attributes.shape == (400, 25_000)
-    # What it grows by in advance is a quarter, and a batch is a fiftieth; all batches and the array were twice.
+    # It grows by a quarter in advance, and a batch is a fiftieth of it; all batches and the array were twice.
     assert most < 1.4 * rows.attributes.nbytes

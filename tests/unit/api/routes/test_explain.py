@@ -10,6 +10,7 @@ from features.arena import HistoryArena
 from features.codec import decode, encode_header
 from features.packing import pack
 from models.model_set import Models
+from models.segments import SegmentModel
 from schemas.fields import from_epoch_ms
 from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
 from tests.scoring import START, at
@@ -95,8 +96,25 @@ async def test_churn_as_of_a_moment_whose_windows_are_not_kept_says_so(eager: Mo
         asked: dict[str, str | int] = {"customer_id": "c-1", "model": "churn"}
         assert (await client.get("/inference/explain", params=asked)).json()["history_cut"] is False
         for day, cut in ((169, False), (168, True), (20, True)):
-            asked["as_of"] = START_OF_ALL_MS + day * DAY_MS
+            asked["as_of"] = as_of = START_OF_ALL_MS + day * DAY_MS
             assert (await client.get("/inference/explain", params=asked)).json()["history_cut"] is cut
+            one = await client.post("/inference/churn-score", json={"customer_id": "c-1", "as_of": as_of})
+            assert one.json()["history_cut"] is cut
+            body = {"customer_ids": ["c-0", "c-1"], "as_of": as_of}
+            (found,) = (await client.post("/inference/churn-batch", json=body)).json()["scores"]
+            assert found["history_cut"] is cut
+
+
+async def test_a_segment_as_of_a_moment_whose_windows_are_not_kept_says_so(
+    eager: Models, segments: SegmentModel
+) -> None:
+    world = await a_payment_a_day(200, eager, packed=False)
+    async with serving(
+        world.store, eager, START + timedelta(days=200), extras={"segments": segments}
+    ) as client:
+        for day, cut in ((169, False), (168, True)):
+            asked = {"customer_id": "c-1", "as_of": START_OF_ALL_MS + day * DAY_MS}
+            assert (await client.post("/inference/segment", json=asked)).json()["history_cut"] is cut
 
 
 async def test_merchants_that_no_longer_keep_the_windows_of_a_transaction_are_said_too(

@@ -3,14 +3,11 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from models.registry import SEGMENTS, ModelRegistry
-from models.segments import SegmentModel, train_segments
 from schemas.errors import ModelError
 from schemas.fields import to_epoch_ms
-from tests.scoring import CREATED_AT
 from tests.serving import AWAY, NOW, Broken, MemoryReplies, assert_problem, serving
 
 FRAUD, BATCH, CHURN, MANY = (
@@ -19,13 +16,6 @@ FRAUD, BATCH, CHURN, MANY = (
     "/inference/churn-score",
     "/inference/churn-batch",
 )
-
-
-@pytest.fixture(scope="session")
-def segments(training_data, engine):
-    X = training_data.churn_X.astype(np.float64)
-    card, artefact = train_segments(X, training_data.churn_as_of_ms, engine, created_at=CREATED_AT)
-    return SegmentModel(card, artefact)
 
 
 async def test_a_batch_answers_as_one_by_one_also_where_a_customer_comes_twice(client, world):
