@@ -43,9 +43,9 @@ from stream_app.delivery import Delivery, Placement
 from stream_app.liveness import Liveness
 from stream_app.model_watch import ModelWatch
 from stream_app.ports import LogRange
+from stream_app.profiles import Seal
 from stream_app.retry import Interrupted, Retry
 from stream_app.settings import WorkerSettings
-from stream_app.side_inputs import Seal
 from stream_app.vitals import Vitals
 from stream_app.worker import Worker
 

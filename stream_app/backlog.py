@@ -22,12 +22,12 @@ from schemas.errors import DependencyError, EventError
 from schemas.label import Label
 from schemas.parse import parse_message
 from schemas.topics import LABELS
+from stream_app.labels import LabelProcessor
 from stream_app.labels_ahead import LabelsAhead, Waiting
 from stream_app.lanes import Lanes
 from stream_app.partition import Partition
 from stream_app.ports import Log, TopicPartition
 from stream_app.retry import Interrupted
-from stream_app.side_inputs import LabelProcessor
 
 _log = structlog.get_logger()
 MOST_HELD: Final = 20_000

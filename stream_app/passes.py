@@ -11,13 +11,15 @@ from features.ports import Lease, StoreRolledBack
 from schemas.topics import ERASURES, LABELS, TRANSACTIONS
 from stream_app.backlog import DueLabels
 from stream_app.delivery import Delivery, Failures, attributed
+from stream_app.erasures import ErasureProcessor
+from stream_app.labels import LabelProcessor
 from stream_app.model_watch import PartitionModels
 from stream_app.partition import Partition
 from stream_app.ports import Log, TopicPartition
 from stream_app.processor import TransactionProcessor
+from stream_app.profiles import ProfileProcessor
 from stream_app.resumption import rest_of
 from stream_app.retry import Interrupted
-from stream_app.side_inputs import ErasureProcessor, LabelProcessor, ProfileProcessor
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 

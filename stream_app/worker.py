@@ -18,16 +18,19 @@ from stream_app.alignment import Alignment
 from stream_app.backlog import MOST_HELD, DueLabels
 from stream_app.delivery import Delivery
 from stream_app.entity_stage import EntityStage
+from stream_app.erasures import ErasureProcessor
+from stream_app.labels import LabelProcessor
 from stream_app.labels_ahead import LabelsAhead
 from stream_app.lanes import ALONE, Lanes, Together
 from stream_app.model_watch import PartitionModels, Sets
+from stream_app.order import Order
 from stream_app.partition import Partition
 from stream_app.passes import Passes, Steps
 from stream_app.ports import Log, TopicPartition
 from stream_app.processor import TransactionProcessor
+from stream_app.profiles import ProfileProcessor, Seal
 from stream_app.resumption import next_offset, under_way_until
 from stream_app.retry import Interrupted
-from stream_app.side_inputs import ErasureProcessor, LabelProcessor, Order, ProfileProcessor, Seal
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
 

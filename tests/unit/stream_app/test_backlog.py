@@ -19,8 +19,8 @@ from schemas.errors import HistoryError
 from schemas.parse import dump
 from schemas.topics import DEAD_LETTERS, ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from stream_app import backlog
+from stream_app.labels import AHEAD, LabelProcessor
 from stream_app.partition import Partition
-from stream_app.side_inputs import AHEAD, LabelProcessor
 from stream_app.transport import Chunk
 from tests.streaming import DAY_MS, START_MS, Crash, Stream, label, transaction
 from tests.verifying import histories, verified

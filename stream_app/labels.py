@@ -1,7 +1,6 @@
-"""Chunks of the side inputs: labels join a history, profiles are kept beside it, erasures end both."""
+"""Labels join the histories of their customers."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,63 +15,19 @@ from models.model_set import Models
 from models.pipeline import DECISIONS, decide
 from models.roles import split
 from models.tree import Vector
-from schemas.customer import CONTACT_FIELDS, Customer, Profile, SealedContact
-from schemas.erasure import Erasure, erased_name
-from schemas.errors import DependencyError, EventError
-from schemas.fields import to_epoch_ms
+from schemas.errors import EventError
 from schemas.label import Label
 from schemas.parse import parse_message
-from schemas.topics import CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
+from schemas.topics import LABELS, TRANSACTIONS
 from stream_app.delivery import Delivery
 from stream_app.entity_stage import Counted, EntityStage
+from stream_app.order import Order
 from stream_app.partition import Partition
 from stream_app.ports import Outgoing
 from stream_app.transport import Chunk
 
-_LOOK_AGAIN_S = 1.0
 AHEAD: Final = "labels.ahead"
 """Source of commits that put labels in and move no offset of their log: they are counted."""
-
-
-class Order:
-    """Waits until what was in another topic's log is processed.
-
-    Args:
-        delivery: The shared steps.
-        log_end: Next offset of a topic's partition, as the broker knows it now.
-        passed: Whether nothing is left to process before an offset of it.
-    """
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        log_end: Callable[[str, int], Awaitable[int]],
-        passed: Callable[[str, int, int], Awaitable[bool]],
-    ) -> None:
-        self._delivery = delivery
-        self._log_end = log_end
-        self._passed = passed
-
-    async def caught_up(
-        self, partition: Partition, topic: str, done: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Wait for a topic, or until there is no need; false when the partition was lost meanwhile."""
-        lease = partition.lease
-        if lease is None:
-            return False
-        end = await self._delivery.retry.until_done(
-            "kafka", lambda: self._log_end(topic, partition.number), partition.interrupted
-        )
-        while partition.lease is lease and not partition.interrupted.is_set():
-            if (partition.next_offset(topic) or 0) >= end or done():
-                return True
-            # The log may end with what is no record: a transaction's marker, a compacted one.
-            moved = await partition.moved(lease, _LOOK_AGAIN_S)
-            # During a rebalance the consumer does not say where it is: the next look will.
-            with suppress(DependencyError):
-                if not moved and await self._passed(topic, partition.number, end):
-                    return True
-        return False
 
 
 class LabelProcessor:
@@ -92,7 +47,7 @@ class LabelProcessor:
     def __init__(
         self,
         delivery: Delivery,
-        order: "Order",
+        order: Order,
         models: Callable[[], Models],
         entities: EntityStage | None = None,
     ) -> None:
@@ -274,123 +229,3 @@ class _Put:
     added: list[tuple[Label, Vector | None]] = field(default_factory=list)
     unknown: list[tuple[Any, Label, EventError]] = field(default_factory=list)
     counted: Counted | None = None
-
-
-Seal = Callable[[str, Mapping[str, str]], Awaitable[SealedContact]]
-"""Encrypts a customer's contact data; raises `DependencyError`."""
-
-
-class ProfileProcessor:
-    """Keeps the latest profile of each customer; contact data sealed, or not at all.
-
-    Args:
-        delivery: The shared steps.
-        seal: Encrypts contact data; `None`: it is not kept.
-    """
-
-    def __init__(self, delivery: Delivery, seal: Seal | None = None) -> None:
-        self._delivery = delivery
-        self._seal = seal
-
-    async def process(self, partition: Partition, chunk: Chunk) -> None:
-        """Store a chunk's profiles."""
-        delivery = self._delivery
-        profiles: dict[str, bytes | None] = {}
-        outgoing: list[Outgoing] = []
-        for record in chunk.records:
-            if record.value is None and record.key:
-                # The topic is compacted: a null value is how a profile is taken back.
-                customer_id, profile = record.key.decode("utf-8", errors="replace"), None
-            else:
-                try:
-                    customer = parse_message(Customer, record.value)
-                except EventError as refused:
-                    outgoing.append(delivery.refuse(record, refused))
-                    continue
-                customer_id = customer.customer_id
-                updated_ms = to_epoch_ms(customer.updated_at) if customer.updated_at else record.timestamp
-                if partition.require_lease().is_erased(customer_id, updated_ms):
-                    delivery.observer.outcome("erased")
-                    continue
-                profile = await self._profile(partition, customer)
-            elsewhere = delivery.misplaced(partition, customer_id)
-            if elsewhere is None:
-                profiles[customer_id] = profile
-            else:
-                outgoing.append(delivery.pass_on(record, customer_id, elsewhere))
-        await delivery.publish(partition, outgoing)
-        await delivery.commit(
-            partition,
-            Commit(
-                CUSTOMERS.name,
-                partition.require_lease().next_offsets.get(CUSTOMERS.name),
-                chunk.next_offset,
-                profiles=profiles,
-            ),
-        )
-        partition.advance(CUSTOMERS.name, chunk.next_offset)
-        delivery.observer.outcome("profiled", len(profiles))
-
-    async def _profile(self, partition: Partition, customer: Customer) -> bytes:
-        kept = Profile.model_validate(customer.model_dump(include=set(Profile.model_fields) - {"contact"}))
-        contact = customer.model_dump(include=set(CONTACT_FIELDS), exclude_none=True)
-        seal = self._seal
-        if seal is not None and contact:
-            # The master key may be in another service: wait for it as for Redis and Kafka.
-            sealed = await self._delivery.retry.until_done(
-                "keys", lambda: seal(customer.customer_id, contact), partition.interrupted
-            )
-            kept = kept.model_copy(update={"contact": sealed})
-        return kept.model_dump_json(exclude_none=True).encode()
-
-
-class ErasureProcessor:
-    """Erases customers.
-
-    Everything else of a partition waits until the erasures that its log held when it was taken are done: so
-    a replay knows who was erased before it meets what they did.
-    """
-
-    def __init__(self, delivery: Delivery, order: Order) -> None:
-        self._delivery = delivery
-        self._order = order
-
-    async def ready(self, partition: Partition) -> bool:
-        """Wait for the erasures of the log; false when the partition was lost meanwhile."""
-        if not partition.erasures_read:
-            lease = partition.lease
-            if not await self._order.caught_up(partition, ERASURES.name) or partition.lease is not lease:
-                return False
-            partition.erasures_read = True
-        return True
-
-    async def process(self, partition: Partition, chunk: Chunk) -> None:
-        """Erase a chunk's customers."""
-        delivery = self._delivery
-        erased: dict[str, int] = {}
-        outgoing: list[Outgoing] = []
-        for record in chunk.records:
-            try:
-                erasure = parse_message(Erasure, record.value)
-            except EventError as refused:
-                outgoing.append(delivery.refuse(record, refused))
-                continue
-            customer_id = erasure.customer_id
-            right = delivery.placement.partition_for(customer_id, delivery.placement.partitions)
-            if right == partition.number:
-                erased[customer_id] = max(erasure.requested_at_ms, erased.get(customer_id, 0))
-            else:
-                outgoing.append(delivery.pass_on(record, customer_id, right))
-        await delivery.publish(partition, outgoing)
-        lease = partition.require_lease()
-        await delivery.commit(
-            partition,
-            Commit(ERASURES.name, lease.next_offsets.get(ERASURES.name), chunk.next_offset, erased=erased),
-        )
-        for customer_id, until_ms in erased.items():
-            name = erased_name(customer_id)
-            lease.erased[name] = max(until_ms, lease.erased.get(name, -1))
-        if erased:
-            partition.forget_histories()
-        partition.advance(ERASURES.name, chunk.next_offset)
-        delivery.observer.outcome("erased_customers", len(erased))

@@ -1,0 +1,164 @@
+import asyncio
+
+from features.codec import decode
+from models.model_set import Models
+from schemas.errors import DependencyError
+from schemas.topics import LABELS, TRANSACTIONS
+from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+
+T, L = TRANSACTIONS.name, LABELS.name
+
+
+async def labels_of(stream: Stream, customer: str) -> list[int]:
+    state = await stream.store.read(customer)
+    assert state is not None
+    records = decode(state.history).records
+    return [int(r["label"]) for r in records if r["kind"] == 1]
+
+
+async def test_label_waits_for_transactions_published_before_it(stream: Stream) -> None:
+    stream.transact(4)
+    stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+    await stream.start()
+    chunk = stream.consumer.fetch(L, 0)
+    assert chunk is not None
+    handling = asyncio.create_task(stream.worker.handle([chunk]))
+    await asyncio.sleep(0.01)
+    assert not handling.done()
+    await stream.run(topics=[T])
+    await handling
+
+    assert await labels_of(stream, "c-1") == [1]
+    assert stream.dead == []
+    assert stream.worker.processed(L, 0) == 1
+
+
+async def test_label_does_not_wait_for_what_was_deleted_from_the_log(stream: Stream) -> None:
+    stream.kafka.logs[T, 0] = [None] * 5
+    stream.kafka.starts[T, 0] = 5
+    stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+    await stream.start()
+    await asyncio.wait_for(stream.run(), 5)
+
+    assert stream.reasons == ["unknown_transaction"]
+
+
+async def test_label_does_not_wait_for_markers_at_the_end_of_the_log(stream: Stream) -> None:
+    """A producer with transactions leaves an offset behind its records that nobody is ever given."""
+    stream.transact(2)
+    stream.kafka.logs[T, 0].append(None)
+    stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+    await stream.start()
+    await asyncio.wait_for(stream.run(), 5)
+
+    assert await labels_of(stream, "c-1") == [1]
+
+
+async def test_label_waits_on_while_the_consumer_does_not_say_where_it_is(stream: Stream) -> None:
+    """So it is in a rebalance: the worker must not end of it."""
+    stream.transact(2)
+    stream.kafka.logs[T, 0].append(None)
+    stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+    await stream.start()
+    position, asked = stream.consumer.position, []
+
+    async def silent_at_first(topic: str, partition: int) -> int:
+        asked.append(topic)
+        if len(asked) == 1:
+            raise DependencyError("Kafka's consumer does not say where it is")
+        return await position(topic, partition)
+
+    stream.consumer.position = silent_at_first  # type: ignore[method-assign]
+    await asyncio.wait_for(stream.run(), 10)
+
+    assert len(asked) > 1
+    assert not stream.worker.failed.done()
+    assert await labels_of(stream, "c-1") == [1]
+
+
+async def test_label_for_an_unknown_transaction_is_a_dead_letter(stream: Stream) -> None:
+    stream.transact(3)
+    stream.kafka.put(L, 0, label("t-99", customer="c-1"))
+    stream.kafka.put(L, 0, label("t-1", customer="c-2"))
+    stream.kafka.put(L, 0, label("t-1", customer="c-1"))
+    stream.kafka.put(L, 0, label("t-1", customer="nobody"))
+    await stream.start()
+    await stream.run()
+
+    assert stream.reasons == ["unknown_transaction"] * 3
+    assert [d["source"]["offset"] for d in stream.dead] == [0, 1, 3]
+    assert await labels_of(stream, "c-1") == [1]
+
+
+async def test_account_closed_needs_a_known_customer_only(stream: Stream) -> None:
+    stream.transact(3)
+    for customer in ("c-1", "nobody"):
+        stream.kafka.put(L, 0, {"customer_id": customer, "label": "account_closed", "label_time": START_MS})
+    await stream.start()
+    await stream.run()
+
+    assert await labels_of(stream, "c-1") == [3]
+    assert stream.reasons == ["unknown_customer"]
+
+
+async def test_the_same_label_twice_counts_once_and_another_value_is_another_label(stream: Stream) -> None:
+    stream.transact(3)
+    for value in ("fraud", "fraud", "genuine"):
+        stream.kafka.put(L, 0, label("t-1", customer="c-1", value=value))
+    await stream.start()
+    await stream.run([9, 1, 9] * 4)
+
+    assert sorted(await labels_of(stream, "c-1")) == [1, 2]
+    assert stream.observer.outcomes["labelled"] == 2
+
+
+async def test_label_from_the_future_does_not_hide_the_history(stream: Stream) -> None:
+    stream.transact(6, customers=1)
+    stream.kafka.put(L, 0, label("t-1", customer="c-0", at_ms=START_MS + 3000 * DAY_MS))
+    stream.kafka.put(L, 0, label("t-2", customer="c-0"))
+    await stream.start()
+    await stream.run()
+
+    assert stream.dead == []
+    assert len(await labels_of(stream, "c-0")) == 2
+
+
+async def test_bad_labels_are_dead_letters_and_their_neighbours_count(stream: Stream) -> None:
+    stream.transact(3)
+    bad = (b"?", None, {"customer_id": "c-1", "label": "fraud", "label_time": START_MS}, [1])
+    for value in (*bad, label("t-1", customer="c-1")):
+        stream.kafka.put(L, 0, value)
+    await stream.start()
+    await stream.run()
+
+    assert stream.reasons == ["not_json", "empty", "invalid_field", "not_an_object"]
+    assert {d["source"]["topic"] for d in stream.dead} == {L}
+    assert await labels_of(stream, "c-1") == [1]
+
+
+async def test_misplaced_label_is_forwarded(models: Models) -> None:
+    stream = Stream(models, partitions=4, misplaced=True)
+    for n in range(6):
+        stream.kafka.put(T, 1, transaction(n, customer=f"customer-{n}"), None)
+    await stream.start()
+    await stream.run()
+    for n in range(6):
+        stream.kafka.put(L, 3, label(f"t-{n}", customer=f"customer-{n}"), None)
+    await stream.run()
+
+    assert stream.dead == []
+    for n in range(6):
+        assert await labels_of(stream, f"customer-{n}") == [1]
+
+
+async def test_replayed_labels_change_nothing(models: Models) -> None:
+    once, twice = Stream(models), Stream(models)
+    for stream in (once, twice):
+        stream.transact(6)
+        for n in range(6):
+            stream.kafka.put(L, 0, label(f"t-{n}", customer=f"c-{n % 3}"))
+        stream.store.lost_replies = 0 if stream is once else 50
+        await stream.start()
+        await stream.run([6, 2, 1])
+
+    assert once.store.state() == twice.store.state()
