@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -24,6 +24,18 @@ from models.segments import SegmentModel
 from schemas.card_number import is_card_number
 from schemas.errors import DependencyError, ModelError
 from schemas.fields import Identifier
+
+
+class Loaded(NamedTuple):
+    """What the registry names, as far as it can be used.
+
+    Attributes:
+        refused: Why the segments are the ones from before, or none; `None` where they are not.
+    """
+
+    models: Models
+    segments: SegmentModel | None
+    refused: ModelError | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +62,7 @@ class Services:
     index: CustomerIndex | None = None
     events: EventLog | None = None
     segments: SegmentModel | None = None
-    reload: Callable[[], tuple[Models, SegmentModel | None]] | None = None
+    reload: Callable[[], Loaded] | None = None
     feed: LiveFeed | None = None
     replies: ReplyStore | None = None
     loaded_at: datetime | None = None

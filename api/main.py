@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
 
 from api.application import Api, create_app
 from api.audit import Auditor
 from api.connections import Http, Socket
-from api.deps import Services
+from api.deps import Loaded, Services
 from api.failure_policy import FailurePolicy
 from api.gate import Security
 from api.limits import Kind, Limits, LocalLimiter, Quota
@@ -48,10 +49,10 @@ from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
 from models.in_use import ModelsInUse
-from models.model_set import Models
-from models.segments import SegmentModel
 from schemas.errors import ConfigError
 from schemas.topics import FRAUD_SCORES
+
+_log = structlog.get_logger()
 
 
 def new_registry() -> tuple[CollectorRegistry, DependencyMetrics, ModelMetrics]:
@@ -78,15 +79,18 @@ def build(settings: ApiSettings) -> Api:
         calls.certificate(use, expires(path))
     in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)
 
-    def load() -> tuple[Models, SegmentModel | None]:
-        segments = in_use.refresh_segments()
+    def load() -> Loaded:
         refused = in_use.refresh().refused
         if refused is not None:
             raise refused
-        return in_use.current, segments
+        refused = in_use.refresh_segments().refused
+        return Loaded(in_use.current, in_use.segments, refused)
 
-    models, segments = load()
+    models, segments, refused = load()
     shown.show(models)
+    if refused is not None:
+        shown.refused(True)
+        _log.error("segments refused, the rest goes on", error=str(refused))
     stores = {
         tenant: MeasuredHistoryStore(
             settings.redis_url,

@@ -5,9 +5,8 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from api.deps import Services
+from api.deps import Loaded, Services
 from models.model_set import Models
-from models.segments import SegmentModel
 from schemas.errors import ModelError
 
 _log = structlog.get_logger()
@@ -27,7 +26,7 @@ class ModelReload:
     def __init__(
         self,
         tenants: Collection[Services],
-        load: Callable[[], tuple[Models, SegmentModel | None]],
+        load: Callable[[], Loaded],
         taken: Callable[[Models], None],
         refused: Callable[[bool], None],
         every_s: float,
@@ -37,7 +36,8 @@ class ModelReload:
         self._taken = taken
         self._refused = refused
         self._every_s = every_s
-        self._shown: Models | None = None
+        first = next(iter(tenants))
+        self._shown = Loaded(first.models, first.segments)
         self._said = ""
 
     async def run(self) -> None:
@@ -48,21 +48,26 @@ class ModelReload:
 
     async def look(self) -> None:
         """Look once."""
+        refused: Exception | None
         try:
-            models, segments = await asyncio.to_thread(self._load)
-        except ModelError as error:
-            self._refused(True)
-            if str(error) != self._said:
-                _log.error("models refused, the old ones go on", error=str(error))
-            self._said = str(error)
-            return
-        self._refused(False)
-        self._said = ""
-        changed = False
+            refused = await self._take()
+        except Exception as error:
+            # Whatever somebody puts into a registry: the next look comes.
+            refused = error
+        self._refused(refused is not None)
+        said = "" if refused is None else str(refused) or repr(refused)
+        if said and said != self._said:
+            _log.error("models refused, the old ones go on", error=said)
+        self._said = said
+
+    async def _take(self) -> ModelError | None:
+        loaded = await asyncio.to_thread(self._load)
         for given in self._tenants:
-            if given.models is not models or given.segments is not segments:
-                given.models, given.segments, given.loaded_at = models, segments, given.now()
-                changed = True
-        if changed:
-            self._taken(models)
-            _log.info("models taken into use", models=models.identity)
+            if given.models is not loaded.models or given.segments is not loaded.segments:
+                given.models, given.segments, given.loaded_at = loaded.models, loaded.segments, given.now()
+        # Not by the tenants: one may have been told to take them at once.
+        if loaded.models is not self._shown.models or loaded.segments is not self._shown.segments:
+            self._taken(loaded.models)
+            self._shown = loaded
+            _log.info("models taken into use", models=loaded.models.identity)
+        return loaded.refused

@@ -18,7 +18,15 @@ from features.engine import Engine
 from features.lifetime import customer_names
 from infra.mapping import Mapping
 from infra.scored_customers import ScoredCustomersFile
-from models.churn import customers_as_of, default_cut_offs, end_of, joined, longest_silence, train_churn
+from models.churn import (
+    ChurnRows,
+    customers_as_of,
+    default_cut_offs,
+    end_of,
+    joined,
+    longest_silence,
+    train_churn,
+)
 from models.churn_backtest import FIGURES, ChurnReport, backtest_churn, churn_report
 from models.registry import ModelRegistry
 from models.tree import ModelCard
@@ -48,16 +56,24 @@ class ChurnTraining:
 def train_churn_on_rows(
     plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress
 ) -> tuple[ModelCard, bytes]:
-    """Train on a log in time order.
+    """Train on a log in time order; raises as `churn_rows_of`."""
+    return train_churn_of(plan, churn_rows_of(plan, rows, engine, bar), engine, bar)
+
+
+def churn_rows_of(plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress) -> ChurnRows:
+    """Customers of a log in time order at the cut-offs.
 
     Raises:
         ConfigError: The span is too short for the horizon, or a cut-off lies outside it.
     """
+    # Of days behind the file's last nobody knows who was silent.
+    end_ms = end_of(rows)
+    if plan.to_ms is not None:
+        end_ms = min(end_ms, plan.to_ms)
     rows = _between(rows, plan.from_ms, plan.to_ms)
     if not len(rows.records):
         raise ConfigError(f"{plan.source}: no transaction lies between --from and --to")
     horizon_ms = plan.horizon_days * DAY_MS
-    end_ms = plan.to_ms if plan.to_ms is not None else end_of(rows)
     first_ms = int(rows.records["time_ms"][0])
     cut_offs = sorted(set(plan.cut_offs)) or default_cut_offs(first_ms, end_ms, horizon_ms)
     if not cut_offs:
@@ -78,9 +94,16 @@ def train_churn_on_rows(
     ):
         parts.append(part)
         bar.update(task, advance=1)
+    return joined(parts, len(customer_names(engine)))
+
+
+def train_churn_of(
+    plan: ChurnTraining, looked_at: ChurnRows, engine: Engine, bar: Progress
+) -> tuple[ModelCard, bytes]:
+    """Train on what `churn_rows_of` gave."""
     training = bar.add_task("training churn (trees)", total=None)
     return train_churn(
-        joined(parts, len(customer_names(engine))),
+        looked_at,
         engine,
         created_at=to_rfc3339(datetime.now(UTC)),
         horizon_days=plan.horizon_days,

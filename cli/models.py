@@ -9,13 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cli.console import out, print_json
+from cli.console import err, out, print_json
 from infra.model_store import open_registry
 from models.anomaly import ANOMALY
-from models.registry import NAMES, SEGMENTS
+from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.roles import Roles
 from models.tree import ModelCard
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ModelError
 
 app = typer.Typer(no_args_is_help=True, help="The model registry.")
 Folder = Annotated[Path, typer.Option(envvar="TIDEGATE_MODELS", help="Folder of the model registry.")]
@@ -52,12 +52,20 @@ def list_models(models: Folder = _DEFAULT, mlflow_uri: Mlflow = "", json: Json =
     for name in (*NAMES, ANOMALY, SEGMENTS):
         roles = registry.roles(name)
         for version in registry.versions(name):
-            rows.append(described(registry.card(name, version), roles))
+            try:
+                rows.append(described(registry.card(name, version), roles))
+            except ModelError as damaged:
+                # The others are what one looks for then.
+                role = roles.of(version)
+                rows.append({"name": name, "version": version, "role": role, "damaged": str(damaged)})
     if json:
         print_json(rows)
         return
     table = Table("model", "version", "role", "created", "average precision", "trained on")
     for row in rows:
+        if "damaged" in row:
+            table.add_row(row["name"], row["version"], row["role"], "", "damaged", escape(row["damaged"]))
+            continue
         share = f" of {row['share']:.0%}" if row["share"] else ""
         quality = row["metrics"].get("average_precision")
         table.add_row(
@@ -196,6 +204,7 @@ def promote(
     only for the topic scores.shadow.
     """
     registry = open_registry(models, mlflow_uri)
+    before = registry.roles(name).champion
     if role is As.CHAMPION:
         roles = registry.promote(name, version)
     elif name in (Which.SEGMENTS, Which.ANOMALY):
@@ -205,6 +214,7 @@ def promote(
     else:
         roles = registry.shadow(name, version)
     _say(name, roles, json)
+    _warn_of_others(registry, registry.card(name, version), before)
 
 
 @app.command()
@@ -219,6 +229,21 @@ def retire(
 def rollback(name: Which, models: Folder = _DEFAULT, mlflow_uri: Mlflow = "", json: Json = False) -> None:
     """Put the champion before this one into use again; once more goes back one more."""
     _say(name, open_registry(models, mlflow_uri).roll_back(name), json)
+
+
+def _warn_of_others(registry: ModelRegistry, card: ModelCard, before: str) -> None:
+    try:
+        declared = registry.card(card.name, before).features_hash if before else card.features_hash
+    except ModelError:
+        return
+    if declared != card.features_hash:
+        err.print(
+            f"{card.name} {card.version} was trained on other feature declarations than {before}: workers "
+            "and API refuse it, and go on with what they have, until they are started with its features, "
+            "entities and attributes",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _say(name: str, roles: Roles, json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.compare import HeldBack, newest_known, print_contest
-from cli.console import out, print_json, progress
+from cli.console import err, out, print_json, progress
 from cli.durations import days_too
 from cli.file_log import print_refused, read_log
 from cli.options import MODELS, MlflowUri, Models
@@ -27,6 +27,7 @@ from models.costs import Costs
 from models.fraud_training import memory_of, train_fraud, vectors_of
 from models.registry import ModelRegistry
 from models.relearning import Memory
+from models.roles import Roles
 from models.tree import ModelCard, TreeModel
 from schemas.fields import to_rfc3339
 
@@ -73,6 +74,7 @@ def retrain(
     challenger: it scores a share of the customers until it is promoted or retired.
     """
     registry = open_registry(models, mlflow_uri)
+    registry.check_writable(which.value)
     # Before hours of training: what it is compared with must be there and fit.
     champion, engine = load_trained(registry, which, features=features)
     rules = Mapping.load(mapping).with_delay(days_too(label_delay))
@@ -94,8 +96,10 @@ def retrain(
     said = {"against": champion.card.version, "from_ms": held.from_ms, "to_ms": held.until_ms}
     card = replace(card, metrics={**card.metrics, "held_back": said | found.document()})
     card = registry.save(card, trees, memory)
-    _give_role(registry, card, found, share)
+    refused = _give_role(registry, card, champion.card, found, share)
     _say(card, champion.card, found, registry, json)
+    if refused:
+        err.print(refused, highlight=False, soft_wrap=True)
 
 
 def _train_fraud(
@@ -142,11 +146,31 @@ def _contest(
     return found
 
 
-def _give_role(registry: ModelRegistry, card: ModelCard, found: Contest, share: float) -> None:
-    if found.verdict == "wins":
-        registry.promote(card.name, card.version)
-    else:
-        registry.challenge(card.name, card.version, share)
+def _give_role(
+    registry: ModelRegistry, card: ModelCard, champion: ModelCard, found: Contest, share: float
+) -> str:
+    """Give the challenger the role it has earned; returns why it has none, if so."""
+    why: list[str] = []
+
+    def change(roles: Roles) -> Roles | None:
+        # Training takes long: what it won against may not be in use any more.
+        if roles.champion != champion.version:
+            why.append(
+                f"{roles.champion} was promoted meanwhile, and it was compared with {champion.version}"
+            )
+        elif found.verdict == "wins":
+            return roles.promoted(card.version)
+        elif roles.challenger:
+            why.append(f"{roles.challenger} is the challenger already")
+        else:
+            return roles.challenged(card.version, share)
+        return None
+
+    registry.give_roles(card.name, card.version, change)
+    return "".join(
+        f"{card.name} {card.version} is saved without a role: {reason}; see tidegate models promote"
+        for reason in why
+    )
 
 
 def _say(card: ModelCard, champion: ModelCard, found: Contest, registry: ModelRegistry, json: bool) -> None:
@@ -158,4 +182,8 @@ def _say(card: ModelCard, champion: ModelCard, found: Contest, registry: ModelRe
         )
         return
     print_contest(found, champion.version, card.version)
-    out.print(f"{card.name} {card.version} is {role}: {escape(found.why)}", highlight=False, soft_wrap=True)
+    out.print(
+        f"{card.name} {card.version} is {role or 'in no role'}: {escape(found.why)}",
+        highlight=False,
+        soft_wrap=True,
+    )

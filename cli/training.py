@@ -8,34 +8,33 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from rich.progress import Progress
 
-from cli.churn import ChurnTraining, train_churn_on_rows
+from cli.churn import ChurnTraining, churn_rows_of, train_churn_of, train_churn_on_rows
 from cli.console import err, progress
-from cli.file_log import check_attributes, print_refused, read_log
+from cli.file_log import print_refused, read_log
 from cli.generated import parsed
 from features.definitions import DAY_MS
 from features.engine import Engine
 from generator.bank import Bank
 from generator.settings import BankSettings
 from infra.feature_file import load_engine
-from infra.intake import Intake
 from infra.mapping import Mapping
-from infra.row_mapper import label_message
-from models.anomaly import train_anomaly
+from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.costs import Costs
 from models.fraud_training import FraudData, memory_of, train_fraud, vectors_of
-from models.registry import ModelRegistry
+from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.relearning import Memory
 from models.replay import TrainingData, replay_for_training
 from models.segments import train_segments
 from models.tree import ModelCard
 from models.tuning import Budget
+from models.vectors import GENUINE, Rows
 from schemas.errors import ModelError
 from schemas.fields import to_rfc3339
 from schemas.label import Label
-from schemas.parse import parse_message
 from schemas.transaction import Transaction
 from schemas.wire import WireTransaction
 
@@ -83,6 +82,7 @@ class Trained(NamedTuple):
 
 def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]:
     """Train on a generated bank."""
+    _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
     source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
     with progress() as bar:
@@ -99,28 +99,33 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
 
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
-    """Train on a file; rows that cannot become transactions are counted and left out."""
+    """Train all models, or segments, on a file in any order; rows that cannot be used are left out."""
+    if plan.which is Which.ALL:
+        mapping.check_trains_fraud()
+    _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
-    check_attributes(engine, mapping)
-    with Intake(data, mapping, from_ms=plan.from_ms, to_ms=plan.to_ms) as intake, progress() as bar:
-        task = bar.add_task("replaying history (percent)", total=100)
-
-        def messages() -> Iterator[Transaction | WireTransaction | Label]:
-            for number, event in enumerate(intake):
-                if number % 1000 == 0:
-                    bar.update(task, completed=round(100 * intake.progress()))
-                yield event.transaction
-                if event.label is not None:
-                    yield parse_message(Label, label_message(event.transaction, event.label))
-
-        cards = _train(plan, messages(), engine, data.name, bar)
-    print_refused(intake.account)
-    return cards
+    what = ChurnTraining(data.name, plan.horizon_days, plan.from_ms, plan.to_ms, (), plan.seed)
+    trained: list[Trained] = []
+    with progress() as bar:
+        rows, account = read_log(data, mapping, engine, bar)
+        print_refused(account)
+        looked_at = churn_rows_of(what, rows, engine, bar)
+        if plan.which is Which.ALL:
+            vectors = _replayed(plan, rows, engine, bar)
+            trained.append(_fraud(plan, vectors, engine, data.name, bar))
+            trained.append(Trained(*train_churn_of(what, looked_at, engine, bar)))
+        trained.append(_segments(plan, looked_at.X, looked_at.as_of_ms, engine, data.name))
+        if plan.which is Which.ALL:
+            if (rows.labels == GENUINE).any():
+                vectors = _replayed(plan, rows, engine, bar, untold=True)
+            trained += _anomaly_if_any(plan, vectors, engine, data.name)
+        return _saved(plan, trained)
 
 
 def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train the fraud model on a file in any order; rows that cannot be used are counted and left out."""
     mapping.check_trains_fraud()
+    _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
     with progress() as bar:
         vectors = _vectors(plan, data, mapping, engine, bar)
@@ -130,11 +135,19 @@ def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> lis
 
 def train_anomaly_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
     """Train the anomaly model on a file in any order; no label is looked at."""
+    _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
     with progress() as bar:
         vectors = _vectors(plan, data, mapping, engine, bar, untold=True)
         trained = _anomaly(plan, vectors, engine, data.name)
     return _saved(plan, [trained])
+
+
+def _check_writable(plan: TrainingPlan) -> None:
+    # Before hours of training.
+    registry = ModelRegistry(plan.models)
+    for name in (*NAMES, SEGMENTS, ANOMALY) if plan.which is Which.ALL else (plan.which.value,):
+        registry.check_writable(name)
 
 
 def _vectors(
@@ -147,6 +160,14 @@ def _vectors(
     untold: bool = False,
 ) -> FraudData:
     rows, account = read_log(data, mapping, engine, bar)
+    found = _replayed(plan, rows, engine, bar, untold=untold)
+    print_refused(account)
+    return found
+
+
+def _replayed(
+    plan: TrainingPlan, rows: Rows, engine: Engine, bar: Progress, *, untold: bool = False
+) -> FraudData:
     task = bar.add_task("replaying history", total=len(rows))
     found = vectors_of(
         rows,
@@ -157,7 +178,6 @@ def _vectors(
         untold=untold,
     )
     bar.update(task, completed=len(found.X), total=len(found.X))
-    print_refused(account)
     return found
 
 
@@ -165,6 +185,7 @@ def train_churn_alone(
     plan: TrainingPlan, data: Path, mapping: Mapping, cut_offs: list[int]
 ) -> list[ModelCard]:
     """Train the churn model on a file in any order."""
+    _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
     what = ChurnTraining(data.name, plan.horizon_days, plan.from_ms, plan.to_ms, cut_offs, plan.seed)
     with progress() as bar:
@@ -199,24 +220,38 @@ def _train(
         )
         trained.append(Trained(*churn))
     if plan.which in (Which.SEGMENTS, Which.ALL):
-        segments = train_segments(
-            data.churn_X.astype(np.float64),
-            data.churn_as_of_ms,
-            engine,
-            created_at=created_at,
-            seed=plan.seed,
-            source=source,
-        )
-        trained.append(Trained(*segments))
+        trained.append(_segments(plan, data.churn_X, data.churn_as_of_ms, engine, source))
     if plan.which in (Which.ANOMALY, Which.ALL):
-        try:
-            trained.append(_anomaly(plan, data, engine, source))
-        except ModelError as refused:
-            if plan.which is Which.ANOMALY:
-                raise
-            # The others do without it.
-            err.print(f"no anomaly model: {refused}", highlight=False, soft_wrap=True)
+        trained += _anomaly_if_any(plan, data, engine, source)
     return _saved(plan, trained)
+
+
+def _segments(
+    plan: TrainingPlan,
+    X: npt.NDArray[np.float32],
+    as_of_ms: npt.NDArray[np.int64],
+    engine: Engine,
+    source: str,
+) -> Trained:
+    created_at = to_rfc3339(datetime.now(UTC))
+    return Trained(
+        *train_segments(
+            X.astype(np.float64), as_of_ms, engine, created_at=created_at, seed=plan.seed, source=source
+        )
+    )
+
+
+def _anomaly_if_any(
+    plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str
+) -> list[Trained]:
+    try:
+        return [_anomaly(plan, data, engine, source)]
+    except ModelError as refused:
+        if plan.which is Which.ANOMALY:
+            raise
+        # The others do without it.
+        err.print(f"no anomaly model: {refused}", highlight=False, soft_wrap=True)
+        return []
 
 
 def _anomaly(plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str) -> Trained:

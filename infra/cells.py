@@ -90,6 +90,9 @@ def number(cell: object, decimal: str = ".") -> Decimal:
     """
     written = text(cell) if not isinstance(cell, float) else repr(cell)
     if decimal != "." and isinstance(cell, str):
+        if "." in written:
+            # 1.234 would be a thousandth of what it is.
+            raise Refusal(f'has a point beside the decimal sign {decimal!r}: for thousands, remove: "."')
         written = written.replace(decimal, ".")
     try:
         value = Decimal(written)

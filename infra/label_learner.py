@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from models.label_learning import Findings, LabelLearning, base_version, frauds_
 from models.learning_model import unlearned
 from models.online import EVERY
 from models.registry import ModelRegistry
+from models.roles import Roles
 from models.tree import ModelCard
 from schemas.errors import ModelError
 from schemas.fields import to_rfc3339
@@ -255,19 +256,15 @@ class LabelLearner:
         if card is None:
             return
         card = self._registry.save(card, learning.trees)
-        if self._plan.role == "champion" and roles.champion != base:
-            # Not remembered one by one: rolling back is to reach the trees.
-            self._registry.carry_on("fraud", card.version)
-        elif self._plan.role == "champion":
-            self._registry.promote("fraud", card.version)
-        elif self._plan.role == "challenger":
-            self._registry.challenge("fraud", card.version, self._plan.share)
-        else:
-            # One shadow of what labels teach, not one more with every version.
-            for shadow in mine:
-                if shadow.version in roles.shadows:
-                    self._registry.retire("fraud", shadow.version)
-            self._registry.shadow("fraud", card.version)
+        shadows = [c.version for c in mine]
+
+        def change(now: Roles) -> Roles | None:
+            # Somebody promoted, or gave another role, since: what is to be done is looked at again.
+            return self._with_role(roles, card.version, base, shadows) if now == roles else None
+
+        if self._registry.give_roles("fraud", card.version, change) is None:
+            _log.warning("roles changed meanwhile: saved without one", version=card.version)
+            return
         self._made_from = learning.frauds
         self._metrics.version()
         self.learned.versions += (card.version,)
@@ -280,6 +277,17 @@ class LabelLearner:
             share=round(learning.share, 3),
             trees_grown=learning.grown,
         )
+
+    def _with_role(self, roles: Roles, version: str, base: str, before: Sequence[str]) -> Roles:
+        if self._plan.role == "challenger":
+            return roles.challenged(version, self._plan.share)
+        if self._plan.role == "champion":
+            # Not remembered one by one: rolling back is to reach the trees.
+            return roles.promoted(version) if roles.champion == base else roles.continued(version)
+        # One shadow of what labels teach, not one more with every version.
+        for shadow in before:
+            roles = roles.without(shadow) if shadow in roles.shadows else roles
+        return roles.shadowed(version)
 
     async def _retried(self, dependency: str, call: Callable[[], Awaitable[T]]) -> T:
         return await retried(

@@ -7,8 +7,10 @@ artefacts. Roles are one tag of the registered model, so they change in one step
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, TypeVar
@@ -59,6 +61,14 @@ class MlflowModelStore:
     def _numbers(self, name: str) -> list[tuple[int, bool]]:
         found = self._call(lambda: self._client.search_model_versions(f"name = '{_PREFIX}{name}'"))
         return sorted((int(v.version), _READY in v.tags) for v in found)
+
+    def check_writable(self, name: str) -> None:
+        """Try whether the server answers."""
+        self._numbers(name)
+
+    def changing(self, name: str) -> AbstractContextManager[None]:
+        """Nothing: MLflow has no locks, and of two changes at once the later counts."""
+        return nullcontext()
 
     def put(self, name: str, version: str, files: Mapping[str, bytes]) -> None:
         """Keep the files of a new version.
@@ -115,15 +125,18 @@ class MlflowModelStore:
                     artifact_uri=f"{found.source}/{file}", dst_path=folder, tracking_uri=self._uri
                 )
                 return Path(path).read_bytes()
-        except MlflowException as bad:
-            raise OSError(str(bad)) from bad
+        except OSError:
+            raise
+        except Exception as bad:
+            # Of its own errors and of those of its parts: parsers, and who keeps the files.
+            raise OSError(_without_password(bad)) from None
 
     def roles(self, name: str) -> Roles:
         """The roles of a model's versions."""
         tags = self._tags(name)
         try:
             return read_roles(json.loads(tags[_ROLES])) if _ROLES in tags else Roles()
-        except (ValueError, ModelError) as bad:
+        except (ValueError, RecursionError, ModelError) as bad:
             raise ModelError(f"tag {_ROLES} of {self.where(name)} cannot be read: {bad}") from bad
 
     def _tags(self, name: str) -> Mapping[str, str]:
@@ -154,9 +167,7 @@ class MlflowModelStore:
 
     def where(self, *parts: str) -> str:
         """The place of something."""
-        # Without what may be a password before the host.
-        scheme, _, rest = self._uri.partition("://")
-        shown = f"{scheme}://{rest.rsplit('@', 1)[-1]}" if rest else self._uri
+        shown = _without_password(self._uri)
         return "/".join(
             (f"MLflow at {shown}", *(_PREFIX + part if n == 0 else part for n, part in enumerate(parts)))
         )
@@ -164,5 +175,11 @@ class MlflowModelStore:
     def _call(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except MlflowException as bad:
-            raise ModelError(f"{self.where()} does not answer as it should: {bad}") from bad
+        except Exception as bad:
+            said = _without_password(bad)
+            raise ModelError(f"{self.where()} does not answer as it should: {said}") from None
+
+
+def _without_password(said: object) -> str:
+    # MLflow shows the whole address in what it says, and what was before as well.
+    return re.sub(r"(?<=://)[^/\s]*@", "", str(said)) or type(said).__name__

@@ -109,7 +109,10 @@ def vectors_of(
             filled += len(wanted)
             done += len(here)
         on_rows(done)
-    end_ms = to_ms if to_ms is not None else int(rows.time_ms[-1]) if end else 0
+    end_ms = int(rows.time_ms[-1]) if end else 0
+    if to_ms is not None and end:
+        # Of later days the file says nothing, neither transactions nor labels: nobody is genuine by that.
+        end_ms = min(to_ms, max(end_ms, int(rows.label_time_ms.max())))
     return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms)
 
 

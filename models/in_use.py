@@ -44,11 +44,11 @@ class ModelsInUse:
         self._registry = registry
         self._engine = engine
         self._shadows = shadows
-        self._kept: OrderedDict[str, Models] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, Models]] = OrderedDict()
         self._loading = Lock()
         self._segments_version = ""
         self.segments: SegmentModel | None = None
-        self.current = self._load(self._wanted())
+        self.current = self._load(self._wanted(), fresh=True)
 
     def refresh(self) -> Refreshed:
         """Take the set that the registry names, if it is another one and can be used.
@@ -59,42 +59,49 @@ class ModelsInUse:
             wanted = self._wanted()
             if identity(wanted) == self.current.identity:
                 return Refreshed()
-            self.current = self._load(wanted)
+            self.current = self._load(wanted, fresh=True)
         except ModelError as refused:
             return Refreshed(refused=refused)
         return Refreshed(taken=True)
 
-    def refresh_segments(self) -> SegmentModel | None:
-        """The segments that the registry names, read again where it names others; `None` for none.
+    def refresh_segments(self) -> Refreshed:
+        """Take the segments that the registry names, if they are others and can be used.
 
-        Raises:
-            ModelError: They cannot be used.
+        Nothing else needs them: what cannot be used leaves those that were there, or none.
         """
-        version = self._registry.champion(SEGMENTS) if self._registry.versions(SEGMENTS) else ""
-        if version != self._segments_version:
+        try:
+            version = self._registry.champion(SEGMENTS) if self._registry.versions(SEGMENTS) else ""
+            if version == self._segments_version:
+                return Refreshed()
             self.segments = self._registry.load_segments(self._engine)
-            self._segments_version = version
-        return self.segments
+        except ModelError as refused:
+            return Refreshed(refused=refused)
+        self._segments_version = version
+        return Refreshed(taken=True)
 
     def named(self, text: str) -> Models:
-        """The set with this identity, loaded if it is not here.
+        """The set with this identity, loaded if it is not here; as this process knew it if it is.
 
         Raises:
             ModelError: It is not in the registry any more, or cannot be used.
         """
-        return self._load(of_identity(text))
+        return self._load(of_identity(text), fresh=False)
 
     def _wanted(self) -> dict[str, Roles]:
         roles = self._registry.roles_in_use()
         return roles if self._shadows else {name: replace(r, shadows=()) for name, r in roles.items()}
 
-    def _load(self, roles: dict[str, Roles]) -> Models:
+    def _load(self, roles: dict[str, Roles], *, fresh: bool) -> Models:
         if roles.keys() - {ANOMALY} != set(NAMES):
             raise ModelError(f"a set of models has {' and '.join(NAMES)}, not {', '.join(roles) or 'none'}")
         text = identity(roles)
         with self._loading:
-            models = self._kept.pop(text, None) or self._registry.load_set(roles, self._engine)
-            self._kept[text] = models
+            kept = self._kept.get(text)
+            # Versions never change, but a folder can be replaced by another of the same name.
+            if kept is None or (fresh and kept[0] != self._registry.digest(roles)):
+                kept = self._registry.digest(roles), self._registry.load_set(roles, self._engine)
+            self._kept[text] = kept
+            self._kept.move_to_end(text)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-            return models
+            return kept[1]

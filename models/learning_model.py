@@ -1,5 +1,7 @@
 """A fraud model that goes on learning: trees, a correction beside them, and now and then trees grown anew."""
 
+import heapq
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,6 +45,11 @@ class LearningModel:
         memory: Memory | None = None,
     ) -> None:
         self.trees = model.corrected(None)
+        self._trees_to_ms = model.card.trees_to_ms
+        self._delay_ms = delay_ms
+        # Frauds whose label delay is not over: (when it is, order of arrival, the transaction).
+        self._young: list[tuple[int, int, Told]] = []
+        self._seen = 0
         # Not beside trees that were grown here: they learn from the same labels, and what it makes of several
         # frauds reported at once, of which the first tells the others, would be added to what they know.
         self._learner: OnlineLearner | None = OnlineLearner(len(model.columns), every)
@@ -85,8 +92,7 @@ class LearningModel:
             known_ms: When the label came; never before that of an earlier call.
         """
         if self._learner is not None:
-            offset = float(self.trees.log_odds_of(told.x[None])[0])
-            self._learner.learn_one(told.x, offset, told.fraud)
+            self._learn_beside(self._learner, told, known_ms)
         if self._relearning is None:
             return
         self._relearning.add(told)
@@ -94,3 +100,25 @@ class LearningModel:
             grown = self._relearning.grow(self.trees, self._learner, known_ms)
             if grown is not None:
                 self.trees, self._learner = grown, None
+
+    def _learn_beside(self, learner: OnlineLearner, told: Told, known_ms: int) -> None:
+        """Learn what is known of transactions of which either would be known.
+
+        Of those whose label delay is not over the frauds are known and the others are not, and of the days
+        that the trees learned from nothing but frauds comes any more: taken alone, they would say that
+        everything is fraud.
+        """
+        while self._young and self._young[0][0] <= known_ms:
+            self._learn_at_once(learner, heapq.heappop(self._young)[2])
+        over_ms = told.time_ms + self._delay_ms
+        if told.fraud and told.time_ms <= self._trees_to_ms:
+            return
+        if told.fraud and over_ms > known_ms:
+            self._seen += 1
+            heapq.heappush(self._young, (over_ms, self._seen, told))
+        else:
+            self._learn_at_once(learner, told)
+
+    def _learn_at_once(self, learner: OnlineLearner, told: Told) -> None:
+        offset = float(self.trees.log_odds_of(told.x[None])[0])
+        learner.learn_one(told.x, offset, told.fraud)

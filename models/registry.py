@@ -4,23 +4,28 @@ fraud/v3/card.json   what is known of the model
 fraud/v3/trees.ubj   its trees
 fraud/v3/memory.npz  a sample of what they were trained on
 fraud/roles.json     champion, challenger, shadows, and the champions before
+fraud/roles.lock     held by who changes them
 
 Segments have centres.json in the place of trees, an anomaly model has tails.npz.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from features.engine import Engine
 from features.lifetime import customer_names
 from models.anomaly import ALERT, ANOMALY, AnomalyModel
+from models.drift import Reference
 from models.model_set import Models
 from models.relearning import Memory
 from models.roles import Challenger, Roles, identity
@@ -73,6 +78,14 @@ class ModelRegistry:
                 continue
             return card
 
+    def check_writable(self, name: str) -> None:
+        """Try whether a model could be saved, before hours of training.
+
+        Raises:
+            ModelError: It could not.
+        """
+        self._store.check_writable(name)
+
     def memory(self, card: ModelCard) -> Memory | None:
         """What is kept of what a version was trained on; `None` for nothing.
 
@@ -120,7 +133,7 @@ class ModelRegistry:
         Raises:
             ModelError: There is no such version, or its files are damaged.
         """
-        return self._assign(name, version, self.roles(name).promoted(version))
+        return self._changed(name, version, lambda roles: roles.promoted(version))
 
     def carry_on(self, name: str, version: str) -> Roles:
         """Put a version into use that goes on where the champion was; that one is not remembered.
@@ -128,7 +141,7 @@ class ModelRegistry:
         Raises:
             ModelError: There is no such version, or its files are damaged.
         """
-        return self._assign(name, version, self.roles(name).continued(version))
+        return self._changed(name, version, lambda roles: roles.continued(version))
 
     def challenge(self, name: str, version: str, share: float) -> Roles:
         """Have a version score a share of the customers in the champion's place.
@@ -136,7 +149,7 @@ class ModelRegistry:
         Raises:
             ModelError: There is no such version, it is damaged or the champion, or the share is none.
         """
-        return self._assign(name, version, self.roles(name).challenged(version, share))
+        return self._changed(name, version, lambda roles: roles.challenged(version, share))
 
     def shadow(self, name: str, version: str) -> Roles:
         """Have a version score beside the champion, for `scores.shadow`.
@@ -144,7 +157,7 @@ class ModelRegistry:
         Raises:
             ModelError: There is no such version, or it is damaged or the champion.
         """
-        return self._assign(name, version, self.roles(name).shadowed(version))
+        return self._changed(name, version, lambda roles: roles.shadowed(version))
 
     def retire(self, name: str, version: str) -> Roles:
         """Take the role of challenger or shadow from a version; of an anomaly model that of the champion.
@@ -152,15 +165,17 @@ class ModelRegistry:
         Raises:
             ModelError: It has neither.
         """
-        roles = self.roles(name)
-        if name == ANOMALY and version and roles.champion == version:
-            # Nothing needs it.
-            self._store.assign(name, replace(roles, champion=""))
-            return self.roles(name)
-        if roles.of(version) not in ("challenger", "shadow"):
-            raise ModelError(f"{name} {version} is neither challenger nor shadow")
-        self._store.assign(name, roles.without(version))
-        return roles.without(version)
+        with self._store.changing(name):
+            roles = self.roles(name)
+            if name == ANOMALY and version and roles.champion == version:
+                # Nothing needs it.
+                now = replace(roles, champion="")
+            elif roles.of(version) in ("challenger", "shadow"):
+                now = roles.without(version)
+            else:
+                raise ModelError(f"{name} {version} is neither challenger nor shadow")
+            self._store.assign(name, now)
+        return now
 
     def roll_back(self, name: str) -> Roles:
         """Put the champion before this one into use again.
@@ -168,8 +183,33 @@ class ModelRegistry:
         Raises:
             ModelError: There was none, or its files are damaged.
         """
-        roles = self.roles(name).rolled_back()
-        return self._assign(name, roles.champion, roles)
+        with self._store.changing(name):
+            roles = self.roles(name).rolled_back()
+            try:
+                return self._assign(name, roles.champion, roles)
+            except ModelError as bad:
+                raise ModelError(
+                    f"{bad}; put another version into use by its name (tidegate models promote {name})"
+                ) from bad
+
+    def give_roles(self, name: str, version: str, change: Callable[[Roles], Roles | None]) -> Roles | None:
+        """Change roles by what they are at that moment: nobody else changes them in between.
+
+        Args:
+            name: The model.
+            version: Must be there and whole.
+            change: The new roles, or `None` to leave them.
+
+        Raises:
+            ModelError: There is no such version, or its files are damaged.
+        """
+        with self._store.changing(name):
+            roles = change(self.roles(name))
+            return None if roles is None else self._assign(name, version, roles)
+
+    def _changed(self, name: str, version: str, change: Callable[[Roles], Roles]) -> Roles:
+        with self._store.changing(name):
+            return self._assign(name, version, change(self.roles(name)))
 
     def _assign(self, name: str, version: str, roles: Roles) -> Roles:
         if version not in self.versions(name):
@@ -201,7 +241,27 @@ class ModelRegistry:
             raise ModelError(f"{path} cannot be used: it has no threshold {' and no '.join(missing)}")
         if not all(map(math.isfinite, (card.slope, card.intercept, *card.thresholds.values()))):
             raise ModelError(f"{path} cannot be used: calibration and thresholds must be finite numbers")
+        try:
+            # What is read of it only once it is in use.
+            datetime.fromisoformat(card.created_at)
+            Reference(card)
+            int(card.learned_to_ms)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as bad:
+            raise ModelError(f"{path} cannot be used: {bad!r}") from bad
         return card
+
+    def digest(self, roles: Mapping[str, Roles]) -> str:
+        """Tells models from others of the same names, where somebody put other files in their place.
+
+        Raises:
+            ModelError: One is missing or damaged.
+        """
+        found = sha256()
+        for name, those in sorted(roles.items()):
+            for version in filter(None, (those.champion, those.challenger, *those.shadows)):
+                self._read(name, version)
+                found.update(self._store.read(name, version, _CARD_FILE))
+        return found.hexdigest()
 
     def load(
         self, name: str, feature_names: Sequence[str], version: str | None = None, role: Role = "champion"
@@ -212,11 +272,23 @@ class ModelRegistry:
             ModelError: It is missing, cannot be read, or needs features that are not declared.
         """
         card, trees = self._read(name, version or self.champion(name))
+        path = self._store.where(name, card.version, _TREES)
+        if unknown := Reference(card).features.keys() - set(feature_names):
+            raise ModelError(f"{path} cannot be used: its card describes {', '.join(sorted(unknown))}")
         try:
-            return TreeModel(card, trees, feature_names, role)
+            model = TreeModel(card, trees, feature_names, role)
         except ValueError as bad:  # XGBoost's own error
-            path = self._store.where(name, card.version, _TREES)
             raise ModelError(f"{path} cannot be read as a model: {bad}") from bad
+        rows = _trial(len(feature_names))
+        self._try(path, lambda: (model.predict_proba(rows), model.contributions(rows)))
+        return model
+
+    def _try(self, path: str, score: Callable[[], object]) -> None:
+        """What loads and cannot score would end every worker that took it."""
+        try:
+            score()
+        except Exception as bad:
+            raise ModelError(f"{path} cannot score: {bad}") from bad
 
     def _read(self, name: str, version: str) -> tuple[ModelCard, bytes]:
         card = self.card(name, version)
@@ -296,6 +368,8 @@ class ModelRegistry:
         model = AnomalyModel(*self._read(ANOMALY, version), engine.names)
         if model.card.features_hash != engine.hash:
             raise self._of_others(model.card, engine)
+        path = self._store.where(ANOMALY, version, _ARTEFACTS[ANOMALY])
+        self._try(path, lambda: model.score(_trial(len(engine.names))))
         return model
 
     def _of_others(self, card: ModelCard, engine: Engine) -> ModelError:
@@ -303,6 +377,10 @@ class ModelRegistry:
             f"model {card.name} {card.version} was trained on feature declarations {card.features_hash}, "
             f"this program runs {engine.hash}: train it again (tidegate train {card.name})"
         )
+
+
+def _trial(columns: int) -> npt.NDArray[np.float64]:
+    return np.array([[np.nan] * columns, [0.0] * columns])
 
 
 def find_model(folder: Path, name: str | None = None) -> tuple[Path, ModelCard]:

@@ -1,6 +1,7 @@
 """Who scores whom: the versions of a model that are in use, and what for."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -115,7 +116,7 @@ def of_identity(text: str) -> dict[str, Roles]:
     """
     try:
         return {name: read_roles(said) for name, said in json.loads(text).items()}
-    except (ValueError, AttributeError) as bad:
+    except (ValueError, AttributeError, RecursionError) as bad:
         raise ModelError(f"{text[:200]!r} names no set of models") from bad
 
 
@@ -134,6 +135,11 @@ def read_roles(said: object) -> Roles:
         raise ValueError("versions are texts and the share is a number")
     if not all(isinstance(versions, list) for versions in lists):
         raise ValueError("shadows and former champions are lists")
+    # They become names of folders.
+    if wrong := [text for text in texts if text and not re.fullmatch(r"v[1-9]\d{0,17}", text)]:
+        raise ValueError(f"versions are v1, v2 and so on, not {wrong[0][:40]!a}")
+    if not 0 <= share <= 1:
+        raise ValueError("the share is of the customers, 0 to 1")
     return Roles(champion, challenger, float(share), tuple(lists[0]), tuple(lists[1]))
 
 

@@ -1,15 +1,23 @@
 """Where models are kept: the port, and plain files behind it."""
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 from models.roles import Roles, read_roles
 from schemas.errors import ModelError
+
+_LOCK_S = 10.0
+_READABLE, _READABLE_FOLDER = 0o644, 0o755
 
 
 class VersionTaken(Exception):
@@ -24,7 +32,15 @@ class ModelStore(Protocol):
         ...
 
     def next_version(self, name: str) -> str:
-        """The version that is saved next, as far as is known now."""
+        """The version that is saved next, as far as is known now; never one that had a role."""
+        ...
+
+    def check_writable(self, name: str) -> None:
+        """Try whether a version could be saved.
+
+        Raises:
+            ModelError: It could not.
+        """
         ...
 
     def put(self, name: str, version: str, files: Mapping[str, bytes]) -> None:
@@ -32,6 +48,7 @@ class ModelStore(Protocol):
 
         Raises:
             VersionTaken: There is one already.
+            ModelError: They cannot be kept.
         """
         ...
 
@@ -53,7 +70,19 @@ class ModelStore(Protocol):
         ...
 
     def assign(self, name: str, roles: Roles) -> None:
-        """Give out the roles of a model anew, in one step: a reader sees the old ones or these."""
+        """Give out the roles of a model anew, in one step: a reader sees the old ones or these.
+
+        Raises:
+            ModelError: They cannot be kept.
+        """
+        ...
+
+    def changing(self, name: str) -> AbstractContextManager[None]:
+        """Nobody else changes the roles of a model meanwhile, as far as the backend can tell; not reentrant.
+
+        Raises:
+            ModelError: Somebody else does, and does not end.
+        """
         ...
 
     def where(self, *parts: str) -> str:
@@ -74,30 +103,50 @@ class FileModelStore:
     def versions(self, name: str) -> list[str]:
         """Versions of a model, oldest first."""
         folder = self.root / name
-        found = [p.name for p in folder.iterdir() if re.fullmatch(r"v\d+", p.name)] if folder.is_dir() else []
+        try:
+            found = [p.name for p in folder.iterdir() if re.fullmatch(r"v[1-9]\d*", p.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as bad:
+            raise ModelError(f"{folder} cannot be read: {bad.strerror}") from bad
         return sorted(found, key=lambda v: int(v[1:]))
 
     def next_version(self, name: str) -> str:
         """The version that is saved next."""
-        return f"v{1 + max((int(v[1:]) for v in self.versions(name)), default=0)}"
+        try:
+            roles = self.roles(name)
+        except ModelError:
+            roles = Roles()
+        # A version that was deleted must not come back as another one: scores name it, processes remember it.
+        named = (roles.champion, roles.challenger, *roles.shadows, *roles.former)
+        known = (*self.versions(name), *filter(None, named))
+        return f"v{1 + max((int(v[1:]) for v in known), default=0)}"
+
+    def check_writable(self, name: str) -> None:
+        """Try whether a version could be saved."""
+        folder = self.root / name
+        with self._told("cannot take a model", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
 
     def put(self, name: str, version: str, files: Mapping[str, bytes]) -> None:
         """Keep the files of a new version."""
         folder = self.root / name / version
-        partial = folder.with_name(f".{version}.{os.getpid()}")
-        partial.mkdir(parents=True, exist_ok=True)
-        for file, content in files.items():
-            (partial / file).write_bytes(content)
-        # Renamed when whole: a reader never finds half a model.
-        try:
-            partial.rename(folder)
-        except OSError as bad:
-            if folder.exists():
-                for file in files:
-                    (partial / file).unlink()
-                partial.rmdir()
-                raise VersionTaken(version) from bad
-            raise
+        with self._told("cannot be saved", folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: processes in containers have the same numbers.
+            partial = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=folder.parent))
+            try:
+                for file, content in files.items():
+                    (partial / file).write_bytes(content)
+                partial.chmod(_READABLE_FOLDER)
+                # Renamed when whole: a reader never finds half a model.
+                partial.rename(folder)
+            except BaseException as bad:
+                shutil.rmtree(partial, ignore_errors=True)
+                if isinstance(bad, OSError) and folder.exists():
+                    raise VersionTaken(version) from bad
+                raise
 
     def read(self, name: str, version: str, file: str) -> bytes:
         """A file of a version."""
@@ -110,7 +159,7 @@ class FileModelStore:
             return read_roles(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return self._before_roles(name)
-        except (OSError, ValueError, ModelError) as bad:
+        except (OSError, ValueError, RecursionError, ModelError) as bad:
             raise ModelError(f"{path} cannot be read as the roles of models: {bad}") from bad
 
     def _before_roles(self, name: str) -> Roles:
@@ -121,9 +170,47 @@ class FileModelStore:
     def assign(self, name: str, roles: Roles) -> None:
         """Give out the roles of a model anew."""
         path = self.root / name / "roles.json"
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(asdict(roles), indent=2) + "\n")
-        partial.replace(path)
+        with self._told("cannot be written", path):
+            number, partial = tempfile.mkstemp(prefix="roles.", dir=path.parent)
+            try:
+                with os.fdopen(number, "w") as file:
+                    file.write(json.dumps(asdict(roles), indent=2) + "\n")
+                Path(partial).chmod(_READABLE)
+                Path(partial).replace(path)
+            except BaseException:
+                Path(partial).unlink(missing_ok=True)
+                raise
+
+    @contextmanager
+    def changing(self, name: str) -> Iterator[None]:
+        """Nobody else changes the roles of a model meanwhile."""
+        path = self.root / name / "roles.lock"
+        if not path.parent.is_dir():
+            # There is nothing to change, and a folder of a wrong name is not to be made.
+            yield
+            return
+        end = time.monotonic() + _LOCK_S
+        with self._told("cannot be written", path):
+            lock = path.open("a")
+        with lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as busy:
+                    if time.monotonic() > end:
+                        raise ModelError(
+                            f"{path.parent}: another process has been changing roles for {_LOCK_S:.0f} s"
+                        ) from busy
+                    time.sleep(0.02)
+            yield
+
+    @contextmanager
+    def _told(self, what: str, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as bad:
+            raise ModelError(f"{path} {what}: {bad.strerror}") from bad
 
     def where(self, *parts: str) -> str:
         """The place of something."""

@@ -114,6 +114,11 @@ class TreeModel:
                 self.correction = Correction.of(card.correction, len(card.feature_names))
             except (TypeError, ValueError, OverflowError) as bad:
                 raise ModelError(f"model {card.name} {card.version} cannot be used: {bad}") from bad
+        if card.linear is not None and len(card.linear.coef) != len(card.feature_names):
+            raise ModelError(
+                f"model {card.name} {card.version} cannot be used: its linear part reads "
+                f"{len(card.linear.coef)} features, its card names {len(card.feature_names)}"
+            )
         self.reference = {"name": card.name, "version": card.version, "role": role}
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(trees))

@@ -45,7 +45,7 @@ class ModelWatch:
         self._signs = signs
         self._every_s = every_s
         self._now = asyncio.Event()
-        self._refused = ""
+        self._said = ""
 
     def look_now(self) -> None:
         """Do not wait for the next look; for a signal handler of the event loop."""
@@ -61,15 +61,22 @@ class ModelWatch:
 
     async def look(self) -> None:
         """Look once."""
-        found = await asyncio.to_thread(self._in_use.refresh)
-        self._signs.models_refused(found.refused is not None)
-        if found.taken:
-            models = self._in_use.current
-            self._signs.models_taken(models)
-            _log.info("models taken into use", models=models.identity)
-        if found.refused is not None and str(found.refused) != self._refused:
-            _log.error("models refused, the old ones go on", error=str(found.refused))
-        self._refused = str(found.refused or "")
+        refused: Exception | None
+        try:
+            found = await asyncio.to_thread(self._in_use.refresh)
+            if found.taken:
+                models = self._in_use.current
+                self._signs.models_taken(models)
+                _log.info("models taken into use", models=models.identity)
+            refused = found.refused
+        except Exception as error:
+            # Whatever somebody puts into a registry: the next look comes.
+            refused = error
+        self._signs.models_refused(refused is not None)
+        said = "" if refused is None else str(refused) or repr(refused)
+        if said and said != self._said:
+            _log.error("models refused, the old ones go on", error=said)
+        self._said = said
 
 
 class Sets(Protocol):

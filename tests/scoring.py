@@ -1,5 +1,6 @@
 """Streams to score, models to score with, and stores filled with what was scored."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -218,3 +219,8 @@ async def fill(
     assert outcome is Outcome.APPLIED
     lease.next_offsets["transactions"] = commit.next_offset
     return published
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    """Change a JSON file of a registry by hand."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

@@ -96,12 +96,14 @@ async def reload(given: Given) -> Reloaded:
     """Take what the registry says is in use, in this process and at once; requests under way keep theirs.
 
     Every process also looks by itself, every `TIDEGATE_MODELS_WATCH_S`. Models that cannot be used are
-    refused and change nothing.
+    refused and change nothing; nor do segments, which nothing else waits for.
     """
     before = _versions(given)
     if given.reload is not None:
-        given.models, given.segments = await asyncio.to_thread(given.reload)
+        given.models, given.segments, refused = await asyncio.to_thread(given.reload)
         given.loaded_at = given.now()
+        if refused is not None:
+            raise refused
     now = _versions(given)
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     return Reloaded(**_status(given), changed=changed)

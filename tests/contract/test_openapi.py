@@ -19,7 +19,7 @@ import uvicorn
 
 from api.application import create_app
 from api.connections import Http, Socket
-from api.deps import Services
+from api.deps import Loaded, Services
 from api.live import parse_event_id
 from api.ports import Dropped, LiveScore
 from models.segments import SegmentModel, train_segments
@@ -82,7 +82,7 @@ def address(bank_messages, eager, training_data, engine, tmp_path):
         ping,
         lambda: NOW,
         segments=segments,
-        reload=lambda: (eager, segments),
+        reload=lambda: Loaded(eager, segments),
         replies=MemoryReplies(),
         feed=EndingFeed(json.dumps(next(iter(world.published.values()))[-1]).encode()),
         **sunk(world, tmp_path),

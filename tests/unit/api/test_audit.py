@@ -4,6 +4,7 @@ import json
 import pytest
 
 from api.audit import Auditor
+from api.deps import Loaded
 from api.gate import Security, authorise
 from schemas.errors import DependencyError
 from tests.closing import SECRET, Login
@@ -157,7 +158,7 @@ async def changing(world, eager, login, trail, events):
 
     def reload():
         done.append(list(trail.records))
-        return eager, None
+        return Loaded(eager, None)
 
     async with serving(world.store, eager, security=audited, extras={"reload": reload}) as api:
         api.done = done

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from api.deps import Services
+from api.deps import Loaded, Services
 from api.reloading import ModelReload
 from models.in_use import ModelsInUse
 from models.registry import ModelRegistry
@@ -29,7 +29,7 @@ async def test_every_tenant_gets_what_is_promoted_and_keeps_it_when_the_next_is_
         refused = in_use.refresh().refused
         if refused is not None:
             raise refused
-        return in_use.current, None
+        return Loaded(in_use.current, None)
 
     tenants = [Services(None, in_use.current, None, lambda: NOW) for _ in range(2)]
     taken, refused = [], []
@@ -55,7 +55,7 @@ async def test_who_scores_while_models_change_scores_with_one_whole_set(kept, en
 
     def load():
         assert in_use.refresh().refused is None
-        return in_use.current, None
+        return Loaded(in_use.current, None)
 
     reload = ModelReload([given], load, lambda m: None, lambda r: None, 60.0)
     seen = set()
@@ -83,3 +83,44 @@ async def test_who_scores_while_models_change_scores_with_one_whole_set(kept, en
 def test_without_models_there_is_no_api(tmp_path, engine):
     with pytest.raises(ModelError):
         ModelsInUse(ModelRegistry(tmp_path), engine, shadows=False)
+
+
+async def test_models_that_one_tenant_was_told_to_take_are_shown_at_the_next_look(kept, engine):
+    in_use = ModelsInUse(kept, engine, shadows=False)
+    tenants = [Services(None, in_use.current, None, lambda: NOW) for _ in range(2)]
+    taken = []
+
+    def load():
+        assert in_use.refresh().refused is None
+        return Loaded(in_use.current, None)
+
+    reload = ModelReload(tenants, load, lambda m: taken.append(m.fraud.card.version), lambda r: None, 60.0)
+    kept.promote("fraud", "v2")
+    tenants[0].models = load().models
+    await reload.look()
+    assert [given.models.fraud.card.version for given in tenants] == ["v2", "v2"]
+    assert taken == ["v2"]
+    await reload.look()
+    assert taken == ["v2"]
+
+
+async def test_the_look_goes_on_whatever_went_wrong_and_takes_what_can_be_used(kept, engine):
+    in_use = ModelsInUse(kept, engine, shadows=False)
+    given = Services(None, in_use.current, None, lambda: NOW)
+    refused = []
+    answers = [PermissionError("segments"), Loaded(in_use.current, None, ModelError("segments are damaged"))]
+
+    def load():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    reload = ModelReload([given], load, lambda m: None, refused.append, 60.0)
+    await reload.look()
+    kept.promote("fraud", "v2")
+    in_use.refresh()
+    answers[0] = answers[0]._replace(models=in_use.current)
+    await reload.look()
+    assert given.models.fraud.card.version == "v2"
+    assert refused == [True, True]

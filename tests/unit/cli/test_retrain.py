@@ -1,6 +1,7 @@
 """Retraining, comparison and drift on a small file, by the commands."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cli import retrain
 from cli.main import app
 from models.drift import MOVED, STABLE
 from models.registry import ModelRegistry
@@ -89,6 +91,33 @@ def test_one_that_knows_nothing_more_is_kept_as_challenger(folder: Path, first: 
     assert ModelRegistry(folder / "models").roles("fraud") == Roles("v2", "v3", 0.2, former=("v1",))
     said = run("models", "compare", "fraud", "v2", "v3", "--models", folder / "models")
     assert "the challenger is not proven better" in said
+
+
+def test_one_that_won_against_who_is_not_in_use_any_more_gets_no_role(
+    folder: Path, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "raced"
+    shutil.copytree(folder / "models", path)
+    registry, contest = ModelRegistry(path), retrain._contest
+    registry.promote("fraud", "v1")
+
+    def slow(*arguments: Any) -> Any:
+        registry.promote("fraud", "v2")
+        return contest(*arguments)
+
+    monkeypatch.setattr(retrain, "_contest", slow)
+    said = CliRunner().invoke(
+        app,
+        [
+            str(a)
+            for a in ("retrain", "fraud", *file_of(folder)[:4], "--models", path, "--held-back-days", 14)
+        ],
+    )
+    assert said.exit_code == 0, said.output
+    assert "in no role" in said.output
+    assert "v2 was promoted meanwhile, and it was compared with v1" in " ".join(said.output.split())
+    assert registry.roles("fraud").champion == "v2"
+    assert registry.roles("fraud").of(registry.versions("fraud")[-1]) == ""
 
 
 def test_two_versions_are_compared_on_the_same_rows(folder: Path, first: dict[str, Any]) -> None:

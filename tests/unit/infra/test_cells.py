@@ -131,3 +131,11 @@ def test_pseudonyms_depend_on_the_salt_and_are_no_card_numbers() -> None:
 def test_a_shown_cell_is_short_and_has_no_card_number() -> None:
     assert len(shown("x" * 1000)) < 40
     assert "4111111111111111" not in shown("card 4111111111111111")
+
+
+@pytest.mark.parametrize("cell", ["1.234", "12.000", "1.234,50", "."])
+def test_a_point_beside_a_decimal_comma_is_refused_and_not_taken_for_one(cell: str) -> None:
+    with pytest.raises(
+        Refusal, match=r'has a point beside the decimal sign \',\': for thousands, remove: "\."'
+    ):
+        number(cell, decimal=",")

@@ -1,11 +1,14 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from models.in_use import ModelsInUse
 from models.registry import ModelRegistry
+from models.segments import train_segments
 from schemas.errors import ModelError
+from tests.scoring import CREATED_AT, rewrite
 
 
 @pytest.fixture
@@ -118,3 +121,53 @@ def test_a_set_of_the_past_is_loaded_by_its_name(kept, engine):
 def test_a_registry_without_a_model_is_refused_at_the_start(tmp_path, engine):
     with pytest.raises(ModelError, match="tidegate train fraud"):
         ModelsInUse(ModelRegistry(tmp_path), engine)
+
+
+def test_a_version_that_was_replaced_by_another_of_its_name_is_read_again(kept, engine, models, tmp_path):
+    in_use = ModelsInUse(kept, engine)
+    kept.promote("fraud", "v2")
+    in_use.refresh()
+    second = in_use.current
+    kept.promote("fraud", "v1")
+    in_use.refresh()
+    folder = tmp_path / "models" / "fraud"
+    shutil.rmtree(folder / "v2")
+    shutil.copytree(folder / "v3", folder / "v2")
+    rewrite(folder / "v2" / "card.json", version="v2")
+    kept.promote("fraud", "v2")
+    assert in_use.refresh().taken
+    assert in_use.current is not second
+    assert in_use.current.fraud.card.slope == kept.card("fraud", "v3").slope
+    # What was published with the one before is scored again with the one before.
+    first = in_use.named(in_use.current.identity)
+    assert first is in_use.current
+
+
+def test_a_cached_set_whose_files_are_damaged_is_refused_as_one_that_is_not(kept, engine, tmp_path):
+    in_use = ModelsInUse(kept, engine)
+    before = in_use.current
+    kept.promote("fraud", "v2")
+    in_use.refresh()
+    second = in_use.current
+    (tmp_path / "models" / "fraud" / "v1" / "trees.ubj").write_bytes(b"{}")
+    rewrite(tmp_path / "models" / "fraud" / "roles.json", champion="v1", former=[])
+    assert "damaged" in str(in_use.refresh().refused)
+    assert in_use.current is second
+    assert in_use.named(before.identity) is before
+
+
+def test_segments_that_cannot_be_used_hold_nothing_up(kept, engine, training_data, tmp_path):
+    X = training_data.churn_X.astype(np.float64)
+    trained = train_segments(X, training_data.churn_as_of_ms, engine, created_at=CREATED_AT, resamples=3)
+    kept.save(*trained)
+    kept.promote("segments", "v1")
+    in_use = ModelsInUse(kept, engine)
+    assert in_use.refresh_segments().taken
+    mine = in_use.segments
+    kept.save(*trained)
+    kept.promote("segments", "v2")
+    (tmp_path / "models" / "segments" / "v2" / "centres.json").write_bytes(b"{")
+    assert "damaged" in str(in_use.refresh_segments().refused)
+    assert in_use.segments is mine is not None
+    shutil.copy(*(tmp_path / "models" / "segments" / v / "centres.json" for v in ("v1", "v2")))
+    assert in_use.refresh_segments().taken

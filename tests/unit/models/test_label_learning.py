@@ -166,12 +166,12 @@ def learning(models, training_data):
     X = training_data.X.astype(np.float64)
     while not learning.ready:
         learning.see(X)
-    findings = Findings(0)
+    findings, at_ms = Findings(0), models.fraud.card.trees_to_ms + 1
     for n in range(400):
-        findings.reported(fraud(f"f{n}", T0 + n))
-    findings.scored("c", UNSAMPLED, T0 + DAY_MS)
+        findings.reported(fraud(f"f{n}", at_ms + DAY_MS + n))
+    findings.scored("c", UNSAMPLED, at_ms + 2 * DAY_MS)
     due = findings.due(400)
-    learning.learn(due, X[np.argsort(-X[:, models.engine.names.index("amount")])[:400]], [T0] * 400)
+    learning.learn(due, X[np.argsort(-X[:, models.engine.names.index("amount")])[:400]], [at_ms] * 400)
     return learning
 
 
@@ -198,7 +198,7 @@ def test_card_says_what_it_was_learned_beside_and_is_none_before(learning, model
         "frauds": 400,
         "genuine": 0,
         "share": 0,
-        "known_to_ms": T0 + 399,
+        "known_to_ms": models.fraud.card.trees_to_ms + 1 + DAY_MS + 399,
     }
     assert frauds_learned(card) == 400
     assert frauds_learned(models.fraud.card) == 0

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from models.correction import WIDTH, Correction, Edges
+from models.learning_model import LearningModel
 from models.online import OnlineLearner
 from models.online_scorer import Labelled, OnlineScorer
+from models.relearning import Told
 from models.tree import TreeModel, to_proba
 from schemas.errors import ModelError
 
@@ -216,3 +218,30 @@ def test_learning_goes_on_beside_the_trees_whatever_they_had_learned_before(mode
     edges = Edges.of(X[:, models.fraud.columns].astype(np.float32))
     taught = models.fraud.corrected(Correction(edges, np.ones(len(models.fraud.columns) * WIDTH), 1.0))
     assert np.array_equal(OnlineScorer(taught, 0).now.log_odds(X), models.fraud.log_odds(X))
+
+
+def test_what_is_known_of_young_transactions_is_learned_when_the_others_of_their_days_are(
+    models, training_data
+):
+    """Frauds are reported days before anybody is genuine: alone they would say that everything is fraud."""
+    day_ms, model = 86_400_000, models.fraud
+    X = training_data.X[-2_000:][:, model.columns].astype(np.float32)
+    to_ms = model.card.trees_to_ms
+    learning = LearningModel(model, 7 * day_ms)
+    learning.see(training_data.X[:, model.columns].astype(np.float32))
+    assert learning.ready
+    for n in range(100):
+        learning.learn_one(Told(X[n], to_ms + 1 + n, True, n), to_ms + day_ms + n)
+    assert learning.now.correction is None
+    # Of the days of its trees nobody is said to be genuine any more.
+    for n in range(100, 200):
+        learning.learn_one(Told(X[n], to_ms - n, True, n), to_ms + 2 * day_ms + n)
+    assert learning.now.correction is None
+    # The delay is over for the first forty.
+    learning.learn_one(Told(X[200], to_ms + 1, False, 200), to_ms + 40 + 7 * day_ms)
+    assert learning.now.correction is not None
+    assert learning._learner is not None
+    assert learning._learner.labels == 41
+    # One whose delay is over when it is reported is learned at once.
+    learning.learn_one(Told(X[201], to_ms + 1, True, 201), to_ms + 40 + 8 * day_ms)
+    assert learning._learner.labels == 102

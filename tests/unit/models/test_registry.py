@@ -1,5 +1,7 @@
-import json
+import errno
 import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 
 from models.registry import NAMES, ModelRegistry
 from models.relearning import Memory
+from models.tree import TreeModel
 from schemas.errors import ModelError
+from tests.scoring import rewrite
 
 
 @pytest.fixture
@@ -16,10 +20,6 @@ def root(registry, tmp_path):
     """A copy that a test may break."""
     shutil.copytree(registry._root, tmp_path / "models")
     return tmp_path / "models"
-
-
-def rewrite(card: Path, **changes):
-    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
 
 
 def test_versions_grow_by_one(root, models):
@@ -71,7 +71,9 @@ def test_promote_changes_what_is_loaded_and_back(root, models):
     assert kept.load_champions(models.engine).fraud.reference["version"] == "v2"
     kept.promote("fraud", "v1")
     assert kept.load_champions(models.engine).fraud.reference["version"] == "v1"
-    assert not [p.name for p in (root / "fraud").iterdir() if p.name not in {"v1", "v2", "roles.json"}]
+    assert not [
+        p.name for p in (root / "fraud").iterdir() if p.name not in {"v1", "v2", "roles.json", "roles.lock"}
+    ]
 
 
 @pytest.mark.parametrize("version", ["v2", "1", "", "../churn/v1", "champion", "V1"])
@@ -93,10 +95,18 @@ def test_without_a_champion_the_command_that_makes_one_is_named(root, models, na
         ModelRegistry(root).load_champions(models.engine)
 
 
-@pytest.mark.parametrize("points_at", ["v9", "../fraud"])
-def test_a_champion_that_is_not_there_names_the_file(root, models, points_at):
+@pytest.mark.parametrize(
+    ("points_at", "file"),
+    [
+        ("v9", r"card\.json"),
+        ("../fraud", r"roles\.json.*v1, v2"),
+        ("v1\0", r"roles\.json"),
+        ("v\ud800", "roles"),
+    ],
+)
+def test_a_champion_that_is_not_there_names_the_file(root, models, points_at, file):
     rewrite(root / "fraud" / "roles.json", champion=points_at)
-    with pytest.raises(ModelError, match=r"card\.json"):
+    with pytest.raises(ModelError, match=file):
         ModelRegistry(root).load("fraud", models.engine.names)
 
 
@@ -208,3 +218,84 @@ def test_models_of_other_declarations_are_refused_together(root, models):
     kept.promote("churn", "v2")
     with pytest.raises(ModelError, match="churn v2 was trained on feature declarations 0123456789abcdef"):
         kept.load_champions(models.engine)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"created_at": "yesterday"}, "yesterday"),
+        ({"reference": {"score": "none"}}, "card.json"),
+        ({"reference": {"features": {"amount": {"shares": [1.0]}}}}, "edges"),
+        ({"reference": {"features": {"no_such": {"edges": [1.0], "shares": [0.5, 0.5]}}}}, "no_such"),
+        ({"data": {"to_ms": "today"}}, "today"),
+    ],
+)
+def test_what_is_read_of_a_card_only_in_use_is_looked_at_before(root, models, change, said):
+    rewrite(root / "fraud" / "v1" / "card.json", **change)
+    with pytest.raises(ModelError, match=said):
+        ModelRegistry(root).load("fraud", models.engine.names, "v1")
+
+
+def test_a_linear_part_of_other_features_is_refused(root, models):
+    n = len(models.fraud.card.feature_names) - 1
+    linear = {"trees": 0.5, "intercept": 0.0, "center": [0.0] * n, "scale": [1.0] * n, "coef": [0.1] * n}
+    rewrite(root / "fraud" / "v1" / "card.json", linear=linear)
+    with pytest.raises(ModelError, match="its linear part reads"):
+        ModelRegistry(root).load("fraud", models.engine.names, "v1")
+
+
+def test_a_model_that_loads_and_cannot_score_is_refused(root, models, monkeypatch):
+    def broken(self, X):
+        raise IndexError("index 7 is out of bounds")
+
+    monkeypatch.setattr(TreeModel, "contributions", broken)
+    with pytest.raises(ModelError, match="cannot score: index 7"):
+        ModelRegistry(root).load("fraud", models.engine.names, "v1")
+
+
+def test_a_number_of_a_version_that_had_a_role_is_not_given_out_again(root, models):
+    kept = ModelRegistry(root)
+    newest = kept.save(models.fraud.card, models.fraud.trees).version
+    kept.promote("fraud", newest)
+    kept.promote("fraud", "v1")
+    shutil.rmtree(root / "fraud" / newest)
+    assert int(kept.save(models.fraud.card, models.fraud.trees).version[1:]) == int(newest[1:]) + 1
+
+
+def test_roles_given_out_at_once_are_all_kept(root, models):
+    kept = ModelRegistry(root)
+    many = [kept.save(models.fraud.card, models.fraud.trees).version for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda version: ModelRegistry(root).shadow("fraud", version), many))
+    assert sorted(kept.roles("fraud").shadows) == sorted(many)
+
+
+def test_roles_are_changed_by_what_they_are_at_that_moment_or_left(root, models):
+    kept = ModelRegistry(root)
+    kept.save(models.fraud.card, models.fraud.trees)
+    assert kept.give_roles("fraud", "v1", lambda roles: None) is None
+    assert kept.give_roles("fraud", "v2", lambda roles: roles.promoted("v2")) == kept.roles("fraud")
+    assert kept.champion("fraud") == "v2"
+    with pytest.raises(ModelError, match="there is no fraud model v9"):
+        kept.give_roles("fraud", "v9", lambda roles: roles.promoted("v9"))
+
+
+def test_a_registry_that_cannot_be_written_says_so_and_leaves_nothing(root, models, monkeypatch):
+    kept = ModelRegistry(root)
+    kept.save(models.fraud.card, models.fraud.trees)
+    before = sorted({p.name for p in (root / "fraud").iterdir()} - {"roles.lock"})
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ModelError, match="No space left on device"):
+        kept.save(models.fraud.card, models.fraud.trees)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ModelError, match=r"roles\.json cannot be written: No space"):
+        kept.promote("fraud", "v2")
+    assert kept.champion("fraud") == "v1"
+    assert sorted({p.name for p in (root / "fraud").iterdir()} - {"roles.lock"}) == before
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ModelError, match="cannot take a model"):
+        kept.check_writable("fraud")

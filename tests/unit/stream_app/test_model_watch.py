@@ -6,7 +6,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from models.in_use import ModelsInUse
+from models.in_use import ModelsInUse, Refreshed
 from models.model_set import Models
 from models.registry import ModelRegistry
 from models.roles import in_share
@@ -240,3 +240,27 @@ async def test_the_watch_takes_promotions_and_shows_refusals(registry, models, e
     assert (printed.out + printed.err).count("models refused, the old ones go on") == 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_whatever_somebody_puts_into_a_registry_the_next_look_comes(sets):
+    class Odd:
+        current = sets()
+        answers = (RecursionError("maximum depth"), Refreshed(), KeyError("edges"), Refreshed(taken=True))
+
+        def refresh(self):
+            answer, *self.answers = self.answers
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    class Seen:
+        def __init__(self):
+            self.refused, self.taken = [], []
+            self.models_refused, self.models_taken = self.refused.append, self.taken.append
+
+    signs, odd = Seen(), Odd()
+    watch = ModelWatch(odd, signs, 60.0)
+    for _ in range(4):
+        await watch.look()
+    assert signs.refused == [True, False, True, False]
+    assert signs.taken == [odd.current]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from api.deps import Loaded
 from models.registry import SEGMENTS, ModelRegistry
 from schemas.errors import ModelError
 from schemas.fields import to_epoch_ms
@@ -136,7 +137,7 @@ async def test_models_are_loaded_again_and_broken_ones_change_nothing(
         mine.save(card, (registry._root / name / "v1" / "trees.ubj").read_bytes())
         mine.promote(name, "v1")
     extras = {
-        "reload": lambda: (mine.load_set(mine.roles_in_use(), engine), mine.load_segments(engine)),
+        "reload": lambda: Loaded(mine.load_set(mine.roles_in_use(), engine), mine.load_segments(engine)),
         "replies": MemoryReplies(),
     }
     async with serving(world.store, replace(eager, anomaly=None), extras=extras) as client:
