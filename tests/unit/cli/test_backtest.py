@@ -24,7 +24,7 @@ OWN = Path(__file__).parents[3] / "docs" / "examples" / "features" / "own_featur
 HEADER = "id,customer,ts,amount,shop,bad"
 
 
-def lines(days: int = 60, a_day: int = 25) -> list[str]:
+def lines(days: int = 60, a_day: int = 25, customers: int = 20) -> list[str]:
     """Rows in no order; large amounts are mostly fraud; labels are written in three ways."""
     random = np.random.default_rng(5)
     made = []
@@ -33,10 +33,9 @@ def lines(days: int = 60, a_day: int = 25) -> list[str]:
         fraud = random.random() < 0.1
         amount = random.uniform(300, 900) if fraud else random.uniform(1, 320)
         word = random.choice(["1", "true", "yes"] if fraud else ["0", "false", "no"])
-        made.append(
-            f"t{n},{n % 20},{np.datetime64('2026-01-01') + day} {second // 2:02}:30:00{'Z' if n % 2 else ''},"
-            f"{amount:.2f},m{n % 7},{word}"
-        )
+        date, time = np.datetime64("2026-01-01") + day, f"{second * 24 // a_day:02}:{second % 60:02}:00"
+        utc = "Z" if n % 2 else ""
+        made.append(f"t{n},{n % customers},{date} {time}{utc},{amount:.2f},m{n % 7},{word}")
     random.shuffle(made)
     return made
 
@@ -228,11 +227,11 @@ def test_a_banks_own_features_are_trained_and_scored_with(folder: Path, model: P
 
 
 @pytest.mark.slow
-def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> None:
-    rows = [r for r in lines() if int(r.split(",")[1]) < 10 or "2026-01" in r]
-    (folder / "quiet.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    data = ("--data", folder / "quiet.csv", "--mapping", folder / "mapping.yaml")
-    run("train", "churn", *data, "--horizon", "14d", "--out", folder / "own", "--features", OWN)
+def test_churn_is_trained_and_scored_with_a_banks_own_features(
+    folder: Path, quiet: tuple[object, ...]
+) -> None:
+    data = quiet[:4]
+    run("train", "churn", *quiet, "--out", folder / "own", "--features", OWN)
     scored = ("--from", "2026-01-25", "--out", folder / "customers.parquet", "--resamples", 5)
     page = ("--html", folder / "churn.html")
     report = run(
@@ -241,9 +240,46 @@ def test_churn_is_trained_and_scored_with_a_banks_own_features(folder: Path) -> 
     assert "Churn backtest of" in (folder / "churn.html").read_text()
     with pytest.raises(ConfigError, match="--online is for fraud"):
         run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored, "--online")
-    assert "20 scored and written to" in report
+    assert "60 scored and written to" in report
     with pytest.raises(ConfigError, match="give the --features file of training"):
         run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored)
+
+
+@pytest.fixture(scope="module")
+def quiet(folder: Path) -> tuple[object, ...]:
+    """Half of the customers are never seen again after a month; rows in no order."""
+    rows = [r for r in lines(a_day=60, customers=60) if int(r.split(",")[1]) < 30 or "2026-01" in r]
+    (folder / "quiet.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    return ("--data", folder / "quiet.csv", "--mapping", folder / "mapping.yaml", "--horizon", "14d")
+
+
+def test_nobody_churns_in_days_that_the_file_does_not_cover(folder: Path, quiet: tuple[object, ...]) -> None:
+    cards = [
+        json.loads(run("train", "churn", *quiet, *more, "--out", folder / name, "--json").splitlines()[-1])[0]
+        for name, more in (("to_end", ()), ("beyond", ("--to", "2026-12-01")))
+    ]
+    assert cards[0]["data"] == cards[1]["data"]
+    assert cards[0]["metrics"] == cards[1]["metrics"]
+
+
+def test_all_models_are_those_of_the_file_in_order(folder: Path, quiet: tuple[object, ...]) -> None:
+    rows = (folder / "quiet.csv").read_text().splitlines()[1:]
+    rows.sort(key=lambda row: row.split(",")[2].rstrip("Z"))
+    (folder / "ordered.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    ordered = ("--data", folder / "ordered.csv", *quiet[2:])
+    one, other, alone = folder / "all", folder / "all_ordered", folder / "alone"
+    run("train", *quiet, "--out", one)
+    run("train", *ordered, "--out", other)
+    for which in ("fraud", "churn"):
+        run("train", which, *quiet, "--out", alone)
+    for name, file in (
+        ("fraud", "trees.ubj"),
+        ("churn", "trees.ubj"),
+        ("segments", "centres.json"),
+    ):
+        mine = (one / name / "v1" / file).read_bytes()
+        assert mine == (other / name / "v1" / file).read_bytes()
+        assert name not in ("fraud", "churn") or mine == (alone / name / "v1" / file).read_bytes()
 
 
 def test_an_anomaly_model_is_trained_without_any_label(folder, model, tmp_path):
