@@ -199,6 +199,13 @@ def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: b
         out.print(
             f"{report.untold:,} scored whose horizon is not over: no label, in no figure", highlight=False
         )
+    if report.gone:
+        days = longest_silence(document["horizon_days"] * DAY_MS) // DAY_MS
+        out.print(
+            f"{report.gone:,} were silent for more than {days} days and are gone for certain"
+            + (f": without them ROC AUC {report.present['roc_auc'][0]:.4f}" if report.present else ""),
+            highlight=False,
+        )
     out.print(f"value at risk at the last cut-off: {report.value_at_risk:,.2f} a year", highlight=False)
     if document["skipped"] or document["refused"]:
         out.print(

@@ -61,6 +61,11 @@ def _churn_page(document: dict[str, Any], report: ChurnReport) -> Page:
         f"left. {document['scored']:,} scored as of {when}; of {document['customers']:,} the outcome is "
         f"known, {document['left']:,} of them left."
     ]
+    if report.gone:
+        paragraphs.append(
+            f"Note: {report.gone:,} are gone for certain, silent for longer than anybody a model learns from; "
+            "they are in no value at risk."
+        )
     if report.untold:
         paragraphs.append(f"Note: {report.untold:,} whose horizon is not over are in no figure.")
     return Page(

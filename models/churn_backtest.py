@@ -1,9 +1,9 @@
 """A churn model over a past log: who it would have called, and who left."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from scipy import stats
 
 from features.definitions import DAY_MS
 from features.engine import Engine
-from features.lifetime import declared
-from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of
+from features.lifetime import customer_names, declared
+from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of, longest_silence
 from models.churn_scores import BANDS, band, yearly_spend
 from models.reasons import by_name, explain
 from models.tree import TreeModel
@@ -42,6 +42,8 @@ class ScoredCustomers:
         value_at_risk: `(n,)` probability times what the customer spends a year.
         label: `(n,)` 1 left, 0 stayed, `UNTOLD`.
         drivers: Of rows above the lowest band, by row.
+        gone: `(n,)` whether a customer was silent for longer than anybody a model learns from: gone for
+            certain; `None`: nobody.
     """
 
     customer_ids: Sequence[str]
@@ -51,9 +53,26 @@ class ScoredCustomers:
     value_at_risk: npt.NDArray[np.float64]
     label: npt.NDArray[np.int8]
     drivers: dict[int, tuple[dict[str, Any], ...]]
+    gone: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.customer_ids)
+
+    def present(self) -> "ScoredCustomers":
+        """Those who are not gone for certain: whom one can lose, and who can tell a model from another."""
+        if self.gone is None or not self.gone.any():
+            return self
+        kept = np.flatnonzero(~self.gone)
+        place = {row: number for number, row in enumerate(kept.tolist())}
+        return ScoredCustomers(
+            [self.customer_ids[row] for row in kept.tolist()],
+            self.as_of_ms,
+            self.proba[kept],
+            self.band[kept],
+            self.value_at_risk[kept],
+            self.label[kept],
+            {place[row]: said for row, said in self.drivers.items() if row in place},
+        )
 
 
 def every(from_ms: int, to_ms: int, step_ms: int) -> list[int]:
@@ -68,7 +87,7 @@ def every(from_ms: int, to_ms: int, step_ms: int) -> list[int]:
 def backtest_churn(
     rows: Rows, model: TreeModel, engine: Engine, cut_offs: Sequence[int]
 ) -> Iterator[ScoredCustomers]:
-    """Score everybody who was ever there before each cut-off, as the worker's sweep of that day would.
+    """Score everybody who was ever there before each cut-off, by the code of the worker's sweep.
 
     Args:
         rows: A log in time order.
@@ -96,6 +115,8 @@ def _scored(here: ChurnRows, model: TreeModel, engine: Engine, words: Any) -> Sc
         proba * yearly_spend(X, engine),
         here.churned,
         drivers,
+        X[:, customer_names(engine).index("silence_s")] * 1000
+        > longest_silence(model.card.horizon_days * DAY_MS),
     )
 
 
@@ -106,21 +127,25 @@ class ChurnReport:
     Attributes:
         figures: By name: value and its 95 % interval, over resampled customers; empty where no
             horizon is over.
+        present: The same without customers who are gone for certain.
         customers, left: Rows whose outcome is known, and those of them that left.
         untold: Rows whose horizon is not over.
+        gone: Rows of customers who are gone for certain.
         top_customers, top_left: The tenth with the highest probability, and those of them that left.
         bins: Predicted and found share, and rows, of each bin of calibration.
-        value_at_risk: Of all rows of the newest cut-off.
-        bands: Of the newest cut-off by band: customers, value at risk, and how many of those with a known
+        value_at_risk: Of the newest cut-off, without those who are gone for certain.
+        bands: Of the same by band: customers, value at risk, and how many of those with a known
             outcome left.
         top_drivers: Features that most often drive a probability above the lowest band, with how often.
         proba, y: `(customers,)` of each row whose outcome is known, and whether it left.
     """
 
     figures: dict[str, tuple[float, float, float]]
+    present: dict[str, tuple[float, float, float]]
     customers: int
     left: int
     untold: int
+    gone: int
     top_customers: int
     top_left: int
     bins: list[tuple[float, float, int]]
@@ -136,10 +161,9 @@ class ChurnReport:
             "customers": self.customers,
             "left": self.left,
             "horizon_not_over": self.untold,
-            "figures": {
-                name: dict(zip(("value", "low", "high"), (round(v, 6) for v in values), strict=True))
-                for name, values in self.figures.items()
-            },
+            "gone_for_certain": self.gone,
+            "figures": _document(self.figures),
+            "figures_without_gone": _document(self.present),
             "top_decile": {"customers": self.top_customers, "left": self.top_left},
             "calibration": [
                 {"predicted": round(p, 4), "found": round(f, 4), "customers": n} for p, f, n in self.bins
@@ -150,14 +174,63 @@ class ChurnReport:
         }
 
 
+def _document(figures: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, float]]:
+    return {
+        name: dict(zip(("value", "low", "high"), (round(v, 6) for v in values), strict=True))
+        for name, values in figures.items()
+    }
+
+
 def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, seed: int = 7) -> ChurnReport:
-    """Figures of all rows whose outcome is known.
+    """Figures of all rows whose outcome is known, and of those who are not gone for certain.
+
+    Of a long log most are gone, and nothing is easier than that: the second say who of those that one can
+    still lose will go. Value at risk and bands are of them alone.
 
     Args:
         blocks: Of each cut-off.
         resamples: Bootstrap samples of customers; a customer may stand at several cut-offs.
         seed: Of the draws.
     """
+    present = [block.present() for block in blocks]
+    gone = sum(map(len, blocks)) - sum(map(len, present))
+    p, y, untold, figures = _known_figures(blocks, resamples, seed)
+    of_present = _known_figures(present, resamples, seed).figures if gone else figures
+    top = _top(p)
+    which = np.minimum((p * 10).astype(np.int64), 9)
+    bins = [
+        (float(p[which == b].mean()), float(y[which == b].mean()), int((which == b).sum()))
+        for b in range(10)
+        if (which == b).any()
+    ]
+    return ChurnReport(
+        figures,
+        of_present,
+        len(y),
+        int(y.sum()),
+        untold,
+        gone,
+        len(top),
+        int(y[top].sum()),
+        bins,
+        float(present[-1].value_at_risk.sum()) if present else 0.0,
+        _bands(present[-1]) if present else [],
+        Counter(d["feature"] for b in blocks for drivers in b.drivers.values() for d in drivers).most_common(
+            _SHOWN
+        ),
+        p,
+        y,
+    )
+
+
+class _Known(NamedTuple):
+    proba: npt.NDArray[np.float64]
+    y: npt.NDArray[np.bool_]
+    untold: int
+    figures: dict[str, tuple[float, float, float]]
+
+
+def _known_figures(blocks: Sequence[ScoredCustomers], resamples: int, seed: int) -> _Known:
     proba = np.concatenate([np.empty(0), *(b.proba for b in blocks)])
     label = np.concatenate([np.empty(0, np.int8), *(b.label for b in blocks)])
     known = label != UNTOLD
@@ -170,29 +243,7 @@ def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, see
         for name, value in _figures(y, p).items():
             low, high = np.quantile([d[name] for d in drawn], (0.025, 0.975)) if drawn else (value, value)
             figures[name] = (value, float(low), float(high))
-    top = _top(p)
-    which = np.minimum((p * 10).astype(np.int64), 9)
-    bins = [
-        (float(p[which == b].mean()), float(y[which == b].mean()), int((which == b).sum()))
-        for b in range(10)
-        if (which == b).any()
-    ]
-    return ChurnReport(
-        figures,
-        len(y),
-        int(y.sum()),
-        int((~known).sum()),
-        len(top),
-        int(y[top].sum()),
-        bins,
-        float(blocks[-1].value_at_risk.sum()) if blocks else 0.0,
-        _bands(blocks[-1]) if blocks else [],
-        Counter(d["feature"] for b in blocks for drivers in b.drivers.values() for d in drivers).most_common(
-            _SHOWN
-        ),
-        p,
-        y,
-    )
+    return _Known(p, y, int((~known).sum()), figures)
 
 
 def _bands(newest: ScoredCustomers) -> list[dict[str, Any]]:

@@ -142,7 +142,7 @@ def fraud_scores(rows: Rows, model: TreeModel, engine: Engine, from_ms: int, unt
 
 def churn_scores(rows: Rows, model: TreeModel, engine: Engine, cut_offs: Sequence[int]) -> Scores:
     """What a churn model gives customers at these cut-offs, in ascending order."""
-    blocks = backtest_churn(rows, model, engine, cut_offs)
+    blocks = (block.present() for block in backtest_churn(rows, model, engine, cut_offs))
     return _known([(b.customer_ids, b.label, b.proba) for b in blocks])
 
 

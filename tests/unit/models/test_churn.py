@@ -19,6 +19,7 @@ from models.churn import (
     train_churn,
 )
 from models.churn_backtest import backtest_churn, churn_report, every
+from models.contest import churn_scores
 from models.model_set import Models
 from models.reasons import by_name, explain
 from models.tree import TreeModel
@@ -186,6 +187,31 @@ def test_report_says_how_many_of_the_top_tenth_left(models: Models):
     assert (report.customers, report.left, report.untold) == (2, 1, 2)
     assert report.top_customers == 1
     assert set(report.document()["figures"]) >= {"roc_auc", "calibration_error", "average_precision", "lift"}
+
+
+def test_who_is_gone_for_certain_is_scored_and_in_no_value_at_risk(models: Models):
+    sent = [
+        *(at(d, customer_id="gone") for d in (0, 1, 2)),
+        *(at(d, customer_id="left") for d in (0, 60, 99)),
+        *(at(d + 0.1, customer_id="here") for d in range(0, 200, 2)),
+    ]
+    sent.sort(key=lambda t: t.event_time_ms)
+    card = replace(models.churn.card, horizon_days=20)
+    model = TreeModel(card, models.churn.trees, customer_names(models.engine))
+    # 90 days at least: at 91 nobody is gone, at 93 one is.
+    blocks = list(backtest_churn(rows_of(sent), model, models.engine, [day(91), day(93), day(110)]))
+    gone = [
+        [c for c, is_gone in zip(b.customer_ids, b.gone.tolist(), strict=True) if is_gone] for b in blocks
+    ]
+    assert gone == [[], ["gone"], ["gone"]]
+    report = churn_report(blocks, resamples=5)
+    assert (report.customers, report.gone) == (9, 2)
+    newest = dict(zip(blocks[-1].customer_ids, blocks[-1].value_at_risk.tolist(), strict=True))
+    assert report.value_at_risk == pytest.approx(newest["left"] + newest["here"])
+    assert sum(band["customers"] for band in report.bands) == 2
+    assert report.present != report.figures
+    scores = churn_scores(rows_of(sent), model, models.engine, [day(93)])
+    assert len(scores.y) == 2
 
 
 def test_churn_reads_what_is_known_without_an_event(models, training_data):
