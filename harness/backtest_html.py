@@ -63,8 +63,8 @@ def _churn_page(document: dict[str, Any], report: ChurnReport) -> Page:
     ]
     if report.gone:
         paragraphs.append(
-            f"Note: {report.gone:,} are gone for certain, silent for longer than anybody a model learns from; "
-            "they are in no value at risk."
+            f"Note: {report.gone:,} are gone for certain, silent for longer than anybody a model learns "
+            "from; they are in no value at risk."
         )
     if report.untold:
         paragraphs.append(f"Note: {report.untold:,} whose horizon is not over are in no figure.")
