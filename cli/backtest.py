@@ -194,6 +194,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
         victims(rows, plan.victims_since_ms),
         resamples=plan.resamples,
         cards_a_day=plan.cards_a_day,
+        currencies=len(np.unique(rows.records["currency"][begin:end])),
     )
     document = {
         "file": str(plan.data),

@@ -199,6 +199,7 @@ def fraud_report(
     *,
     resamples: int = 200,
     cards_a_day: int = 100,
+    currencies: int = 1,
 ) -> FraudReport:
     """Compare scores with what became of the transactions.
 
@@ -209,6 +210,7 @@ def fraud_report(
             (`backtest.victims`).
         resamples: Bootstrap samples of intervals.
         cards_a_day: Customers that are looked at each day.
+        currencies: Of the scored transactions.
     """
     scored = Scored.of(blocks, victims)
     judged = scored.where(scored.label != UNTOLD)
@@ -235,12 +237,17 @@ def fraud_report(
         _effects(judged) if len(y) else [],
         _segments(judged) if len(y) else [],
         _top_features(blocks),
-        _notes(scored, judged, card, cards_a_day),
+        _notes(scored, judged, card, cards_a_day, currencies),
     )
 
 
-def _notes(scored: Scored, judged: Scored, card: ModelCard, cards_a_day: int) -> list[str]:
+def _notes(scored: Scored, judged: Scored, card: ModelCard, cards_a_day: int, currencies: int) -> list[str]:
     notes = []
+    if currencies > 1:
+        notes.append(
+            f"amounts are of {currencies} currencies and are not converted: values found, segments by "
+            "amount, and thresholds that weigh an amount against a cost mix them"
+        )
     if not len(judged.y):
         notes.append("no scored transaction has a label: there is nothing to compare scores with")
     elif judged.y.all() or not judged.y.any():

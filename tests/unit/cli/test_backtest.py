@@ -245,6 +245,25 @@ def test_churn_is_trained_and_scored_with_a_banks_own_features(
         run("backtest", "--model", folder / "own", "--name", "churn", *data, *scored)
 
 
+def test_a_report_over_several_currencies_says_that_it_mixes_them(folder: Path, model: Path) -> None:
+    mixed = folder / "mixed.yaml"
+    mixed.write_text(
+        MAPPING.replace(
+            "{constant: EUR}",
+            "{column: bad, values: {'1': EUR, 'true': EUR, 'yes': EUR, '0': USD, 'false': USD, 'no': USD}}",
+        )
+    )
+    out = folder / "scored_mixed.parquet"
+    data = ("--model", model, "--data", folder / "data.csv", "--out", out, "--json", "--resamples", 5)
+    notes = [
+        json.loads(run("backtest", *data, "--mapping", mapping, "--from", "2026-02-11").splitlines()[-1])[
+            "notes"
+        ]
+        for mapping in (folder / "mapping.yaml", mixed)
+    ]
+    assert [any("2 currencies" in note for note in found) for found in notes] == [False, True]
+
+
 @pytest.fixture(scope="module")
 def quiet(folder: Path) -> tuple[object, ...]:
     """Half of the customers are never seen again after a month; rows in no order."""
