@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated, Any, Literal, Self, cast
+from typing import IO, Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -120,6 +120,10 @@ class Table(ABC):
         self.close()
 
 
+# Of a CSV file a header would have to begin so.
+_OTHERS: Final = {b'{"': "JSON", b"[{": "JSON", b"[\n": "JSON", b"PK\x03\x04": "a ZIP or Excel file"}
+
+
 def open_table(path: Path, csv_format: CsvFormat | None = None) -> Table:
     """Open a .csv, .csv.gz or .parquet file. What it is decides its content, not its name.
 
@@ -135,6 +139,8 @@ def open_table(path: Path, csv_format: CsvFormat | None = None) -> Table:
         return _ParquetTable(path)
     if path.suffix in {".parquet", ".pq"}:
         raise ConfigError(f"{path}: is not a Parquet file, though its name says so")
+    if other := next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None):
+        raise ConfigError(f"{path}: is {other}, not CSV or Parquet: write it as one of these")
     return _CsvTable(path, csv_format or CsvFormat(), gzipped=start[:2] == b"\x1f\x8b")
 
 

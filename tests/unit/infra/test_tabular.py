@@ -176,6 +176,16 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         open_table(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [(b'{"id": 1}\n', "JSON"), (b'[{"id": 1}]', "JSON"), (b"PK\x03\x04rest", "a ZIP or Excel")],
+)
+def test_what_is_no_table_of_ours_is_called_by_its_name(tmp_path: Path, start: bytes, what: str) -> None:
+    (tmp_path / "data.csv").write_bytes(start)
+    with pytest.raises(ConfigError, match=rf"data\.csv: is {what}.*, not CSV or Parquet: write it as one"):
+        open_table(tmp_path / "data.csv")
+
+
 def test_a_name_that_says_parquet_and_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a Parquet file, though its name says so"):
         open_table(saved(tmp_path / "data.parquet", "a,b\n1,2\n"))
