@@ -259,8 +259,8 @@ class ModelRegistry:
         found = sha256()
         for name, those in sorted(roles.items()):
             for version in filter(None, (those.champion, those.challenger, *those.shadows)):
-                self._read(name, version)
-                found.update(self._store.read(name, version, _CARD_FILE))
+                card, _ = self._read(name, version)
+                found.update(repr(card).encode())
         return found.hexdigest()
 
     def load(
