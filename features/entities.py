@@ -66,6 +66,8 @@ class EntityOp(StrEnum):
     SINCE_FRAUD = "since_fraud"  # from the hour of the newest confirmed fraud; unknown where there is none
     FRAUD_RUN = "fraud_run"  # from the first hour of the run of frauds that ends with it
     GENUINE_SINCE = "genuine_since"  # transactions of later hours than it; unknown where there is none
+    AMOUNT_RATIO = "amount_ratio"  # event amount over their geometric mean; unknown where there is none
+    AMOUNT_ZSCORE = "amount_zscore"  # of logarithms; unknown where all are equal
 
 
 FRAUD_OPS: Final = (EntityOp.FRAUD_COUNT, EntityOp.SINCE_FRAUD)
@@ -224,6 +226,47 @@ def _merchant() -> list[EntityFeature]:
     ]
 
 
+def _recent_at_merchant() -> list[EntityFeature]:
+    # What needs no label needs no delay but that of other partitions.
+    def feature(
+        name: str, op: EntityOp, window: str, unit: str, text: str, phrase: str, unknown: str = ""
+    ) -> EntityFeature:
+        meaning = f"{text} at the merchant in {window}, ending an hour before the event's hour{unknown}."
+        return EntityFeature(f"merchant_{name}_{window}", "merchant", op, window, "1h", unit, meaning, phrase)
+
+    return [
+        *(
+            feature(
+                "recent_txn_count",
+                EntityOp.COUNT,
+                window,
+                "events",
+                "Transactions of all customers",
+                f"{{value:.0f}} transactions at this merchant in {window}",
+            )
+            for window in ("1h", "1d", "30d")
+        ),
+        feature(
+            "amount_ratio",
+            EntityOp.AMOUNT_RATIO,
+            "82d",
+            "ratio",
+            "Amount over the geometric mean of all customers' amounts",
+            "{value:.2f} times the usual amount at this merchant",
+            "; unknown without one",
+        ),
+        feature(
+            "amount_zscore",
+            EntityOp.AMOUNT_ZSCORE,
+            "82d",
+            "std",
+            "Distance of the amount's logarithm from the mean of those of all customers",
+            "amount is {value:+.1f} standard deviations from what is usual at this merchant",
+            "; unknown where all are equal",
+        ),
+    ]
+
+
 def _device() -> list[EntityFeature]:
     customers = [
         EntityFeature(
@@ -347,7 +390,7 @@ def declaration_hash(features: Sequence[EntityFeature]) -> str:
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-ENTITY_FEATURES: Final = (*_merchant(), *_device(), *_counterparty())
+ENTITY_FEATURES: Final = (*_merchant(), *_recent_at_merchant(), *_device(), *_counterparty())
 check(ENTITY_FEATURES)
 
 

@@ -18,14 +18,20 @@ TILE: Final = np.dtype(
         ("known", "<u4"),  # hour since 1970 in which a fraud became known; 0 for transactions
         ("customer", "<u4"),  # hash of the customer where they are told apart, else 0
         ("count", "<u4"),
+        ("log_sum", "<u8"),  # of `tile_kernels.log_amounts` of transactions; 0 of frauds
+        ("log_squares", "<u8"),  # sum of their squares
     ]
 )
-"""16 bytes. A change of this layout is a new `VERSION`."""
+"""32 bytes. Whole numbers, so that sums do not depend on their order. A change of this layout is a new
+`VERSION`."""
+
+SUMS: Final = ("count", "log_sum", "log_squares")
+"""Fields that add up."""
 
 Tiles = npt.NDArray[np.void]
 """Structured array of `TILE`, shape `(n,)`."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MAGIC: Final = b"TE"
 HEADER: Final = _MAGIC + bytes([VERSION, TILE.itemsize]) + bytes(4)
 """8 bytes before the tiles."""
@@ -84,7 +90,8 @@ def merge(parts: Iterable[Tiles], kept: Kept) -> Tiles:
     keys = np.stack([tiles[name] for name in ("hour", "known", "customer")])
     first = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
     merged: Tiles = tiles[first].copy()
-    merged["count"] = np.add.reduceat(tiles["count"], first)
+    for name in SUMS:
+        merged[name] = np.add.reduceat(tiles[name], first)
     if len(merged) <= kept.most:
         return merged
     # Of each kind for itself: what is kept of one must not depend on when the other was let go of.

@@ -27,7 +27,7 @@ from features.entities import (
     kept_tiles,
 )
 from features.record import LABEL_CODES, Records, accepted
-from features.tile_codec import TILE, Kept, Tiles, decode, merge
+from features.tile_codec import SUMS, TILE, Kept, Tiles, decode, merge
 
 MAX_TILES: Final = 16_384
 """Tiles of one entity that features look at: the newest. A merchant has one an hour, with those of frauds."""
@@ -40,6 +40,8 @@ _OPS: Final = {
     EntityOp.SINCE_FRAUD: tile_kernels.SINCE_FRAUD,
     EntityOp.FRAUD_RUN: tile_kernels.FRAUD_RUN,
     EntityOp.GENUINE_SINCE: tile_kernels.GENUINE_SINCE,
+    EntityOp.AMOUNT_RATIO: tile_kernels.AMOUNT_RATIO,
+    EntityOp.AMOUNT_ZSCORE: tile_kernels.AMOUNT_ZSCORE,
 }
 _SMALLEST: Final = 8
 
@@ -66,7 +68,7 @@ class EntityTiles:
         self._spans = np.array([spans.index(span) for span in of], dtype=np.int64)
         self._windows = np.array([window for window, _ in spans], dtype=np.int64)
         self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
-        self._scratch = np.zeros((3, len(spans)), dtype=np.int64)
+        self._scratch = np.zeros((5, len(spans)), dtype=np.int64)
         self._run = np.zeros((len(spans), 6), dtype=np.int64)
         of_runs = np.isin(self._ops, [_OPS[op] for op in RUN_OPS])
         self._runs = np.isin(np.arange(len(spans)), self._spans[of_runs])
@@ -155,6 +157,7 @@ class EntityTiles:
             slots,
             records["time_ms"] // TILE_MS,
             who,
+            tile_kernels.log_amounts(records["amount_minor"]),
             self._ops,
             self._spans,
             self._windows,
@@ -185,8 +188,11 @@ class EntityTiles:
         tiles, codes = tiles[order], codes[order]
         changed = (tiles[1:] != tiles[:-1]) | (codes[1:] != codes[:-1])
         first = np.flatnonzero(np.r_[True, changed])
-        tiles, codes, counts = tiles[first], codes[first], np.diff(np.r_[first, len(tiles)])
-        tiles["count"] = counts
+        logs = tile_kernels.log_amounts(records["amount_minor"][rows])[order]
+        ones = np.ones(len(rows), dtype=np.uint64)
+        tiles, codes = tiles[first], codes[first]
+        for name, values in zip(SUMS, (ones, logs, logs * logs), strict=True):
+            tiles[name] = np.add.reduceat(values, first)
         edges = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]).tolist()
         ends = [*edges[1:], len(codes)]
         return {
@@ -203,7 +209,7 @@ class EntityTiles:
             if int(tile["hour"]) < newest - (self.kept.frauds if tile["known"] else self.kept.events):
                 continue
             self._length[slot] += tile_kernels.add_tile(
-                self._pool, first, length, *(int(tile[n]) for n in ("hour", "known", "customer", "count"))
+                self._pool, first, length, *(int(tile[name]) for name in ("hour", "known", "customer", *SUMS))
             )
 
     def _reserve(self, slots: npt.NDArray[np.int64]) -> None:
@@ -257,7 +263,7 @@ class Entities:
 
     Args:
         features: Declarations; columns are in their order.
-        max_tiles: Memory, in tiles of 16 bytes an entity, after which `forget_if_full` forgets all.
+        max_tiles: Memory, in tiles of 32 bytes an entity, after which `forget_if_full` forgets all.
     """
 
     def __init__(self, features: Sequence[EntityFeature], max_tiles: int = 1 << 62) -> None:

@@ -44,7 +44,14 @@ _UNITS: Final = {
     Op.ZSCORE: "std",
     Op.EVENT_VALUE: "code",
 }
-_ENTITY_UNITS: Final = {EntityOp.FRAUD_SHARE: "ratio", EntityOp.CUSTOMERS: "customers"}
+_ENTITY_UNITS: Final = {
+    EntityOp.FRAUD_SHARE: "ratio",
+    EntityOp.CUSTOMERS: "customers",
+    EntityOp.SINCE_FRAUD: "s",
+    EntityOp.FRAUD_RUN: "s",
+    EntityOp.AMOUNT_RATIO: "ratio",
+    EntityOp.AMOUNT_ZSCORE: "std",
+}
 _PHRASE_FIELDS: Final = frozenset({"value", "duration"})
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from features import tile_codec
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.gathered import Gathered
@@ -191,12 +192,15 @@ class RedisHistoryStore:
         return [list(parts) for parts in zip(*await self._server.call(read_all), strict=True)]
 
     async def claim_entities(self, names: Sequence[str]) -> None:
-        """Record which entities are counted, or check it; before `claim_topology`.
+        """Record which entities are counted, and in which format, or check it; before `claim_topology`.
 
         Raises:
-            HistoryError: The state was built with others: their windows would lack what came before.
+            HistoryError: The state was built with others: their windows would lack what came before. Or in
+                another format.
         """
         key, wanted = self._layout.shared_key("entities"), ",".join(sorted(names))
+        if wanted:
+            wanted = f"{wanted}@{tile_codec.VERSION}"
         if await self._server.call(lambda: self._redis.exists(self._layout.shared_key("topology"))):
             stored = (await self._server.call(lambda: self._redis.get(key)) or b"").decode()
             if stored == UNDECIDED:
@@ -205,12 +209,18 @@ class RedisHistoryStore:
         else:
             await self._server.call(lambda: self._redis.set(key, wanted, nx=True))
             stored = (await self._server.call(lambda: self._redis.get(key))).decode()
-        if stored != wanted:
+        if stored == wanted:
+            return
+        (counted, _, format), (declared, _, readable) = stored.partition("@"), wanted.partition("@")
+        if counted == declared:
             raise HistoryError(
-                f"the state counts entities {stored or 'none'!r}, TIDEGATE_ENTITIES says "
-                f"{wanted or 'none'!r}: set it back, or build all state from the log with "
-                "'tidegate rebuild'"
+                f"what is stored of entities has format {format or '1'}, this program reads {readable}: run "
+                "the version that wrote it, or build all state from the log with 'tidegate rebuild'"
             )
+        raise HistoryError(
+            f"the state counts entities {counted or 'none'!r}, TIDEGATE_ENTITIES says "
+            f"{declared or 'none'!r}: set it back, or build all state from the log with 'tidegate rebuild'"
+        )
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""

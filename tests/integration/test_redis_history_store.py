@@ -284,6 +284,15 @@ async def test_state_from_before_entities_were_counted_is_refused(redis_store):
         await redis_store.claim_entities(["device"])
 
 
+async def test_entities_in_another_format_are_refused_before_anything_is_changed(redis_store, direct):
+    await redis_store.claim_entities(["device", "merchant"])
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    direct.set(f"{redis_store.namespace}:entities", "device,merchant")  # as the first format had it
+    with pytest.raises(HistoryError, match=r"format 1, this program reads 2: .*'tidegate rebuild'"):
+        await redis_store.claim_entities(["merchant", "device"])
+    assert direct.get(f"{redis_store.namespace}:entities") == b"device,merchant"
+
+
 async def test_rebuilt_state_counts_what_the_next_worker_says(valkey, redis_store, direct):
     await redis_store.claim_entities([])
     await redis_store.claim_topology(PARTITIONS, "kafka-1")

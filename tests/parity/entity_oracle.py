@@ -1,6 +1,7 @@
 """Entity features by their declarations: plain Python over everything that happened before."""
 
 import math
+import statistics
 from dataclasses import dataclass, field
 
 from features.entities import LATENESS_TILES, SLACK_TILES, EntityFeature, EntityOp
@@ -14,23 +15,25 @@ class EntityOracle:
     """Remembers everything.
 
     Attributes:
-        events: `(time_ms, {entity: id}, customer)` in order of arrival.
+        events: `(time_ms, {entity: id}, customer, amount in minor units)` in order of arrival.
         frauds: `(time_ms of the transaction, {entity: id}, time_ms at which it became known)`.
     """
 
     features: tuple[EntityFeature, ...]
-    events: list[tuple[int, dict[str, object], object]] = field(default_factory=list)
+    events: list[tuple[int, dict[str, object], object, int]] = field(default_factory=list)
     frauds: list[tuple[int, dict[str, object], int]] = field(default_factory=list)
 
-    def vector(self, time_ms: int, ids: dict[str, object]) -> list[float]:
-        return [self._value(f, time_ms // HOUR_MS, ids.get(f.entity)) for f in self.features]
+    def vector(self, time_ms: int, ids: dict[str, object], minor: int) -> list[float]:
+        return [self._value(f, time_ms // HOUR_MS, ids.get(f.entity), minor) for f in self.features]
 
-    def _value(self, feature: EntityFeature, hour: int, wanted: object) -> float:
+    def _value(self, feature: EntityFeature, hour: int, wanted: object, minor: int) -> float:
         if wanted is None:
             return math.nan
         end = hour - feature.delay_tiles
         events = [
-            (t // HOUR_MS, customer) for t, ids, customer in self.events if ids.get(feature.entity) == wanted
+            (t // HOUR_MS, (customer, amount))
+            for t, ids, customer, amount in self.events
+            if ids.get(feature.entity) == wanted
         ]
         frauds = [
             (t // HOUR_MS, known // HOUR_MS)
@@ -41,17 +44,19 @@ class EntityOracle:
         frauds = [(h, known) for h, known in frauds if h >= newest - self._kept(feature, of_frauds=True)]
         events = [(h, who) for h, who in events if h >= newest - self._kept(feature, of_frauds=False)]
         begin = end - feature.window_tiles
-        in_window = [customer for h, customer in events if begin <= h < end]
+        in_window = [what for h, what in events if begin <= h < end]
         confirmed = sum(begin <= h < end and known < hour - SLACK_TILES for h, known in frauds)
         match feature.op:
             case EntityOp.COUNT:
                 return len(in_window)
             case EntityOp.CUSTOMERS:
-                return len(set(in_window))
+                return len({customer for customer, _ in in_window})
             case EntityOp.FRAUD_COUNT:
                 return confirmed
             case EntityOp.FRAUD_SHARE:
                 return confirmed / len(in_window) if in_window else math.nan
+            case EntityOp.AMOUNT_RATIO | EntityOp.AMOUNT_ZSCORE:
+                return _compared(feature.op, minor, [amount for _, amount in in_window])
         known = [h for h, known in frauds if begin <= h < end and known < hour - SLACK_TILES]
         if not known:
             return math.nan
@@ -73,3 +78,15 @@ class EntityOracle:
         of_entity = [f for f in self.features if f.entity == feature.entity]
         looking = [f for f in of_entity if of_frauds or f.op not in _OF_FRAUDS]
         return max(f.window_tiles + f.delay_tiles for f in looking) + LATENESS_TILES
+
+
+def _compared(op: EntityOp, minor: int, before: list[int]) -> float:
+    """An amount and those before it, by logarithms of which 256 steps are a doubling."""
+    if not before:
+        return math.nan
+    mine, *steps = (round(256 * math.log2(amount + 1)) for amount in (minor, *before))
+    distance = mine - statistics.fmean(steps)
+    if op is EntityOp.AMOUNT_RATIO:
+        return 2 ** (distance / 256)
+    spread = statistics.pstdev(steps)
+    return distance / spread if spread > 1 else math.nan

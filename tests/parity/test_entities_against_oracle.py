@@ -12,6 +12,7 @@ from features.record import RECORD
 from features.tile_codec import decode, encode
 from features.tiles import ConfirmedFraud, Entities
 from tests.parity.entity_oracle import HOUR_MS, EntityOracle
+from tests.parity.values import differences
 
 START_MS = 1_767_225_600_000
 DAY_MS = 24 * HOUR_MS
@@ -28,6 +29,7 @@ class Step:
     device: int
     counterparty: int
     customer: int
+    minor: int
     fraud_of: int | None
     forget: bool
 
@@ -50,6 +52,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
             st.integers(0, 2),
             st.integers(0, 2),
             st.integers(1, 4),
+            st.one_of(st.sampled_from([0, 1, 999, 1000]), st.integers(0, 10**9)),
             st.one_of(st.none(), st.none(), st.integers(0, 30)),
             st.integers(0, 9).map(lambda n: n == 0),
         ),
@@ -109,8 +112,9 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
         record["time_ms"] = now - step.late_ms
         for name in KINDS:
             record[name] = getattr(step, name)
-        wanted.append(oracle.vector(now - step.late_ms, ids(record)))
-        oracle.events.append((now - step.late_ms, ids(record), step.customer))
+        record["amount_minor"] = step.minor
+        wanted.append(oracle.vector(now - step.late_ms, ids(record), step.minor))
+        oracle.events.append((now - step.late_ms, ids(record), step.customer, step.minor))
         seen.append(record)
         chunk.append((record, step.customer))
         if len(chunk) >= size:
@@ -120,7 +124,11 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
             run()
             entities.clear()
     run()
+    names = [f.name for f in ENTITY_FEATURES]
     for expected, found in zip(wanted, got, strict=True):
-        assert [None if math.isnan(v) else v for v in found] == [
-            None if math.isnan(v) else v for v in expected
-        ]
+        wrong = differences(ENTITY_FEATURES, found, dict(zip(names, map(_known, expected), strict=True)))
+        assert wrong == []
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

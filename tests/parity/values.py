@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from features.definitions import Feature
+from features.entities import EntityFeature
 from tests.parity.oracle import Value
 
 # Where a value is a difference of nearly equal numbers, what rounding leaves of zero.
@@ -11,7 +12,7 @@ _ROUNDING = {"km": 1e-8, "km/h": 1e-6, "std": 1e-12}
 
 
 def differences(
-    features: Sequence[Feature], computed: Sequence[float], expected: dict[str, Value]
+    features: Sequence[Feature | EntityFeature], computed: Sequence[float], expected: dict[str, Value]
 ) -> list[str]:
     """Each feature that is not what it should be, in words: counts exactly, others to 9 digits."""
     wrong = []

@@ -22,6 +22,7 @@ EVENTS = st.lists(
         st.integers(1, 3),  # customer
         st.booleans(),  # whether it is counted
         st.one_of(st.none(), st.integers(0, 40 * DAY)),  # hours until it is known to be fraud
+        st.one_of(st.integers(0, 3), st.integers(0, 10**12)),  # amount in minor units
     ),
     min_size=1,
     max_size=40,
@@ -31,10 +32,10 @@ EVENTS = st.lists(
 def run(events):
     """Vectors of events one after the other, and the tiles they leave behind."""
     entities, rows = Entities(ENTITY_FEATURES), []
-    for hours, merchant, device, customer, counted, known in events:
+    for hours, merchant, device, customer, counted, known, minor in events:
         record = np.zeros(1, dtype=RECORD)
         record["time_ms"] = (FIRST_HOUR + hours) * TILE_MS + 1000
-        record["merchant"], record["device"] = merchant, device
+        record["merchant"], record["device"], record["amount_minor"] = merchant, device, minor
         for key in entities.missing(entities.keys(record)):
             entities.put(key)
         who = np.array([customer], dtype=np.uint32)
@@ -56,13 +57,15 @@ def interpret(patch):
 
         def called(first, *others):
             calls.append(name)
+            if not isinstance(first, np.ndarray):
+                return function(first, *others)
             # In Python the fields of plain records are no attributes; numbers of 64 bits are to run over.
             with np.errstate(over="ignore"):
                 return function(first.view(np.recarray) if first.dtype.names else first, *others)
 
         return called
 
-    for name in ("compute_tiles", "add_tile", "_is_new"):
+    for name in ("compute_tiles", "add_tile", "_is_new", "_amount", "log_amounts"):
         patch.setattr(tile_kernels, name, plain(name))
     return calls
 

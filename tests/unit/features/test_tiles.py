@@ -20,8 +20,9 @@ class Shop:
     def __init__(self, max_tiles=1 << 62):
         self.entities = Entities(ENTITY_FEATURES, max_tiles)
 
-    def at(self, ms, *, merchant=1, device=0, counterparty=0, customer="c-1", count=True):
+    def at(self, ms, *, merchant=1, device=0, counterparty=0, customer="c-1", count=True, minor=0):
         record = record_at(ms, merchant, device, counterparty)
+        record["amount_minor"] = minor
         for key in self.entities.missing(self.entities.keys(record)):
             self.entities.put(key)
         (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
@@ -148,6 +149,54 @@ def test_frauds_at_a_merchant_are_remembered_for_a_year_and_its_transactions_are
     assert (tiles["known"] != 0).sum() == 1
 
 
+def test_amount_is_compared_with_those_of_all_customers_until_an_hour_ago():
+    shop, random = Shop(), np.random.default_rng(4)
+    times = np.sort(random.integers(0, 100 * DAY, 300)).tolist()
+    minor = np.exp(random.normal(8, 1, 300)).astype(np.int64).tolist()
+    compared = 0
+    for n, (at, amount) in enumerate(zip(times, minor, strict=True)):
+        found = shop.at(at, customer=f"c-{n}", minor=amount)
+        end = (T0 + at) // HOUR * HOUR - HOUR
+        before = [
+            math.log(m + 1)
+            for t, m in zip(times[:n], minor[:n], strict=True)
+            if end - 82 * DAY <= (T0 + t) // HOUR * HOUR < end
+        ]
+        ratio, distance = found["merchant_amount_ratio_82d"], found["merchant_amount_zscore_82d"]
+        assert math.isnan(ratio) == (len(before) == 0)
+        if len(before) > 1 and np.std(before) > 0.05:
+            compared += 1
+            assert ratio == pytest.approx((amount + 1) / math.exp(np.mean(before)), rel=0.003)
+            assert distance == pytest.approx(
+                (math.log(amount + 1) - np.mean(before)) / np.std(before), abs=0.1
+            )
+    assert compared > 200
+
+
+def test_amount_where_all_were_equal_has_a_ratio_and_no_distance():
+    shop = Shop()
+    for n in range(30):
+        shop.at(n * HOUR, minor=999)
+    found = shop.at(40 * HOUR, minor=1999, count=False)
+    assert found["merchant_amount_ratio_82d"] == pytest.approx(2, rel=0.003)
+    assert math.isnan(found["merchant_amount_zscore_82d"])
+
+
+def test_logarithms_of_amounts_are_whole_steps_up_to_the_largest():
+    minor = np.array([0, 1, 3, 2**62], dtype=np.int64)
+    for compiled in (tile_kernels.log_amounts, tile_kernels.log_amounts.py_func):
+        assert compiled(minor).tolist() == [0, 256, 512, 62 * 256]
+
+
+def test_confirmed_fraud_adds_no_amount():
+    shop = Shop()
+    shop.at(0, minor=100)
+    before = shop.at(20 * DAY, minor=500, count=False)["merchant_amount_ratio_82d"]
+    shop.fraud(0, T0 + HOUR, merchant=1)
+    after = shop.at(20 * DAY, minor=500, count=False)
+    assert (after["merchant_amount_ratio_82d"], after["merchant_fraud_count_30d"]) == (before, 1)
+
+
 def test_a_counterparty_of_many_and_of_frauds_is_known_an_hour_later():
     shop = Shop()
     for n in range(3):
@@ -199,10 +248,19 @@ def test_million_transactions_of_a_merchant_take_a_tile_an_hour():
 def test_what_is_added_to_the_store_is_one_tile_for_an_hour_and_customer():
     entities = Entities(ENTITY_FEATURES)
     records = np.concatenate([record_at(ms, 5, device) for ms, device in ((1, 8), (0, 8), (2, 0), (HOUR, 8))])
+    records["amount_minor"] = 1, 3, 7, 15  # one less than a power of two each
     added = entities.added(records, np.array([1, 2, 1, 1], dtype=np.uint32), np.array([0, 1, 2, 3]))
     h = T0 // HOUR
-    assert added["merchant", 5].tolist() == [(h, 0, 0, 3), (h + 1, 0, 0, 1)]
-    assert added["device", 8].tolist() == [(h, 0, 1, 1), (h, 0, 2, 1), (h + 1, 0, 1, 1)]
+    step = tile_kernels.LOG_STEPS
+    assert added["merchant", 5].tolist() == [
+        (h, 0, 0, 3, 6 * step, 14 * step**2),
+        (h + 1, 0, 0, 1, 4 * step, 16 * step**2),
+    ]
+    assert added["device", 8].tolist() == [
+        (h, 0, 1, 1, step, step**2),
+        (h, 0, 2, 1, 2 * step, 4 * step**2),
+        (h + 1, 0, 1, 1, 4 * step, 16 * step**2),
+    ]
     assert entities.added(records[:0], np.zeros(0, dtype=np.uint32), np.arange(0)) == {}
 
 
@@ -219,10 +277,10 @@ def test_all_is_forgotten_where_it_is_too_much():
 
 def test_entity_that_is_dropped_is_not_here_and_comes_back_with_what_it_is_given():
     entities = Entities(ENTITY_FEATURES)
-    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 2)], dtype=TILE)])
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 2, 0, 0)], dtype=TILE)])
     entities.drop(("device", 3))
     assert entities.missing([("device", 3)]) == [("device", 3)]
-    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 5)], dtype=TILE)])
+    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 5, 0, 0)], dtype=TILE)])
     assert entities.stages["device"].tiles(3)["count"].tolist() == [5]
 
 
@@ -248,6 +306,8 @@ def test_features_beyond_the_limit_do_not_depend_on_when_tiles_were_put_together
     fraud = random.random(n) < 0.4
     tiles["known"] = np.where(fraud, tiles["hour"] + random.integers(1, 500, n), 0)
     tiles["count"] = random.integers(1, 4, n)
+    tiles["log_sum"] = np.where(fraud, 0, tiles["count"] * random.integers(0, 3000, n).astype(np.uint64))
+    tiles["log_squares"] = tiles["log_sum"] * 5000
     record = np.zeros(1, dtype=RECORD)
     record["time_ms"] = (int(tiles["hour"][-1]) + int(random.integers(0, 200))) * HOUR
     record["merchant"] = 1

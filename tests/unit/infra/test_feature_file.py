@@ -86,13 +86,18 @@ def test_features_of_entities_join_those_that_are_on(tmp_path: Path) -> None:
     path = declared(
         tmp_path,
         "features:\n  seen: {op: customers, entity: device, window: 2d, ends: 1h}\n"
-        "  frauds: {op: fraud share, entity: merchant, window: 14d, ends: 7d}\n",
+        "  frauds: {op: fraud share, entity: merchant, window: 14d, ends: 7d}\n"
+        "  usual: {op: amount zscore, entity: counterparty, window: 7d, ends: 1h}\n"
+        "  quiet: {op: since fraud, entity: counterparty, window: 7d, ends: 1h}\n",
     )
     engine = load_engine(path, "merchant,device,counterparty")
-    assert [f.name for f in engine.entities] == [*(f.name for f in ENTITY_FEATURES), "seen", "frauds"]
-    assert [(f.op, f.unit) for f in engine.entities[-2:]] == [
+    own = ["seen", "frauds", "usual", "quiet"]
+    assert [f.name for f in engine.entities] == [*(f.name for f in ENTITY_FEATURES), *own]
+    assert [(f.op, f.unit) for f in engine.entities[-4:]] == [
         (EntityOp.CUSTOMERS, "customers"),
         (EntityOp.FRAUD_SHARE, "ratio"),
+        (EntityOp.AMOUNT_ZSCORE, "std"),
+        (EntityOp.SINCE_FRAUD, "s"),
     ]
     with pytest.raises(ConfigError, match=r"own.yaml: feature 'frauds': is about a merchant, which TIDEGATE"):
         load_engine(path, "device")
