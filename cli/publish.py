@@ -79,7 +79,7 @@ def publish(
             from_ms=None if from_ is None else to_epoch_ms(moment(from_)),
             to_ms=None if to is None else to_epoch_ms(moment(to)),
             limit=limit,
-            now_ms=int(time.time() * 1000),
+            now_ms=_now_ms(),
             stop_when_refused=strict and not dry_run,
             on_refused=write_bad_row,
         ) as intake,
@@ -104,6 +104,8 @@ def publish(
         "accepted": account.accepted,
         "published": published.transactions,
         "labels_published": published.labels,
+        "labels_refused": published.labels_refused,
+        "labels_not_yet": published.labels_not_yet,
         "skipped": account.skipped,
         "outside": account.outside,
         "refused": account.refused,
@@ -134,7 +136,7 @@ async def _publish(
     publisher = Publisher(bootstrap, topics=topics, on_wait=waiting, connection=kafka.options())
     try:
         async with publisher:
-            replay = Replay(publisher, pacer, topic=topic, labels_topic=labels_topic)
+            replay = Replay(publisher, pacer, topic=topic, labels_topic=labels_topic, now_ms=_now_ms)
             await replay.run(events)
     except DependencyError as away:
         if not publisher.sent:
@@ -144,6 +146,10 @@ async def _publish(
             "publishing the file again counts none of them twice)"
         ) from away
     return replay.published
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 class _Shown:
@@ -175,6 +181,10 @@ def _print(summary: dict[str, Any], refused: list[str], example: bytes) -> None:
         "accepted": "would be published" if summary["dry_run"] else "",
         "published": "" if summary["dry_run"] else "published",
         "labels_published": "labels published" if summary["labels_published"] else "",
+        "labels_refused": "labels left out: a time that no message can have"
+        if summary["labels_refused"]
+        else "",
+        "labels_not_yet": "labels left out: nobody knows them yet" if summary["labels_not_yet"] else "",
         "skipped": "skipped on purpose",
         "outside": "outside --from, --to",
         "refused": "refused",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
@@ -20,9 +20,9 @@ from features.tiles import Entities, customer_hashes
 from infra.consumers import connected
 from infra.log_tail import LogTail
 from models.label_learning import Finding, Findings, event_of
-from schemas.errors import DependencyError, HistoryError
+from schemas.errors import DependencyError, EventError, HistoryError
 from schemas.fields import to_epoch_ms
-from schemas.label import Label
+from schemas.label import read_label
 from schemas.score import FraudScore
 from schemas.topics import FRAUD_SCORES, LABELS
 
@@ -113,9 +113,11 @@ class LabelTopics:
         except (KafkaError, OSError, TimeoutError) as error:
             raise DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}") from error
         for tp, records in fetched.items():
-            take = self._take_score if tp.topic == FRAUD_SCORES.name else self._take_label
             for record in records:
-                take(record.value or b"", findings)
+                if tp.topic == FRAUD_SCORES.name:
+                    self._take_score(record.value or b"", findings)
+                else:
+                    self._take_label(record, findings)
         return sum(map(len, fetched.values()))
 
     def _take_score(self, value: bytes, findings: Findings) -> None:
@@ -127,10 +129,10 @@ class LabelTopics:
             findings.scored(score.customer_id, score.transaction_id, to_epoch_ms(score.event_time))
             self.scores += 1
 
-    def _take_label(self, value: bytes, findings: Findings) -> None:
+    def _take_label(self, record: "ConsumerRecord[bytes, bytes]", findings: Findings) -> None:
         try:
-            findings.reported(Label.model_validate_json(value))
-        except ValidationError:
+            findings.reported(read_label(record.value, record.timestamp))
+        except EventError:
             # The worker has made a dead letter of it.
             self.unreadable += 1
         else:

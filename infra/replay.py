@@ -1,7 +1,7 @@
 """A file's events into Kafka, at the pace asked for, each label when it became known."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,7 @@ class Published:
     transactions: int = 0
     labels: int = 0
     labels_refused: int = 0
+    labels_not_yet: int = 0
 
 
 class Replay:
@@ -32,22 +33,30 @@ class Replay:
 
     Labels wait in memory until an event is later than their own time, so that a reader learns of a fraud
     when it would have: as many wait as the file has rows in one label delay. Those still waiting after the
-    last event follow it.
+    last event follow it; but for those that nobody can know yet, which a worker would refuse.
 
     Args:
         publisher: Connected.
         pacer: Asked before each message.
         topic: For transactions.
         labels_topic: For labels; `None`: none are published.
+        now_ms: The time of day.
     """
 
     def __init__(
-        self, publisher: Publishes, pacer: Pacer, *, topic: str, labels_topic: str | None = None
+        self,
+        publisher: Publishes,
+        pacer: Pacer,
+        *,
+        topic: str,
+        labels_topic: str | None = None,
+        now_ms: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._pacer = pacer
         self._topic = topic
         self._labels_topic = labels_topic
+        self._now_ms = now_ms
         self._waiting: list[tuple[int, int, bytes, bytes]] = []
         self.published = Published()
 
@@ -82,5 +91,8 @@ class Replay:
         while self._waiting and (time_ms is None or self._waiting[0][0] <= time_ms):
             label_time_ms, _, key, raw = heapq.heappop(self._waiting)
             await self._pacer.wait(label_time_ms)
+            if label_time_ms > self._now_ms():
+                self.published.labels_not_yet += 1
+                continue
             await self._publisher.publish(self._labels_topic or "", key, raw)
             self.published.labels += 1

@@ -23,7 +23,7 @@ from models.differences import Difference, Tally, differing_records, differing_t
 from models.published_scores import Published, ScoreComparison
 from models.tree import TreeModel
 from schemas.errors import EventError, HistoryError
-from schemas.label import Label
+from schemas.label import read_label
 from schemas.parse import check_not_future, parse_message
 from schemas.transaction import Transaction
 
@@ -103,7 +103,7 @@ class PartitionRebuild:
         """
         for record in records:
             try:
-                label = parse_message(Label, record.value)
+                label = read_label(record.value, record.timestamp)
             except EventError:
                 continue
             if self._belongs_here(label.customer_id):

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.fields import Identifier, Message, Moment, to_epoch_ms
+from schemas.parse import check_not_future, parse_message
 
 LabelValue = Literal["fraud", "genuine", "account_closed"]
 
@@ -29,3 +30,19 @@ class Label(Message):
     def label_time_ms(self) -> int:
         """When it became known, in milliseconds since 1970."""
         return to_epoch_ms(self.label_time)
+
+
+def read_label(raw: bytes | None, published_ms: int | None) -> Label:
+    """A label as it stands on its topic.
+
+    Args:
+        raw: The message.
+        published_ms: The broker's time of it.
+
+    Raises:
+        EventError: It cannot be read, or is told of a time more than a day after it was published: if it were
+            taken, it would keep the right one of the same transaction out until then.
+    """
+    label = parse_message(Label, raw)
+    check_not_future(label.label_time_ms, published_ms, "label_time")
+    return label

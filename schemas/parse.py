@@ -72,7 +72,7 @@ def _not_json(raw: bytes, message: str) -> EventError:
     return EventError("not_json", f"the message is not JSON: {_tidy(message)}")
 
 
-def check_not_future(event_time_ms: int, published_ms: int | None) -> None:
+def check_not_future(time_ms: int, published_ms: int | None, field: str = "event_time") -> None:
     """Refuse an event that says it happened more than a day after it was published.
 
     The broker's time of the message is used, not a clock, so that a replay decides the same.
@@ -80,10 +80,10 @@ def check_not_future(event_time_ms: int, published_ms: int | None) -> None:
     Raises:
         EventError: The event is from the future.
     """
-    if published_ms is not None and published_ms > 0 and event_time_ms > published_ms + FUTURE_TOLERANCE_MS:
+    if published_ms is not None and published_ms > 0 and time_ms > published_ms + FUTURE_TOLERANCE_MS:
         raise EventError(
             "event_from_the_future",
-            "event_time: more than a day after the message was published; check the sender's clock and unit",
+            f"{field}: more than a day after the message was published; check the sender's clock and unit",
         )
 
 

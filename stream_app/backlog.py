@@ -19,8 +19,7 @@ import structlog
 
 from features.definitions import DAY_MS
 from schemas.errors import DependencyError, EventError
-from schemas.label import Label
-from schemas.parse import parse_message
+from schemas.label import read_label
 from schemas.topics import LABELS
 from stream_app.labels import LabelProcessor
 from stream_app.labels_ahead import LabelsAhead, Waiting
@@ -173,12 +172,8 @@ class DueLabels:
 
 
 def _told_ms(record: Any) -> int | None:
-    """When a label was told, in event time; `None` where nobody can read it.
-
-    What is told of a time that was not yet when it was published does not wait for that.
-    """
+    """When a label was told, in event time; `None` where it will be refused."""
     try:
-        told_ms = parse_message(Label, record.value).label_time_ms
+        return read_label(record.value, record.timestamp).label_time_ms
     except EventError:
         return None
-    return told_ms if told_ms <= record.timestamp + DAY_MS else 0

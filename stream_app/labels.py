@@ -16,8 +16,7 @@ from models.pipeline import DECISIONS, decide
 from models.roles import split
 from models.tree import Vector
 from schemas.errors import EventError
-from schemas.label import Label
-from schemas.parse import parse_message
+from schemas.label import Label, read_label
 from schemas.topics import LABELS, TRANSACTIONS
 from stream_app.delivery import Delivery
 from stream_app.entity_stage import Counted, EntityStage
@@ -73,7 +72,7 @@ class LabelProcessor:
             if ahead is not None and record.offset in ahead.done:
                 continue
             try:
-                label = parse_message(Label, record.value)
+                label = read_label(record.value, record.timestamp)
             except EventError as refused:
                 outgoing.append(delivery.refuse(record, refused))
                 continue
@@ -102,7 +101,7 @@ class LabelProcessor:
             records: Of labels that can be read, in the order of their log.
             next_offset: Told the offsets of those that are in, says before which all labels are done.
         """
-        labels = [(record, parse_message(Label, record.value)) for record in records]
+        labels = [(record, read_label(record.value, record.timestamp)) for record in records]
         # Not of others: who is loaded counts as one of this partition.
         mine = [each for each in labels if self._delivery.misplaced(partition, each[1].customer_id) is None]
         put = await self._put_all(partition, mine)

@@ -1,5 +1,7 @@
 """Vectors computed again from what is stored, when a label has come."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,10 @@ from features.tile_codec import encode as encode_tiles
 from infra.label_topics import LabelTopics, vectors_of
 from models.label_learning import Finding, Findings
 from models.vectors import NO_LABEL, Rows, VectorReplay
+from schemas.parse import dump
 from schemas.transaction import Transaction
+
+TOLD_MS = 1_767_225_600_000
 
 
 class Stored:
@@ -119,5 +124,13 @@ def test_what_is_neither_score_nor_label_is_counted():
     topics, findings = LabelTopics("127.0.0.1:1", 1), Findings(0)
     for value in (b"", b"{", b"[]", b'{"customer_id": "c"}'):
         topics._take_score(value, findings)
-        topics._take_label(value, findings)
+        topics._take_label(SimpleNamespace(value=value, timestamp=1), findings)
     assert (topics.scores, topics.labels, topics.unreadable) == (0, 0, 8)
+
+
+def test_what_the_worker_refuses_as_from_the_future_is_not_learned_from():
+    topics, findings = LabelTopics("127.0.0.1:1", 1), Findings(0)
+    told = dump({"customer_id": "c", "transaction_id": "t", "label": "fraud", "label_time": TOLD_MS})
+    for published_ms in (TOLD_MS - 2 * 86_400_000, TOLD_MS):
+        topics._take_label(SimpleNamespace(value=told, timestamp=published_ms), findings)
+    assert (topics.labels, topics.unreadable, len(findings)) == (1, 1, 1)

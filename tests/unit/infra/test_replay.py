@@ -34,9 +34,13 @@ def events(*labelled_h: int | None) -> Iterator[Event]:
         yield Event(i + 1, row.transaction, time_ms, row.raw, label)
 
 
+def later() -> int:
+    return START_MS + 1000 * HOUR_MS
+
+
 async def test_transactions_are_keyed_by_customer_and_carry_no_old_record_time() -> None:
     publisher = FakePublisher()
-    replay = Replay(publisher, Pacer(), topic="transactions")
+    replay = Replay(publisher, Pacer(), topic="transactions", now_ms=later)
     await replay.run(events(1, None))
     assert [(topic, key, time) for topic, key, _, time in publisher.messages] == [
         ("transactions", b"c0", None), ("transactions", b"c1", None),
@@ -46,7 +50,7 @@ async def test_transactions_are_keyed_by_customer_and_carry_no_old_record_time()
 
 async def test_labels_come_when_they_became_known_and_the_rest_at_the_end() -> None:
     publisher = FakePublisher()
-    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l")
+    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l", now_ms=later)
     await replay.run(events(2, 0, None, 9, 1))
     assert publisher.order == [
         ("t", "t0"), ("t", "t1"), ("l", "t1"), ("l", "t0"), ("t", "t2"), ("t", "t3"), ("t", "t4"),
@@ -57,9 +61,17 @@ async def test_labels_come_when_they_became_known_and_the_rest_at_the_end() -> N
 
 async def test_a_label_whose_time_is_out_of_range_is_left_out() -> None:
     publisher = FakePublisher()
-    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l")
+    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l", now_ms=later)
     await replay.run(events(24 * 365 * 100))
     assert (replay.published.labels, replay.published.labels_refused) == (0, 1)
+
+
+async def test_a_label_that_nobody_can_know_yet_is_left_out_and_counted() -> None:
+    publisher = FakePublisher()
+    replay = Replay(publisher, Pacer(), topic="t", labels_topic="l", now_ms=lambda: START_MS + 2 * HOUR_MS)
+    await replay.run(events(1, 1, 1, 9))
+    assert [what for what in publisher.order if what[0] == "l"] == [("l", "t0"), ("l", "t1")]
+    assert (replay.published.labels, replay.published.labels_not_yet) == (2, 2)
 
 
 async def test_labels_are_paced_by_their_own_time() -> None:
@@ -72,5 +84,5 @@ async def test_labels_are_paced_by_their_own_time() -> None:
         slept.append(round(seconds, 6))
 
     pacer = Pacer(speedup=3600, clock=lambda: now, sleep=sleep)
-    await Replay(FakePublisher(), pacer, topic="t", labels_topic="l").run(events(5, None))
+    await Replay(FakePublisher(), pacer, topic="t", labels_topic="l", now_ms=later).run(events(5, None))
     assert slept == [1, 4]

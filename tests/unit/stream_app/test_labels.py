@@ -112,14 +112,18 @@ async def test_the_same_label_twice_counts_once_and_another_value_is_another_lab
     assert stream.observer.outcomes["labelled"] == 2
 
 
-async def test_label_from_the_future_does_not_hide_the_history(stream: Stream) -> None:
+async def test_label_from_the_future_is_refused_and_the_right_one_of_its_transaction_counts(
+    stream: Stream,
+) -> None:
     stream.transact(6, customers=1)
-    stream.kafka.put(L, 0, label("t-1", customer="c-0", at_ms=START_MS + 3000 * DAY_MS))
+    stream.kafka.put(L, 0, label("t-1", customer="c-0", at_ms=START_MS + 9000 * DAY_MS))
+    stream.kafka.put(L, 0, label("t-1", customer="c-0"))
     stream.kafka.put(L, 0, label("t-2", customer="c-0"))
     await stream.start()
     await stream.run()
 
-    assert stream.dead == []
+    assert stream.reasons == ["event_from_the_future"]
+    assert stream.dead[0]["detail"].startswith("label_time: more than a day after the message was published")
     assert len(await labels_of(stream, "c-0")) == 2
 
 
