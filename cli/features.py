@@ -14,7 +14,8 @@ from features.attributes import BALANCES, attribute_features
 from features.catalogue import FEATURES
 from features.definitions import Feature, declaration_hash
 from features.describe import attributes_markdown, entities_markdown, lifetime_markdown, markdown, window
-from features.entities import ENTITY_FEATURES, EntityFeature
+from features.entities import EntityFeature
+from features.entity_features import ENTITY_FEATURES
 from features.kernels import DUPLICATE
 from infra.feature_file import Declared, load_engine, read_declarations
 from infra.intake import bad_rows_file

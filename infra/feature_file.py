@@ -17,15 +17,9 @@ from features.attributes import attribute_features
 from features.catalogue import FEATURES
 from features.definitions import DAY_MS, EVENT, Feature, Op, Where, check, parse_duration_ms
 from features.engine import Engine
-from features.entities import (
-    ENTITIES,
-    ENTITY_FEATURES,
-    TILE_MS,
-    EntityFeature,
-    EntityOp,
-    entity_features,
-)
+from features.entities import ENTITIES, TILE_MS, EntityFeature, EntityOp
 from features.entities import check as check_entities
+from features.entity_features import ENTITY_FEATURES, entity_features
 from infra.mapping import did_you_mean
 from infra.plain_yaml import load_plain_yaml
 from schemas.errors import ConfigError

@@ -17,7 +17,7 @@ from faust.types import TP
 
 import stream_app.transport as transport
 from features import lifetime
-from features.entities import entity_features
+from features.entity_features import entity_features
 from infra.access import KafkaAccess, expires, from_environment
 from infra.batch_producer import BatchProducer
 from infra.contact_vault import ContactVault

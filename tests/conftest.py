@@ -74,7 +74,7 @@ def entity_registry(
 ) -> ModelRegistry:
     """As `registry`, with features of merchants and devices."""
     from features.engine import Engine
-    from features.entities import ENTITY_FEATURES
+    from features.entity_features import ENTITY_FEATURES
     from tests import scoring
 
     engine = Engine(entities=ENTITY_FEATURES)
@@ -86,7 +86,7 @@ def entity_registry(
 def entity_models(entity_registry: ModelRegistry) -> Models:
     """The models of `entity_registry`, loaded."""
     from features.engine import Engine
-    from features.entities import ENTITY_FEATURES
+    from features.entity_features import ENTITY_FEATURES
 
     return entity_registry.load_champions(Engine(entities=ENTITY_FEATURES))
 

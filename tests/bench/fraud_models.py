@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from cli.file_log import entities_of, read_log
 from features.definitions import DAY_MS
 from features.engine import Engine
-from features.entities import entity_features
+from features.entity_features import entity_features
 from generator.bank import Bank
 from generator.events import LOOKALIKES, TYPOLOGIES
 from generator.settings import BankSettings

@@ -8,7 +8,7 @@ import pytest
 
 from features.arena import HistoryArena
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES
+from features.entity_features import ENTITY_FEATURES
 from features.tiles import Entities
 from generator.bank import Bank
 from generator.settings import BankSettings

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.entities import ENTITY_FEATURES
+from features.entity_features import ENTITY_FEATURES
 from features.record import RECORD
 from features.tile_codec import decode, encode
 from features.tiles import ConfirmedFraud, Entities

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import COMMANDS, app, load
 from features.catalogue import FEATURE_NAMES
-from features.entities import ENTITY_FEATURES
+from features.entity_features import ENTITY_FEATURES
 
 runner = CliRunner()
 

@@ -13,7 +13,7 @@ from features.attributes import BALANCES, attribute_features
 from features.catalogue import FEATURES
 from features.describe import attributes_markdown, entities_markdown, lifetime_markdown
 from features.describe import markdown as features_markdown
-from features.entities import ENTITY_FEATURES
+from features.entity_features import ENTITY_FEATURES
 from features.lifetime import LIFETIME
 from infra.metrics_table import markdown as metrics_markdown
 from infra.settings_table import markdown as settings_markdown

@@ -12,7 +12,7 @@ from features.catalogue import FEATURES
 from features.codec import History, Totals, decode, encode
 from features.definitions import MAX_EVENTS, declaration_hash
 from features.engine import Engine
-from features.entities import entity_features
+from features.entity_features import entity_features
 from features.record import to_records
 from schemas.transaction import Transaction
 

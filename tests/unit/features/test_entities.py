@@ -2,14 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from features.entities import (
-    ENTITY_FEATURES,
-    EntityFeature,
-    EntityOp,
-    check,
-    declaration_hash,
-    entity_features,
-)
+from features.entities import EntityFeature, EntityOp, check, declaration_hash
 from schemas.errors import ConfigError
 
 GOOD = EntityFeature("merchant_txn_count_1d", "merchant", EntityOp.COUNT, "1d", "7d", "events", "Some.")
@@ -43,14 +36,3 @@ def test_same_name_twice_is_refused():
 def test_hash_is_of_what_is_computed_and_not_of_words():
     assert declaration_hash([GOOD]) == declaration_hash([replace(GOOD, meaning="Else.", phrase="x")])
     assert declaration_hash([GOOD]) != declaration_hash([replace(GOOD, delay="8d")])
-
-
-def test_entities_are_chosen_by_name_in_the_order_of_the_catalogue():
-    assert entity_features("counterparty,device, merchant") == ENTITY_FEATURES
-    assert {f.entity for f in entity_features("merchant")} == {"merchant"}
-    assert entity_features("") == ()
-
-
-def test_entity_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigError, match="there is no entity terminal: choose from merchant, device"):
-        entity_features("merchant,terminal")

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import tile_kernels
-from features.entities import ENTITY_FEATURES, TILE_MS
+from features.entities import TILE_MS
+from features.entity_features import ENTITY_FEATURES
 from features.record import RECORD
 from features.tiles import ConfirmedFraud, Entities
 from tests.examples import examples

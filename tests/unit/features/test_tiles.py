@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from features import tile_kernels
-from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
+from features.entities import LATENESS_TILES, TILE_MS
+from features.entity_features import ENTITY_FEATURES
 from features.record import LABEL_KIND, RECORD
 from features.tile_codec import TILE, merge
 from features.tiles import ConfirmedFraud, Entities, customer_hashes, find_fraud

@@ -11,7 +11,8 @@ from cli.main import app
 from features.catalogue import FEATURES
 from features.definitions import EVENT, Op, Where
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES, EntityOp
+from features.entities import EntityOp
+from features.entity_features import ENTITY_FEATURES
 from features.kernels import DUPLICATE
 from infra.feature_file import load_engine, read_declarations
 from schemas.errors import ConfigError

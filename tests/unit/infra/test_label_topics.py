@@ -8,7 +8,8 @@ import pytest
 from features.codec import History, encode
 from features.codes import transaction_hash
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES, LATENESS_TILES, TILE_MS
+from features.entities import LATENESS_TILES, TILE_MS
+from features.entity_features import ENTITY_FEATURES
 from features.record import to_records
 from features.tile_codec import TILE
 from features.tile_codec import encode as encode_tiles

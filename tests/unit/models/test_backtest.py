@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from features.engine import Engine
-from features.entities import entity_features
+from features.entity_features import entity_features
 from features.record import to_records
 from infra.ahead import one_ahead
 from models.backtest import UNTOLD, backtest_fraud, truth, victims, window

@@ -3,7 +3,7 @@ import pytest
 
 from features.arena import HistoryArena
 from features.engine import Engine
-from features.entities import entity_features
+from features.entity_features import entity_features
 from features.lifetime import customer_names
 from models.replay import replay_chunks, replay_for_training
 from schemas.label import Label

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.codec import decode
-from features.entities import ENTITY_FEATURES, kept_tiles
+from features.entities import kept_tiles
+from features.entity_features import ENTITY_FEATURES
 from features.record import LABEL_KIND
 from infra.partitioning import partition_for
 from models.differences import retained

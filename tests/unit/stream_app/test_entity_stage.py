@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.arena import HistoryArena
 from features.engine import Engine
-from features.entities import ENTITY_FEATURES
+from features.entity_features import ENTITY_FEATURES
 from features.tile_codec import TILE, decode
 from features.tiles import Entities
 from infra.partitioning import partition_for
