@@ -31,6 +31,7 @@ RESERVED: Final = (*BALANCES, NONE)
 _FLAGS: Final = {"": float("nan"), "true": 1.0, "false": 0.0}
 _NUMBER: Final = re.compile(r"[+-]?\d{1,64}(\.\d{0,64})?([eE][+-]?\d{1,4})?", re.ASCII)
 _SHARE: Final = "amount_to_balance"
+_GAP: Final = "balance_gap"
 _LARGEST: Final = 1e30
 _CODE_BITS: Final = 24
 """As many as a 32-bit float holds exactly: models read vectors as such."""
@@ -68,6 +69,8 @@ def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
 
     >>> [feature.name for feature in attribute_features("email_domain, balance_before")]
     ['balance_before', 'amount_to_balance', 'attribute_email_domain']
+    >>> [feature.name for feature in attribute_features("balance_before,balance_after")]
+    ['balance_before', 'balance_after', 'amount_to_balance', 'balance_gap']
     """
     chosen = {name.strip() for name in names.split(",") if name.strip()} - {NONE}
     wrong = sorted(name for name in chosen if not re.fullmatch(ATTRIBUTE_NAME, name))
@@ -75,7 +78,8 @@ def attribute_features(names: str) -> tuple[AttributeFeature, ...]:
         raise ConfigError(f"{', '.join(wrong)}: an attribute's name is {ATTRIBUTE_NAME_WORDS}")
     balances = [_balance(name) for name in BALANCES if name in chosen]
     share = [_share()] if balances else []
-    return (*balances, *share, *(_attribute(name) for name in sorted(chosen - set(BALANCES))))
+    gap = [_gap()] if len(balances) == len(BALANCES) else []
+    return (*balances, *share, *gap, *(_attribute(name) for name in sorted(chosen - set(BALANCES))))
 
 
 def names_of(features: Sequence[AttributeFeature]) -> tuple[str, ...]:
@@ -84,7 +88,7 @@ def names_of(features: Sequence[AttributeFeature]) -> tuple[str, ...]:
     >>> names_of(attribute_features("email_domain,balance_before"))
     ('balance_before', 'email_domain')
     """
-    return tuple(f.attribute or f.name for f in features if f.name != _SHARE)
+    return tuple(f.attribute or f.name for f in features if f.name not in (_SHARE, _GAP))
 
 
 def declaration_hash(features: Sequence[AttributeFeature]) -> str:
@@ -111,6 +115,8 @@ def attribute_values(
             values[:, column] = list(map(_value, said)) if str in set(map(type, said)) else said
         elif feature.name == _SHARE:
             values[:, column] = list(map(_share_of, transactions))
+        elif feature.name == _GAP:
+            values[:, column] = list(map(_gap_of, transactions))
         else:
             values[:, column] = [_money(getattr(t, feature.name)) for t in transactions]
     # Models read 32 bits, and no tree can be grown from an infinite number.
@@ -132,6 +138,16 @@ def _share() -> AttributeFeature:
         "Amount over the balance before the transaction, or, where only the one after is said, what it would "
         "have been; unknown where nothing was there.",
         "{value:.0%} of the balance",
+    )
+
+
+def _gap() -> AttributeFeature:
+    return AttributeFeature(
+        _GAP,
+        "",
+        "currency",
+        "What the balance before and the amount leave, less the balance after: 0 where they add up.",
+        "balances do not add up by {value:.2f}",
     )
 
 
@@ -171,3 +187,10 @@ def _share_of(t: Transaction | WireTransaction) -> float:
     if t.balance_before is None:
         before = _money(t.balance_after) + (-amount if t.is_credit else amount)
     return amount / before if before > 0 else np.nan
+
+
+def _gap_of(t: Transaction | WireTransaction) -> float:
+    amount = float(t.amount)
+    gap = _money(t.balance_before) + (amount if t.is_credit else -amount) - _money(t.balance_after)
+    # What binary fractions leave of zero is no gap.
+    return round(gap, 4)

@@ -240,8 +240,9 @@ def _stages(
 
     None where there are too few frauds for it.
     """
-    times = data.time_ms[settled]
-    cuts = [int(np.quantile(times, share)) + (share == 1.0) for share in shares]
+    cuts = _cuts(data.time_ms[settled], shares)
+    if cuts is None:
+        return [], "too few different times to calibrate or measure on later ones: scores are as learned"
     for gap_ms, note in (
         (delay_ms, "later days than calibration, which is later than learning; the label delay between"),
         (0, "later days than calibration, which is later than learning; too few days for the label delay"),
@@ -262,6 +263,23 @@ def _stages(
         ):
             return stages, note
     return [], "too few frauds to calibrate or measure on days of their own: scores are as learned"
+
+
+def _cuts(times: Times, shares: Sequence[float]) -> list[int] | None:
+    """Times before which these shares lie, as nearly as different times allow; `None` where there are too few.
+
+    A file that knows days or months alone has many rows at each.
+    """
+    distinct, counts = np.unique(times, return_counts=True)
+    distinct, before = np.r_[distinct, distinct[-1] + 1], np.r_[0, np.cumsum(counts)]
+    found: list[int] = []
+    for number, share in enumerate(shares):
+        # The first has something before it, and each is later than the one before.
+        least, most = found[-1] + 1 if found else 1, len(distinct) - (len(shares) - number)
+        if least > most:
+            return None
+        found.append(least + int(np.argmin(np.abs(before[least : most + 1] - share * len(times)))))
+    return [int(distinct[place]) for place in found]
 
 
 def _enough(y: Labels, rows: Labels, fewest: int) -> bool:

@@ -85,6 +85,21 @@ def test_the_share_of_the_balance_is_of_the_one_before(fields: dict[str, str], s
     assert row(amount="12.50", **fields)["amount_to_balance"] == pytest.approx(share, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "gap"),
+    [
+        ({"balance_before": "50.10", "balance_after": "37.60"}, 0),
+        ({"balance_before": "50.10", "balance_after": "62.60", "direction": "credit"}, 0),
+        ({"balance_before": "50.10", "balance_after": "50.10"}, -12.5),
+        ({"balance_before": "0", "balance_after": "0", "direction": "credit"}, 12.5),
+        ({"balance_before": "50.10"}, np.nan),
+        ({"balance_after": "50.10"}, np.nan),
+    ],
+)
+def test_the_gap_is_what_balances_and_amount_leave(fields: dict[str, str], gap: float) -> None:
+    assert row(amount="12.50", **fields)["balance_gap"] == pytest.approx(gap, nan_ok=True, abs=0)
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["risk", "domain", "vip"]),
@@ -101,6 +116,7 @@ def test_both_readers_of_messages_give_the_same_finite_values(said: dict[str, An
             "amount": "1.00",
             "currency": "EUR",
             "balance_before": str(balance),
+            "balance_after": str(balance / 3),
             "attributes": said,
         }
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.costs import Costs
-from models.fraud_training import NEVER, FraudData, train_fraud
+from models.fraud_training import NEVER, FraudData, _cuts, train_fraud
 from schemas.errors import ModelError
 from tests.scoring import CREATED_AT, DAY_MS
 
@@ -75,9 +75,8 @@ def test_what_was_known_at_the_end_changes_the_trees(fraud, thin, engine):
 
 def test_measured_trees_know_no_label_that_came_after_the_days_they_learned_from(fraud, thin, engine):
     """Frauds of the days learned from that became known only later are genuine to the measured trees."""
-    times = thin.time_ms[settled(thin)]
-    second = int(np.quantile(times, 0.85))
-    early = (thin.time_ms < np.quantile(times, 0.7) - DELAY_MS) & (thin.known_ms < second)
+    first, second, _ = _cuts(thin.time_ms[settled(thin)], (0.7, 0.85, 1.0))
+    early = (thin.time_ms < first - DELAY_MS) & (thin.known_ms < second)
     some = np.flatnonzero(early)[::2]
     late, later = thin.known_ms.copy(), thin.known_ms.copy()
     late[some], later[some] = second + 1, thin.end_ms
@@ -125,6 +124,26 @@ def test_few_frauds_make_a_model_that_says_it_was_not_measured(thin, engine):
     assert set(card.metrics) == {"note", "costs", "decisions"}
     assert card.metrics["note"].startswith("too few frauds to calibrate or measure on days of their own")
     assert card.slope == 1.0
+
+
+@pytest.mark.parametrize(("months", "cuts"), [(2, None), (3, [1, 2, 3]), (4, [2, 3, 4]), (6, [4, 5, 6])])
+def test_days_of_many_rows_are_parted_between_them(months, cuts):
+    assert _cuts(np.repeat(np.arange(months), 100), (0.7, 0.85, 1.0)) == cuts
+
+
+def test_times_that_differ_are_parted_by_their_share():
+    assert _cuts(np.arange(1000) * 7, (0.5, 0.7, 0.85, 1.0)) == [3500, 4900, 5950, 6994]
+
+
+def test_file_of_few_months_is_calibrated_and_measured(thin, engine):
+    months = np.quantile(thin.time_ms, np.linspace(0, 1, 7))[:-1].astype(np.int64)
+    data = replace(thin, time_ms=months[np.searchsorted(months, thin.time_ms, side="right") - 1])
+    card, _ = train(data, engine, label_delay_days=0)
+    assert card.metrics["note"].startswith("later days than calibration")
+    assert card.metrics["average_precision"] > 0
+    one = replace(thin, time_ms=np.where(thin.time_ms < months[3], months[0], months[3]))
+    card, _ = train(one, engine, label_delay_days=0)
+    assert card.metrics["note"].startswith("too few different times")
 
 
 def test_a_model_that_holds_nothing_on_later_days_is_refused(thin, engine):
