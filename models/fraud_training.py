@@ -266,7 +266,7 @@ def _stages(
 
 
 def _cuts(times: Times, shares: Sequence[float]) -> list[int] | None:
-    """Times before which these shares lie, as nearly as different times allow; `None` where there are too few.
+    """Times before which these shares lie, as nearly as times allow; `None` where there are too few.
 
     A file that knows days or months alone has many rows at each.
     """
