@@ -148,7 +148,8 @@ class FieldRule(FromColumns):
         # Every row has its own number: nothing to remember.
         remembering = convert if self.row_number else cached(convert)
         if field.startswith(_ATTRIBUTE) and self.model_fields_set <= _AS_IT_IS and not context.empty:
-            return lambda value: remembering(value) if (said := usual(value)) is None else said
+            texts = context.decimal == "."
+            return lambda value: remembering(value) if (said := usual(value, texts)) is None else said
         return remembering
 
     def finish(self, field: str, value: object, *, whole: bool = False) -> object:

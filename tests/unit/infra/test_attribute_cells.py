@@ -21,7 +21,7 @@ NUMBERS = (
 @example(2.0**53)
 @example(1e-9)
 def test_a_usual_number_is_what_the_exact_way_makes_of_it(cell: float) -> None:
-    quick = usual(cell)
+    quick = usual(cell, False)
     if quick is not None:
         number = as_number(cell, ".")
         assert isinstance(number, Decimal)
@@ -29,20 +29,43 @@ def test_a_usual_number_is_what_the_exact_way_makes_of_it(cell: float) -> None:
         assert (quick, type(quick)) == (exact, type(exact))
 
 
+@given(st.from_regex(r"-?[0-9]{1,11}(\.[0-9]{0,22})?", fullmatch=True) | st.text(max_size=6))
+@example("-0")
+@example("1.00000000004")
+@example("0.12345678905")
+@example("4111111111111111.5")
+@example("00012")
+@example("\u0661\u0662")
+def test_a_usual_text_is_what_the_exact_way_makes_of_it(cell: str) -> None:
+    quick = usual(cell, True)
+    if quick is not None:
+        number = as_number(cell, ".")
+        assert isinstance(number, Decimal)
+        exact = rounded(number)
+        assert (quick, type(quick)) == (exact, type(exact))
+    assert usual(cell, False) is None
+
+
+def test_texts_of_everyday_numbers_are_usual_and_others_are_not() -> None:
+    assert [usual(cell, True) for cell in ("3", "-1.3598071336738", "0.50")] == [3, -1.359807134, 0.5]
+    for cell in ("", " 1", "1,5", "1.", "+1", "1e5", "4111111111111111", "x"):
+        assert usual(cell, True) is None
+
+
 @given(st.integers(-(10**15), 10**15) | st.floats(1e-6, 1e9) | st.floats(-1e9, -1e-6))
 def test_numbers_of_everyday_sizes_are_usual(cell: float) -> None:
-    assert usual(cell) is not None
+    assert usual(cell, False) is not None
 
 
 @pytest.mark.parametrize("cell", [True, "1", None, float("nan"), float("inf"), 2**60, 1e300, 1e-300, b"1"])
 def test_what_is_no_usual_number_is_left_to_the_exact_way(cell: object) -> None:
-    assert usual(cell) is None
+    assert usual(cell, False) is None
 
 
 def test_ten_digits_are_kept_and_ties_go_to_the_even_digit_from_any_kind_of_file() -> None:
     cells = [0.12345678905, 0.12345678915, 1 / 3, 12345.678901234]
     expected = [0.123456789, 0.1234567892, 0.3333333333, 12345.6789]
-    assert [usual(cell) for cell in cells] == expected
+    assert [usual(cell, False) for cell in cells] == expected
     assert [rounded(Decimal(repr(cell))) for cell in cells] == expected
 
 
@@ -50,7 +73,9 @@ def test_ten_digits_are_kept_and_ties_go_to_the_even_digit_from_any_kind_of_file
     ("rule", "cell", "said"),
     [
         ("a", 2.0, 2),
+        ("a", "2.0", 2),
         ("{column: a, scale: 0.5}", 3.0, 1.5),
+        ("{column: a, scale: 0.5}", "3.0", 1.5),
         ("{column: a, prefix: x}", 2.0, "x2"),
         ("{column: a, range: [0, 1]}", 2.0, None),
         ("{column: a, values: {2: two}}", 2.0, "two"),
