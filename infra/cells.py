@@ -28,7 +28,11 @@ COUNT_UNITS_MS = {
     "minutes": Decimal(60_000),
     "hours": Decimal(3_600_000),
     "days": Decimal(86_400_000),
+    "weeks": Decimal(7 * 86_400_000),
 }
+MONTHS = "months"
+COUNTS = (*COUNT_UNITS_MS, MONTHS)
+"""Formats that count from some time."""
 _MAX_MAGNITUDE = 64
 _SHOWN_CHARACTERS = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -187,10 +191,10 @@ def time_reader(form: str, timezone: tzinfo, since: datetime | None) -> Callable
     """A function from a cell to RFC 3339 text in UTC.
 
     Args:
-        form: `iso`, one of `EPOCH_UNITS_MS`, one of `COUNT_UNITS_MS`, or a `strptime` format.
+        form: `iso`, one of `EPOCH_UNITS_MS`, one of `COUNTS`, or a `strptime` format.
         timezone: Of times without an offset. A time that the clocks showed twice is the first of
             the two; one that they left out is read with the offset before the change.
-        since: Where the counts of `COUNT_UNITS_MS` begin.
+        since: Where `COUNTS` begin.
 
     Returns:
         The function; it raises `Refusal`.
@@ -207,6 +211,8 @@ def time_reader(form: str, timezone: tzinfo, since: datetime | None) -> Callable
                 parsed = datetime.combine(cell, time())
             elif unit_ms is not None:
                 parsed = start + timedelta(milliseconds=int(number(cell) * unit_ms))
+            elif form == MONTHS:
+                parsed = _months_later(start, number(cell))
             else:
                 parsed = parse(text(cell))
             if parsed.tzinfo is None:
@@ -219,6 +225,13 @@ def time_reader(form: str, timezone: tzinfo, since: datetime | None) -> Callable
             raise Refusal(f"is not a time of the format {form!r}{hint}") from None
 
     return read
+
+
+def _months_later(start: datetime, months: Decimal) -> datetime:
+    if months != months.to_integral_value():
+        raise Refusal("is not a whole number of months")
+    years, month = divmod(start.month - 1 + int(months), 12)
+    return start.replace(year=start.year + years, month=month + 1)
 
 
 def _is_number(cell: object) -> bool:

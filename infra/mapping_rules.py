@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from infra.cells import (
-    COUNT_UNITS_MS,
+    COUNTS,
     EPOCH_UNITS_MS,
+    MONTHS,
     is_missing,
     key,
     text,
@@ -23,6 +24,7 @@ Scalar = str | int | float | bool | None
 
 CACHED_CELLS = 1 << 14
 """How many different cells of a column a rule remembers."""
+_EVERY_MONTH_HAS = 28
 
 
 def _as_text(value: Any) -> Any:
@@ -142,9 +144,11 @@ class TimeRule(FromColumns):
 
     @model_validator(mode="after")
     def _format_is_known(self) -> Self:
-        if (self.format in COUNT_UNITS_MS) != (self.since is not None):
-            raise ValueError(f"since goes with a format of {', '.join(COUNT_UNITS_MS)}, and they with it")
-        known = ("iso", *EPOCH_UNITS_MS, *COUNT_UNITS_MS)
+        if (self.format in COUNTS) != (self.since is not None):
+            raise ValueError(f"since goes with a format of {', '.join(COUNTS)}, and they with it")
+        if self.format == MONTHS and self.since is not None and self.since.day > _EVERY_MONTH_HAS:
+            raise ValueError(f"since: months need a day that each of them has, 1 to {_EVERY_MONTH_HAS}")
+        known = ("iso", *EPOCH_UNITS_MS, *COUNTS)
         if self.format not in known and "%" not in self.format:
             raise ValueError(
                 f"format {self.format!r} is none of {', '.join(known)} and has no %Y, %m, %d ..."

@@ -27,7 +27,8 @@ _WORDS = ("merchant_category", "transaction_type", "channel", "direction", "merc
 _HINTS = {
     "holds a raw card number": "'prefix' marks an id that only looks like one, 'pseudonym' hides a real one, "
     "'scale' makes a number smaller",
-    "amount: Input should be greater than 0": "'absolute: true' drops a sign, 'direction' says what it meant",
+    "amount: Input should be greater than 0": "'absolute: true' drops a sign, 'direction' says what it "
+    "meant, and 'range: [0.001, 1e12]' with 'default: 0.01' takes a cent for nothing",
 } | {f"{field}: ": "'values' says what the words of the file are here" for field in _WORDS}
 """What a mapping can do about a refusal, by words of it."""
 

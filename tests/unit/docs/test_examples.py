@@ -51,7 +51,8 @@ def test_berka_days_are_midnight_in_prague_and_its_zeros_are_refused() -> None:
     }
     assert zero.problem == (
         "amount: Input should be greater than 0; in the mapping, "
-        "'absolute: true' drops a sign, 'direction' says what it meant"
+        "'absolute: true' drops a sign, 'direction' says what it meant, "
+        "and 'range: [0.001, 1e12]' with 'default: 0.01' takes a cent for nothing"
     )
     assert "counterparty_id" not in message(nameless)
 

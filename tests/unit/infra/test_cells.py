@@ -92,6 +92,18 @@ def test_hours_are_counted_from_a_day() -> None:
     assert read("1.5") == "2020-01-01T01:30:00.000Z"
 
 
+def test_months_are_those_of_the_calendar() -> None:
+    read = time_reader("months", UTC, datetime(2020, 11, 1, tzinfo=UTC))
+    assert [read(cell)[:10] for cell in (0, "2", 14, -11)] == [
+        "2020-11-01", "2021-01-01", "2022-01-01", "2019-12-01",
+    ]  # fmt: skip
+    with pytest.raises(Refusal, match="is not a whole number of months"):
+        read(1.5)
+    with pytest.raises(Refusal, match="is not a time of the format 'months'"):
+        read(10**6)
+    assert time_reader("weeks", UTC, datetime(2020, 11, 1, tzinfo=UTC))(2) == "2020-11-15T00:00:00.000Z"
+
+
 def test_clock_changes_have_one_reading() -> None:
     read = time_reader("iso", PRAGUE, None)
     # 02:30 happened twice in October, and not at all in March.

@@ -73,6 +73,7 @@ def test_every_missing_field_is_named_at_once() -> None:
         ({"amount": "[a, b]"}, "amount.column: Input should be a valid string"),
         ({"event_time": "{column: a, format: datetime}"}, "'datetime' is none of iso, epoch_s"),
         ({"event_time": "{column: a, format: hours}"}, "since goes with a format of seconds"),
+        ({"event_time": "{column: a, format: months, since: 2020-01-31}"}, "months need a day that each"),
         ({"event_time": "{column: a, since: 2020-01-01T00:00:00Z}"}, "since goes with a format of seconds"),
         (
             {"event_time": "{column: a, timezone: Prague}"},
