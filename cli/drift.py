@@ -23,7 +23,7 @@ from infra.scored_rows import read_scored
 from models.churn import customers_as_of, end_of, joined, longest_silence
 from models.churn_backtest import every
 from models.drift import MOVED, STABLE, CalibrationBin, Reference, calibration, psi
-from models.fraud_training import vectors_of
+from models.fraud_data import vectors_of
 from models.tree import TreeModel
 from schemas.errors import ConfigError
 from schemas.fields import to_epoch_ms

@@ -24,7 +24,8 @@ from infra.mapping import Mapping
 from infra.model_store import open_registry
 from models.contest import Contest, contest
 from models.costs import Costs
-from models.fraud_training import memory_of, train_fraud, vectors_of
+from models.fraud_data import vectors_of
+from models.fraud_training import memory_of, train_fraud
 from models.registry import ModelRegistry
 from models.relearning import Memory
 from models.roles import Roles

@@ -24,7 +24,8 @@ from infra.mapping import Mapping
 from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.costs import Costs
-from models.fraud_training import FraudData, memory_of, train_fraud, vectors_of
+from models.fraud_data import FraudData, vectors_of
+from models.fraud_training import memory_of, train_fraud
 from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.relearning import Memory
 from models.replay import TrainingData, replay_for_training

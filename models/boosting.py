@@ -63,14 +63,23 @@ def margins(booster: xgboost.Booster, X: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(margin, dtype=np.float64)
 
 
-def thin_negatives(y: Labels, rows: Labels, seed: int, per_positive: int) -> tuple[Labels, float]:
+def thin_negatives(
+    y: Labels, rows: Labels, seed: int, per_positive: int, least: int = 0
+) -> tuple[Labels, float]:
     """All positives and a sample of negatives: more of those teach little and cost most of the time.
+
+    Args:
+        y: `(n,)` positives.
+        rows: `(n,)` rows to choose from.
+        seed: Of the sample.
+        per_positive: Negatives kept for each positive.
+        least: Negatives kept where there are as many, however few positives.
 
     Returns:
         The rows kept, and the share of negatives that were: their log-odds are too high by `-log(share)`.
     """
     negatives = np.flatnonzero(rows & ~y)
-    wanted = int((rows & y).sum()) * per_positive
+    wanted = max(least, int((rows & y).sum()) * per_positive)
     if len(negatives) <= wanted:
         return rows, 1.0
     kept = rows & y

@@ -1,11 +1,9 @@
-"""Training of the fraud model: trees on replayed vectors, calibrated and measured on later days.
-
-At every moment only what was known then is used. A row counts as genuine once its label delay is over
-without a fraud label; until then nobody knows.
-"""
+"""Training of the fraud model: trees on replayed vectors, calibrated and measured on later days."""
 
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -14,106 +12,27 @@ import numpy.typing as npt
 
 from features.definitions import DAY_MS
 from features.engine import Engine
-from features.kernels import ACCEPTED
 from models import calibration, evaluation
 from models.boosting import Labels, OnRound, boost, margins, thin_negatives
 from models.costs import Costs, Effect, choose_thresholds
 from models.drift import with_reference
+from models.fraud_data import FraudData, Times
 from models.platt import Platt
 from models.relearning import Memory
-from models.replay import TrainingData
 from models.tree import ModelCard
 from models.tuning import DEFAULTS, Budget, Fold, search
-from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
 from schemas.errors import ModelError
 
-NEVER: Final = np.iinfo(np.int64).max
 ROUNDS: Final = 300
 _NEGATIVES_PER_POSITIVE: Final = 60
+_LEAST_NEGATIVES: Final = 300_000
+"""With few frauds, of which each is hard to tell from some of the many, a sample leaves those out."""
+_AT_ONCE: Final = 2
+_WIDE_BYTES: Final = 500_000_000
+"""Of more, the copies that trees learn from would take too much memory two at a time."""
 _FEWEST_TO_LEARN: Final = 10
 _FEWEST_TO_JUDGE: Final = 5
-_CHUNK: Final = 4_000
 _COSTS: Final = Costs()
-
-Times = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class FraudData:
-    """Vectors of transactions in time order, and when each was known to be fraud.
-
-    Attributes:
-        X: `(n, n_features)` as float32, columns in declaration order.
-        time_ms: `(n,)`.
-        known_ms: `(n,)` when its fraud became known, `NEVER` where it did not.
-        end_ms: As of when: what was not known by then is not used.
-    """
-
-    X: npt.NDArray[np.float32]
-    time_ms: Times
-    known_ms: Times
-    end_ms: int
-
-    @classmethod
-    def of(cls, data: TrainingData) -> "FraudData":
-        """From a replay that served churn as well."""
-        known = np.array([data.fraud_known_ms.get(i, NEVER) for i in data.transaction_ids], dtype=np.int64)
-        return cls(data.X, data.time_ms, known, data.end_ms)
-
-    def known_by(self, as_of_ms: int) -> Labels:
-        """`(n,)` whether it was known to be fraud."""
-        return self.known_ms <= as_of_ms
-
-    def settled(self, as_of_ms: int, delay_ms: int) -> Labels:
-        """`(n,)` whether its label delay was over."""
-        return self.time_ms < as_of_ms - delay_ms
-
-
-def vectors_of(
-    rows: Rows,
-    engine: Engine,
-    *,
-    from_ms: int | None = None,
-    to_ms: int | None = None,
-    on_rows: Callable[[int], None] = lambda done: None,
-    untold: bool = False,
-) -> FraudData:
-    """Replay a log for training.
-
-    Args:
-        rows: In time order.
-        engine: The engine.
-        from_ms: Learn from later transactions only; what came before is their history.
-        to_ms: As of when: nothing at or after it is looked at, nor any label of later.
-        on_rows: Told how many rows are done.
-        untold: Whether rows are wanted of which the file says nothing although it says of some that they are
-            genuine.
-    """
-    end = len(rows) if to_ms is None else int(np.searchsorted(rows.time_ms, to_ms))
-    begin = 0 if from_ms is None else min(int(np.searchsorted(rows.time_ms, from_ms)), end)
-    labels = rows.labels[:end]
-    # Where the file says of some that they are genuine, it says nothing of the others.
-    told = labels != 0 if (labels == GENUINE).any() else np.ones(end, dtype=np.bool_)
-    known = np.where(labels == FRAUD, rows.label_time_ms[:end], NEVER)
-    replay, log = VectorReplay(engine), rows.frauds_only()
-    X = np.empty((end - begin, len(engine.names)), dtype=np.float32)
-    kept = told | untold
-    kept[:begin] = False
-    done = filled = 0
-    for start in range(0, end, _CHUNK):
-        for part in replay.feed(log.part(start, min(start + _CHUNK, end))):
-            here = kept[done : done + len(part.customer_ids)]
-            here &= part.features.status == ACCEPTED
-            wanted = part.features.X[here]
-            X[filled : filled + len(wanted)] = wanted
-            filled += len(wanted)
-            done += len(here)
-        on_rows(done)
-    end_ms = int(rows.time_ms[-1]) if end else 0
-    if to_ms is not None and end:
-        # Of later days the file says nothing, neither transactions nor labels: nobody is genuine by that.
-        end_ms = min(to_ms, max(end_ms, int(rows.label_time_ms.max())))
-    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +89,15 @@ def train_fraud(
     stages, note = _stages(data, settled, y, delay_ms, (0.7, 0.85, 1.0))
     judged, metrics = [], {}
     rows = np.flatnonzero(settled)
-    for number, stage in enumerate(stages):
-        booster, shift = _fit(data.X, stage.fit_y, stage.fit, params, rounds, seed, on_round)
-        judged.append((margins(booster, data.X[stage.judged]) + shift, y[stage.judged]))
+    fits = [*((stage.fit_y, stage.fit) for stage in stages), (y, settled)]
+    *measured, (booster, shift) = _fit_all(data.X, fits, params, rounds, seed, on_round)
+    for number, (stage, (earlier, moved)) in enumerate(zip(stages, measured, strict=True)):
+        judged.append((margins(earlier, data.X[stage.judged]) + moved, y[stage.judged]))
         if number == 1:
             platt = Platt.fit(*judged[0])
             metrics = evaluation.summary(judged[1][1], platt.proba(judged[1][0])) | {
                 "calibration": calibration.compare(judged[0], judged[1], platt)
             }
-    booster, shift = _fit(data.X, y, settled, params, rounds, seed, on_round)
     platt = Platt()
     if judged:
         rows = np.concatenate([np.flatnonzero(stage.judged) for stage in stages])
@@ -286,6 +205,47 @@ def _enough(y: Labels, rows: Labels, fewest: int) -> bool:
     return bool(y[rows].sum() >= fewest and (~y[rows]).sum() >= fewest)
 
 
+def _fit_all(
+    X: npt.NDArray[np.float32],
+    fits: Sequence[tuple[Labels, Labels]],
+    params: Mapping[str, float],
+    rounds: int,
+    seed: int,
+    on_round: OnRound | None,
+) -> list[tuple[Any, float]]:
+    """Trees that do not depend on one another, each by one thread, two at a time: equal bytes, in less time.
+
+    Args:
+        X: `(n, n_features)`.
+        fits: What is known of each row, and rows to learn from, both `(n,)`.
+        params: XGBoost's.
+        rounds: Trees of each.
+        seed: See `boost`.
+        on_round: Told of every finished tree of all.
+    """
+    finished, given_up = [0] * len(fits), threading.Event()
+
+    def fit(number: int) -> tuple[Any, float]:
+        def report(done: int, total: int) -> None:
+            if given_up.is_set():
+                raise ModelError("training was interrupted")
+            finished[number] = done
+            if on_round is not None:
+                on_round(sum(finished), total * len(fits))
+
+        return _fit(X, *fits[number], params, rounds, seed, report)
+
+    with ThreadPoolExecutor(_AT_ONCE if X.nbytes <= _WIDE_BYTES else 1) as pool:
+        jobs = [pool.submit(fit, number) for number in range(len(fits))]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            # Somebody pressed Ctrl-C, or one failed: nobody waits for the others.
+            given_up.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _fit(
     X: npt.NDArray[np.float32],
     y: Labels,
@@ -293,9 +253,9 @@ def _fit(
     params: Mapping[str, float],
     rounds: int,
     seed: int,
-    on_round: OnRound | None,
+    on_round: OnRound,
 ) -> tuple[Any, float]:
-    kept, share = thin_negatives(y, rows, seed, _NEGATIVES_PER_POSITIVE)
+    kept, share = thin_negatives(y, rows, seed, _NEGATIVES_PER_POSITIVE, _LEAST_NEGATIVES)
     # Mostly everything up to a moment: as a view, since of a wide file this is what there is of memory.
     these: slice | Labels = slice(int(kept.sum()))
     these = these if kept[these].all() else kept
@@ -304,7 +264,7 @@ def _fit(
 
 
 def _fold(stage: _Stage, y: Labels, seed: int) -> Fold:
-    kept, _ = thin_negatives(stage.fit_y, stage.fit, seed, _NEGATIVES_PER_POSITIVE)
+    kept, _ = thin_negatives(stage.fit_y, stage.fit, seed, _NEGATIVES_PER_POSITIVE, _LEAST_NEGATIVES)
     fit, judged = np.flatnonzero(kept), np.flatnonzero(stage.judged)
     return Fold(fit, stage.fit_y[fit], judged, y[judged])
 

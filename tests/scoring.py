@@ -23,7 +23,8 @@ from models import messages
 from models.anomaly import ANOMALY, train_anomaly
 from models.churn import train_churn
 from models.churn_scores import ChurnResult
-from models.fraud_training import FraudData, memory_of, train_fraud
+from models.fraud_data import FraudData
+from models.fraud_training import memory_of, train_fraud
 from models.model_set import Models
 from models.pipeline import Events, score_chunk
 from models.registry import NAMES, ModelRegistry

@@ -30,7 +30,8 @@ from models.backtest import backtest_fraud
 from models.contest import contest, fraud_scores
 from models.costs import Costs
 from models.evaluation import Ranking
-from models.fraud_training import memory_of, train_fraud, vectors_of
+from models.fraud_data import vectors_of
+from models.fraud_training import memory_of, train_fraud
 from models.online_scorer import OnlineScorer
 from models.relearning import Memory
 from models.tree import TreeModel

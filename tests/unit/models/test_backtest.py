@@ -10,7 +10,8 @@ from features.record import to_records
 from infra.ahead import one_ahead
 from models.backtest import UNTOLD, backtest_fraud, truth, victims, window
 from models.backtest_report import fraud_report
-from models.fraud_training import NEVER, FraudData, train_fraud, vectors_of
+from models.fraud_data import NEVER, FraudData, vectors_of
+from models.fraud_training import train_fraud
 from models.tree import TreeModel
 from models.vectors import FRAUD, GENUINE, NO_LABEL, Rows, in_time_order
 from schemas.label import Label

@@ -22,6 +22,14 @@ def test_thinning_keeps_all_positives_and_so_many_negatives_for_each(y, share, s
     assert (kept == thin_negatives(y, rows, seed, 3)[0]).all()
 
 
+def test_with_few_positives_as_many_negatives_are_kept_as_is_said():
+    y = np.arange(1000) < 3
+    kept, left = thin_negatives(y, np.ones(1000, dtype=np.bool_), 1, 10, 400)
+    assert ((kept & ~y).sum(), left) == (400, 400 / 997)
+    kept, left = thin_negatives(y, np.ones(1000, dtype=np.bool_), 1, 10, 4000)
+    assert (kept.all(), left) == (True, 1.0)
+
+
 def sample(n, seed):
     random = np.random.default_rng(seed)
     X = random.normal(size=(n, 4)).astype(np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.costs import Costs
-from models.fraud_training import NEVER, FraudData, _cuts, train_fraud
+from models.fraud_data import NEVER, FraudData
+from models.fraud_training import _cuts, train_fraud
 from schemas.errors import ModelError
 from tests.scoring import CREATED_AT, DAY_MS
 
@@ -86,6 +87,26 @@ def test_measured_trees_know_no_label_that_came_after_the_days_they_learned_from
 
 def test_another_seed_draws_other_rows(fraud, thin, engine):
     assert train(thin, engine, seed=8)[1] != fraud[1]
+
+
+def test_every_tree_of_all_fits_is_told_and_how_many_there_are(thin, engine):
+    told = []
+    train(thin, engine, on_round=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {60}
+    assert sorted(done for done, _ in told)[-1] == 60
+    assert len(told) == 60
+
+
+def test_whoever_gives_up_waits_for_no_other_tree(thin, engine):
+    told = []
+
+    def give_up(done, total):
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(thin, engine, rounds=100_000, on_round=give_up)
+    assert len(told) <= 3
 
 
 def test_no_history_is_too_little(engine):

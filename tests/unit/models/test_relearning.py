@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from models.drift import STABLE, Reference, psi
-from models.fraud_training import FraudData, memory_of
+from models.fraud_data import FraudData
+from models.fraud_training import memory_of
 from models.learning_model import LearningModel
 from models.online import OnlineLearner
 from models.relearning import FEWEST, Memory, Relearning, Told
