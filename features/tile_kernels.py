@@ -120,6 +120,15 @@ def _amount(op: int, log: int, n: int, total: int, squares: int) -> float:
 
 
 @numba.njit(cache=True)
+def _close(found: Any, runs: Any, s: int, sums: Any, run: Any, g: int) -> None:
+    """A window's oldest tile was met: it has what its group has so far."""
+    for kind in range(sums.shape[1]):
+        found[s, kind] = sums[g, kind]
+    for part in range(run.shape[1]):
+        runs[s, part] = run[g, part]
+
+
+@numba.njit(cache=True)
 def compute_tiles(
     pool: Any,
     start: Any,
@@ -132,6 +141,7 @@ def compute_tiles(
     spans: Any,
     windows: Any,
     delays: Any,
+    groups: Any,
     slack: int,
     retention: int,
     retention_of_frauds: int,
@@ -139,24 +149,26 @@ def compute_tiles(
     count: bool,
     apart: bool,
     out: Any,
-    totals: Any,
-    frauds: Any,
-    different: Any,
-    log_sums: Any,
-    log_squares: Any,
-    runs: Any,
+    found: Any,
+    found_runs: Any,
+    sums: Any,
     run: Any,
+    upto: Any,
+    with_runs: Any,
     values: Any,
     stamp: int,
 ) -> int:
     """Windows of events in order, each before it is counted; returns the last stamp used.
 
     Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers` and
-    `logs` of `log_amounts`.
-    Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in tiles, are. `apart` is
-    whether customers are told apart. `out` is `(n, k)`; what follows it is scratch, one for each span:
-    numbers, `runs` (whether a feature asks for runs of frauds), `run: (n_spans, 6)` of `_end_hour`, and sets.
+    `logs` of `log_amounts`. Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in
+    tiles, are. Spans of one delay stand together, the shortest first: group `g` is spans `groups[g]` to
+    `groups[g + 1]`, whose windows begin with the same tile, so that one sum serves them all. `apart` is whether
+    customers are told apart. `out` is `(n, k)`; what follows it is scratch: of spans `found`, of groups `sums`
+    (transactions, frauds, customers, logarithms, their squares), of both runs of `_end_hour`, of groups which
+    span ends next, whether a feature asks for runs, and sets.
     """
+    n_groups = groups.shape[0] - 1
     for e in range(slots.shape[0]):
         slot = slots[e]
         if slot < 0:
@@ -168,18 +180,16 @@ def compute_tiles(
         if end > first:
             oldest = np.int64(pool[end - 1].hour) - retention
             oldest_fraud = np.int64(pool[end - 1].hour) - retention_of_frauds
-        totals[:] = 0
-        frauds[:] = 0
-        different[:] = 0
-        log_sums[:] = 0
-        log_squares[:] = 0
+        sums[:] = 0
         run[:] = 0
         run[:, :2] = -1
         last = np.int64(-1)
         stamp += 1
         lowest = hour
-        for s in range(windows.shape[0]):
-            lowest = min(lowest, hour - delays[s] - windows[s])
+        for g in range(n_groups):
+            upto[g] = groups[g]
+            longest = groups[g + 1] - 1
+            lowest = min(lowest, hour - delays[longest] - windows[longest])
         lowest = max(lowest, oldest_fraud)
         events, confirmed = 0, 0
         index = end - 1
@@ -197,45 +207,52 @@ def compute_tiles(
                     continue
             if tile.known != 0 and tile.known >= hour - slack:
                 continue
-            if tile.hour != last:
-                for s in range(windows.shape[0]):
-                    if runs[s]:
-                        _end_hour(run, s, last)
-                last = np.int64(tile.hour)
-            for s in range(windows.shape[0]):
-                newer = hour - delays[s]
-                if tile.hour >= newer or tile.hour < newer - windows[s]:
+            another = tile.hour != last
+            for g in range(n_groups):
+                if another:
+                    if with_runs[g]:
+                        _end_hour(run, g, last)
+                    newer = hour - delays[groups[g]]
+                    while upto[g] < groups[g + 1] and tile.hour < newer - windows[upto[g]]:
+                        _close(found, found_runs, upto[g], sums, run, g)
+                        upto[g] += 1
+                if upto[g] == groups[g + 1] or tile.hour >= hour - delays[groups[g]]:
                     continue
                 if tile.known != 0:
-                    frauds[s] += tile.count
-                    run[s, 5] += tile.count
+                    sums[g, 1] += tile.count
+                    run[g, 5] += tile.count
                     continue
-                totals[s] += tile.count
-                log_sums[s] += np.int64(tile.log_sum)
-                log_squares[s] += np.int64(tile.log_squares)
-                run[s, 4] += tile.count
-                if apart and _is_new(values[s], stamp, tile.customer):
-                    different[s] += 1
-        for s in range(windows.shape[0]):
-            if runs[s]:
-                _end_hour(run, s, last)
+                sums[g, 0] += tile.count
+                sums[g, 3] += np.int64(tile.log_sum)
+                sums[g, 4] += np.int64(tile.log_squares)
+                run[g, 4] += tile.count
+                if apart and _is_new(values[g], stamp, tile.customer):
+                    sums[g, 2] += 1
+            last = np.int64(tile.hour)
+        for g in range(n_groups):
+            if with_runs[g]:
+                _end_hour(run, g, last)
+            while upto[g] < groups[g + 1]:
+                _close(found, found_runs, upto[g], sums, run, g)
+                upto[g] += 1
         for f in range(ops.shape[0]):
             s = spans[f]
+            total, frauds = found[s, 0], found[s, 1]
             if ops[f] == FRAUD_COUNT:
-                out[e, f] = frauds[s]
+                out[e, f] = frauds
             elif ops[f] == FRAUD_SHARE:
-                out[e, f] = frauds[s] / totals[s] if totals[s] > 0 else np.nan
+                out[e, f] = frauds / total if total > 0 else np.nan
             elif ops[f] == CUSTOMERS:
-                out[e, f] = different[s]
+                out[e, f] = found[s, 2]
             elif ops[f] == SINCE_FRAUD or ops[f] == FRAUD_RUN:
-                begun = run[s, 0] if ops[f] == SINCE_FRAUD else run[s, 1]
+                begun = found_runs[s, 0] if ops[f] == SINCE_FRAUD else found_runs[s, 1]
                 out[e, f] = (hour - begun) * 3600.0 if begun >= 0 else np.nan
             elif ops[f] == GENUINE_SINCE:
-                out[e, f] = run[s, 3] if run[s, 0] >= 0 else np.nan
+                out[e, f] = found_runs[s, 3] if found_runs[s, 0] >= 0 else np.nan
             elif ops[f] == AMOUNT_RATIO or ops[f] == AMOUNT_ZSCORE:
-                out[e, f] = _amount(ops[f], np.int64(logs[e]), totals[s], log_sums[s], log_squares[s])
+                out[e, f] = _amount(ops[f], np.int64(logs[e]), total, found[s, 3], found[s, 4])
             else:
-                out[e, f] = totals[s]
+                out[e, f] = total
         if count and hour >= oldest:
             log = logs[e]
             length[slot] += add_tile(pool, first, length[slot], hour, 0, customers[e], 1, log, log * log)

@@ -63,16 +63,25 @@ class EntityTiles:
         self.features = tuple(features)
         self.kept = Kept(*kept_tiles(self.features), MAX_TILES)
         self._ops = np.array([_OPS[f.op] for f in self.features], dtype=np.int64)
-        of = [(f.window_tiles, f.delay_tiles) for f in self.features]
+        # Those of one delay together, the shortest window first.
+        of = [(f.delay_tiles, f.window_tiles) for f in self.features]
         spans = sorted(set(of))
         self._spans = np.array([spans.index(span) for span in of], dtype=np.int64)
-        self._windows = np.array([window for window, _ in spans], dtype=np.int64)
-        self._delays = np.array([delay for _, delay in spans], dtype=np.int64)
-        self._scratch = np.zeros((5, len(spans)), dtype=np.int64)
-        self._run = np.zeros((len(spans), 6), dtype=np.int64)
+        self._delays, self._windows = np.array(spans, dtype=np.int64).reshape(-1, 2).T.copy()
+        _, firsts = np.unique(self._delays, return_index=True)
+        self._groups = np.r_[firsts, len(spans)].astype(np.int64)
+        group_of = np.searchsorted(firsts, self._spans, side="right") - 1
         of_runs = np.isin(self._ops, [_OPS[op] for op in RUN_OPS])
-        self._runs = np.isin(np.arange(len(spans)), self._spans[of_runs])
-        self._sets = np.zeros((len(spans), 64), dtype=np.uint64)
+        n_groups = len(firsts)
+        self._scratch = (
+            np.zeros((len(spans), 5), dtype=np.int64),
+            np.zeros((len(spans), 6), dtype=np.int64),
+            np.zeros((n_groups, 5), dtype=np.int64),
+            np.zeros((n_groups, 6), dtype=np.int64),
+            np.zeros(n_groups, dtype=np.int64),
+            np.isin(np.arange(n_groups), group_of[of_runs]),
+        )
+        self._sets = np.zeros((n_groups, 64), dtype=np.uint64)
         self._stamp = 0
         self.clear()
 
@@ -162,14 +171,13 @@ class EntityTiles:
             self._spans,
             self._windows,
             self._delays,
+            self._groups,
             SLACK_TILES,
             *self.kept,
             count,
             self.entity.by_customer,
             out,
             *self._scratch,
-            self._runs,
-            self._run,
             self._sets,
             self._stamp,
         )
@@ -227,7 +235,7 @@ class EntityTiles:
         needed = 2 * min(longest, MAX_TILES)
         if needed > self._sets.shape[1] or self._stamp >= 1 << 31:
             capacity = max(self._sets.shape[1], 1 << needed.bit_length())
-            self._sets = np.zeros((len(self._windows), capacity), dtype=np.uint64)
+            self._sets = np.zeros((len(self._groups) - 1, capacity), dtype=np.uint64)
             self._stamp = 0
 
     def _place(self, slot: int, tiles: Tiles, capacity: int) -> None:
