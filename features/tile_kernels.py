@@ -120,12 +120,98 @@ def _amount(op: int, log: int, n: int, total: int, squares: int) -> float:
 
 
 @numba.njit(cache=True)
-def _close(found: Any, runs: Any, s: int, sums: Any, run: Any, g: int) -> None:
+def _close(found: Any, runs: Any, place: int, s: int, sums: Any, run: Any, g: int) -> None:
     """A window's oldest tile was met: it has what its group has so far."""
     for kind in range(sums.shape[1]):
-        found[s, kind] = sums[g, kind]
+        found[place, s, kind] = sums[g, kind]
     for part in range(run.shape[1]):
-        runs[s, part] = run[g, part]
+        runs[place, s, part] = run[g, part]
+
+
+@numba.njit(cache=True)
+def _look(
+    pool: Any,
+    first: int,
+    end: int,
+    hour: Any,
+    windows: Any,
+    delays: Any,
+    groups: Any,
+    slack: int,
+    retention: int,
+    retention_of_frauds: int,
+    most: int,
+    apart: bool,
+    place: int,
+    found: Any,
+    found_runs: Any,
+    sums: Any,
+    run: Any,
+    upto: Any,
+    with_runs: Any,
+    values: Any,
+    stamp: int,
+) -> None:
+    """All windows of an entity before an hour, into `found[place]`; see `compute_tiles`."""
+    n_groups = groups.shape[0] - 1
+    oldest, oldest_fraud = np.int64(0), np.int64(0)
+    if end > first:
+        oldest = np.int64(pool[end - 1].hour) - retention
+        oldest_fraud = np.int64(pool[end - 1].hour) - retention_of_frauds
+    sums[:] = 0
+    run[:] = 0
+    run[:, :2] = -1
+    last = np.int64(-1)
+    lowest = hour
+    for g in range(n_groups):
+        upto[g] = groups[g]
+        longest = groups[g + 1] - 1
+        lowest = min(lowest, hour - delays[longest] - windows[longest])
+    lowest = max(lowest, oldest_fraud)
+    events, confirmed = 0, 0
+    index = end - 1
+    while index >= first and pool[index].hour >= lowest:
+        tile = pool[index]
+        index -= 1
+        # Whether what is beyond what is kept is here or let go of already must not matter.
+        if tile.known == 0:
+            events += 1
+            if tile.hour < oldest or events > most:
+                continue
+        else:
+            confirmed += 1
+            if confirmed > most:
+                continue
+        if tile.known != 0 and tile.known >= hour - slack:
+            continue
+        another = tile.hour != last
+        for g in range(n_groups):
+            if another:
+                if with_runs[g]:
+                    _end_hour(run, g, last)
+                newer = hour - delays[groups[g]]
+                while upto[g] < groups[g + 1] and tile.hour < newer - windows[upto[g]]:
+                    _close(found, found_runs, place, upto[g], sums, run, g)
+                    upto[g] += 1
+            if upto[g] == groups[g + 1] or tile.hour >= hour - delays[groups[g]]:
+                continue
+            if tile.known != 0:
+                sums[g, 1] += tile.count
+                run[g, 5] += tile.count
+                continue
+            sums[g, 0] += tile.count
+            sums[g, 3] += np.int64(tile.log_sum)
+            sums[g, 4] += np.int64(tile.log_squares)
+            run[g, 4] += tile.count
+            if apart and _is_new(values[g], stamp, tile.customer):
+                sums[g, 2] += 1
+        last = np.int64(tile.hour)
+    for g in range(n_groups):
+        if with_runs[g]:
+            _end_hour(run, g, last)
+        while upto[g] < groups[g + 1]:
+            _close(found, found_runs, place, upto[g], sums, run, g)
+            upto[g] += 1
 
 
 @numba.njit(cache=True)
@@ -149,6 +235,7 @@ def compute_tiles(
     count: bool,
     apart: bool,
     out: Any,
+    known: Any,
     found: Any,
     found_runs: Any,
     sums: Any,
@@ -161,99 +248,53 @@ def compute_tiles(
     """Windows of events in order, each before it is counted; returns the last stamp used.
 
     Of events, `(n,)`: `slots` of their entities (negative: the row stays as it is), `hours`, `customers` and
-    `logs` of `log_amounts`. Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`, in
-    tiles, are. Spans of one delay stand together, the shortest first: group `g` is spans `groups[g]` to
-    `groups[g + 1]`, whose windows begin with the same tile, so that one sum serves them all. `apart` is whether
-    customers are told apart. `out` is `(n, k)`; what follows it is scratch: of spans `found`, of groups `sums`
-    (transactions, frauds, customers, logarithms, their squares), of both runs of `_end_hour`, of groups which
-    span ends next, whether a feature asks for runs, and sets.
+    `logs` of `log_amounts`. Of features, `(k,)`: `ops` and `spans`, which say where `windows` and `delays`,
+    in tiles, are. Spans of one delay stand together, the shortest first: group `g` is spans `groups[g]` to
+    `groups[g + 1]`, whose windows begin with the same tile, so that one sum serves them all. `apart` is
+    whether customers are told apart. `out` is `(n, k)`.
+
+    All windows end before the event's hour, so what they hold is that of the whole hour: `known` says of
+    which slot, hour and number of tiles `found` and `found_runs` are, one place for slots that are equal but
+    for multiples of their number. What follows is scratch: of groups `sums` (transactions, frauds, customers,
+    logarithms, their squares), runs of `_end_hour`, which span ends next, whether a feature asks for runs,
+    and sets.
     """
-    n_groups = groups.shape[0] - 1
     for e in range(slots.shape[0]):
         slot = slots[e]
         if slot < 0:
             continue
         hour = hours[e]
-        first = start[slot]
-        end = first + length[slot]
-        oldest, oldest_fraud = np.int64(0), np.int64(0)
-        if end > first:
-            oldest = np.int64(pool[end - 1].hour) - retention
-            oldest_fraud = np.int64(pool[end - 1].hour) - retention_of_frauds
-        sums[:] = 0
-        run[:] = 0
-        run[:, :2] = -1
-        last = np.int64(-1)
-        stamp += 1
-        lowest = hour
-        for g in range(n_groups):
-            upto[g] = groups[g]
-            longest = groups[g + 1] - 1
-            lowest = min(lowest, hour - delays[longest] - windows[longest])
-        lowest = max(lowest, oldest_fraud)
-        events, confirmed = 0, 0
-        index = end - 1
-        while index >= first and pool[index].hour >= lowest:
-            tile = pool[index]
-            index -= 1
-            # Whether what is beyond what is kept is here or let go of already must not matter.
-            if tile.known == 0:
-                events += 1
-                if tile.hour < oldest or events > most:
-                    continue
-            else:
-                confirmed += 1
-                if confirmed > most:
-                    continue
-            if tile.known != 0 and tile.known >= hour - slack:
-                continue
-            another = tile.hour != last
-            for g in range(n_groups):
-                if another:
-                    if with_runs[g]:
-                        _end_hour(run, g, last)
-                    newer = hour - delays[groups[g]]
-                    while upto[g] < groups[g + 1] and tile.hour < newer - windows[upto[g]]:
-                        _close(found, found_runs, upto[g], sums, run, g)
-                        upto[g] += 1
-                if upto[g] == groups[g + 1] or tile.hour >= hour - delays[groups[g]]:
-                    continue
-                if tile.known != 0:
-                    sums[g, 1] += tile.count
-                    run[g, 5] += tile.count
-                    continue
-                sums[g, 0] += tile.count
-                sums[g, 3] += np.int64(tile.log_sum)
-                sums[g, 4] += np.int64(tile.log_squares)
-                run[g, 4] += tile.count
-                if apart and _is_new(values[g], stamp, tile.customer):
-                    sums[g, 2] += 1
-            last = np.int64(tile.hour)
-        for g in range(n_groups):
-            if with_runs[g]:
-                _end_hour(run, g, last)
-            while upto[g] < groups[g + 1]:
-                _close(found, found_runs, upto[g], sums, run, g)
-                upto[g] += 1
+        place = slot % known.shape[0]
+        first, tiles = start[slot], length[slot]
+        if known[place, 0] != slot or known[place, 1] != hour or known[place, 2] != tiles:
+            stamp += 1
+            _look(
+                pool, first, first + tiles, hour, windows, delays, groups, slack, retention,
+                retention_of_frauds, most, apart, place, found, found_runs, sums, run, upto, with_runs,
+                values, stamp,
+            )  # fmt: skip
+            known[place, 0], known[place, 1], known[place, 2] = slot, hour, tiles
         for f in range(ops.shape[0]):
             s = spans[f]
-            total, frauds = found[s, 0], found[s, 1]
+            total, frauds = found[place, s, 0], found[place, s, 1]
             if ops[f] == FRAUD_COUNT:
                 out[e, f] = frauds
             elif ops[f] == FRAUD_SHARE:
                 out[e, f] = frauds / total if total > 0 else np.nan
             elif ops[f] == CUSTOMERS:
-                out[e, f] = found[s, 2]
+                out[e, f] = found[place, s, 2]
             elif ops[f] == SINCE_FRAUD or ops[f] == FRAUD_RUN:
-                begun = found_runs[s, 0] if ops[f] == SINCE_FRAUD else found_runs[s, 1]
+                begun = found_runs[place, s, 0] if ops[f] == SINCE_FRAUD else found_runs[place, s, 1]
                 out[e, f] = (hour - begun) * 3600.0 if begun >= 0 else np.nan
             elif ops[f] == GENUINE_SINCE:
-                out[e, f] = found_runs[s, 3] if found_runs[s, 0] >= 0 else np.nan
+                out[e, f] = found_runs[place, s, 3] if found_runs[place, s, 0] >= 0 else np.nan
             elif ops[f] == AMOUNT_RATIO or ops[f] == AMOUNT_ZSCORE:
-                out[e, f] = _amount(ops[f], np.int64(logs[e]), total, found[s, 3], found[s, 4])
+                log = np.int64(logs[e])
+                out[e, f] = _amount(ops[f], log, total, found[place, s, 3], found[place, s, 4])
             else:
                 out[e, f] = total
+        oldest = np.int64(pool[first + tiles - 1].hour) - retention if tiles > 0 else np.int64(0)
         if count and hour >= oldest:
             log = logs[e]
-            length[slot] += add_tile(pool, first, length[slot], hour, 0, customers[e], 1, log, log * log)
+            length[slot] += add_tile(pool, first, tiles, hour, 0, customers[e], 1, log, log * log)
     return stamp

@@ -44,6 +44,8 @@ _OPS: Final = {
     EntityOp.AMOUNT_ZSCORE: tile_kernels.AMOUNT_ZSCORE,
 }
 _SMALLEST: Final = 8
+_REMEMBERED: Final = 1024
+"""Entities of which the last look is remembered: a large shop is asked about many times an hour."""
 
 Rows = npt.NDArray[np.intp]
 Key = tuple[str, int]
@@ -73,9 +75,11 @@ class EntityTiles:
         group_of = np.searchsorted(firsts, self._spans, side="right") - 1
         of_runs = np.isin(self._ops, [_OPS[op] for op in RUN_OPS])
         n_groups = len(firsts)
+        # Slot, hour and number of tiles of what was looked at last.
+        self._known = np.full((_REMEMBERED, 3), -1, dtype=np.int64)
         self._scratch = (
-            np.zeros((len(spans), 5), dtype=np.int64),
-            np.zeros((len(spans), 6), dtype=np.int64),
+            np.zeros((_REMEMBERED, len(spans), 5), dtype=np.int64),
+            np.zeros((_REMEMBERED, len(spans), 6), dtype=np.int64),
             np.zeros((n_groups, 5), dtype=np.int64),
             np.zeros((n_groups, 6), dtype=np.int64),
             np.zeros(n_groups, dtype=np.int64),
@@ -87,6 +91,7 @@ class EntityTiles:
 
     def clear(self) -> None:
         """Forget all."""
+        self._known[:] = -1
         self._pool: Tiles = np.zeros(1024, dtype=TILE)
         self._start = np.zeros(64, dtype=np.int64)
         self._length = np.zeros(64, dtype=np.int64)
@@ -116,6 +121,7 @@ class EntityTiles:
         if not self._free_slots:
             self._grow_slots()
         slot = self._free_slots.pop()
+        self._forget_look(slot)
         self._place(slot, tiles, _capacity_for(len(tiles)))
         self._slots[code] = slot
 
@@ -177,6 +183,7 @@ class EntityTiles:
             count,
             self.entity.by_customer,
             out,
+            self._known,
             *self._scratch,
             self._sets,
             self._stamp,
@@ -210,6 +217,7 @@ class EntityTiles:
     def add(self, code: int, tiles: Tiles) -> None:
         """Add tiles to an entity that is here."""
         slot = self._slots[code]
+        self._forget_look(slot)
         for tile in tiles:
             self._reserve(np.array([slot]))
             first, length = int(self._start[slot]), int(self._length[slot])
@@ -220,12 +228,17 @@ class EntityTiles:
                 self._pool, first, length, *(int(tile[name]) for name in ("hour", "known", "customer", *SUMS))
             )
 
+    def _forget_look(self, slot: int) -> None:
+        self._known[slot % _REMEMBERED] = -1
+
     def _reserve(self, slots: npt.NDArray[np.int64]) -> None:
         """Make room for one more tile for each time a slot is named."""
         unique, wanted = np.unique(slots[slots >= 0], return_counts=True)
         short = self._length[unique] + wanted > self._capacity[unique]
         for slot, more in zip(unique[short].tolist(), wanted[short].tolist(), strict=True):
             start, capacity = int(self._start[slot]), int(self._capacity[slot])
+            # As many tiles as before may be others now.
+            self._forget_look(slot)
             tiles = merge([self._pool[start : start + self._length[slot]]], self.kept)
             self._free_blocks[capacity].append(start)
             self._place(slot, tiles, _capacity_for(len(tiles) + more))

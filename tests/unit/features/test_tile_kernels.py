@@ -66,7 +66,7 @@ def interpret(patch):
 
         return called
 
-    for name in ("compute_tiles", "add_tile", "_is_new", "_amount", "_close", "log_amounts"):
+    for name in ("compute_tiles", "add_tile", "_is_new", "_amount", "_close", "_look", "log_amounts"):
         patch.setattr(tile_kernels, name, plain(name))
     return calls
 

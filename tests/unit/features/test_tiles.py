@@ -189,6 +189,21 @@ def test_logarithms_of_amounts_are_whole_steps_up_to_the_largest():
         assert compiled(minor).tolist() == [0, 256, 512, 62 * 256]
 
 
+def test_what_is_remembered_of_an_hour_gives_way_to_late_events_frauds_and_new_tiles():
+    """Asked again and again within an hour, as one look at all tiles would answer."""
+    random, shops = np.random.default_rng(8), (Shop(), Shop())
+    now = 40 * DAY
+    for _ in range(600):
+        now += int(random.choice([0, 60_000, HOUR, DAY], p=[0.5, 0.4, 0.08, 0.02]))
+        at = now - int(random.choice([0, 3 * HOUR, 8 * DAY], p=[0.8, 0.1, 0.1]))
+        shops[1].entities.stages["merchant"]._known[:] = -1
+        answers = [shop.at(at, merchant=1 + at % 2 * 1024, minor=at % 977) for shop in shops]
+        assert str(answers[0]) == str(answers[1])
+        if random.random() < 0.1:
+            for shop in shops:
+                shop.fraud(at, T0 + now - 5 * HOUR, merchant=1 + at % 2 * 1024)
+
+
 def test_confirmed_fraud_adds_no_amount():
     shop = Shop()
     shop.at(0, minor=100)
