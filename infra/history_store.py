@@ -211,10 +211,10 @@ class RedisHistoryStore:
             stored = (await self._server.call(lambda: self._redis.get(key))).decode()
         if stored == wanted:
             return
-        (counted, _, format), (declared, _, readable) = stored.partition("@"), wanted.partition("@")
+        (counted, _, written), (declared, _, readable) = stored.partition("@"), wanted.partition("@")
         if counted == declared:
             raise HistoryError(
-                f"what is stored of entities has format {format or '1'}, this program reads {readable}: run "
+                f"what is stored of entities has format {written or '1'}, this program reads {readable}: run "
                 "the version that wrote it, or build all state from the log with 'tidegate rebuild'"
             )
         raise HistoryError(

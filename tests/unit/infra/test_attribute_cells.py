@@ -14,6 +14,15 @@ NUMBERS = (
 )
 
 
+def assert_exact_if_usual(cell: float | str, texts: bool) -> None:
+    quick = usual(cell, texts)
+    if quick is not None:
+        number = as_number(cell, ".")
+        assert isinstance(number, Decimal)
+        exact = rounded(number)
+        assert (quick, type(quick)) == (exact, type(exact))
+
+
 @given(NUMBERS)
 @example(0.12345678905)
 @example(-0.0)
@@ -21,12 +30,7 @@ NUMBERS = (
 @example(2.0**53)
 @example(1e-9)
 def test_a_usual_number_is_what_the_exact_way_makes_of_it(cell: float) -> None:
-    quick = usual(cell, False)
-    if quick is not None:
-        number = as_number(cell, ".")
-        assert isinstance(number, Decimal)
-        exact = rounded(number)
-        assert (quick, type(quick)) == (exact, type(exact))
+    assert_exact_if_usual(cell, False)
 
 
 @given(st.from_regex(r"-?[0-9]{1,11}(\.[0-9]{0,22})?", fullmatch=True) | st.text(max_size=6))
@@ -37,12 +41,7 @@ def test_a_usual_number_is_what_the_exact_way_makes_of_it(cell: float) -> None:
 @example("00012")
 @example("\u0661\u0662")
 def test_a_usual_text_is_what_the_exact_way_makes_of_it(cell: str) -> None:
-    quick = usual(cell, True)
-    if quick is not None:
-        number = as_number(cell, ".")
-        assert isinstance(number, Decimal)
-        exact = rounded(number)
-        assert (quick, type(quick)) == (exact, type(exact))
+    assert_exact_if_usual(cell, True)
     assert usual(cell, False) is None
 
 
