@@ -86,11 +86,15 @@ def build(settings: ApiSettings) -> Api:
         refused = in_use.refresh_segments().refused
         return Loaded(in_use.current, in_use.segments, refused)
 
-    models, segments, refused = load()
+    models = in_use.current
     shown.show(models)
-    if refused is not None:
-        shown.refused(True)
-        _log.error("segments refused, the rest goes on", error=str(refused))
+    for what, refused in (
+        ("models", in_use.refused),
+        ("segments", in_use.refresh_segments().refused),
+    ):
+        if refused is not None:
+            shown.refused(True)
+            _log.error(f"{what} refused, the rest goes on", error=str(refused))
     stores = {
         tenant: MeasuredHistoryStore(
             settings.redis_url,
@@ -125,7 +129,7 @@ def build(settings: ApiSettings) -> Api:
             models,
             store.ping,
             _now,
-            segments=segments,
+            segments=in_use.segments,
             reload=load,
             replies=replies,
             policy=policy,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from cli.console import err, out, print_json
-from cli.training import TrainingPlan
+from cli.training import TrainingPlan, Which
 from models.anomaly import ANOMALY
 from models.registry import NAMES, SEGMENTS
 from models.segments import MEANINGS
@@ -48,6 +48,9 @@ def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool)
                 f"{c.metrics['alert_share']:.2%} of them would raise an alert",
                 highlight=False,
             )
+        # Without days of their own they would be of the days that were learned.
+        if c.name == Which.FRAUD and "roc_auc" in c.metrics:
+            out.print(decisions(c), highlight=False, soft_wrap=True)
     in_use = " and put into use" if plan.promote else ""
     err.print(f"saved under {plan.models}{in_use}; figures are of held-back days")
     for c in cards:
@@ -56,6 +59,26 @@ def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool)
     for name, chosen in (("ENTITIES", plan.entities), ("ATTRIBUTES", plan.attributes)):
         if chosen:
             err.print(f"run worker and API with TIDEGATE_{name}={chosen}", highlight=False, soft_wrap=True)
+
+
+def decisions(card: ModelCard) -> str:
+    """What a fraud model's thresholds would have done.
+
+    >>> effect = {"review": 0.1, "block": 0.4, "alerts_a_day": 20.0, "refusals_a_day": 12.0}
+    >>> effect |= {"good_refusals_a_day": 9.0, "cost_without": 1000.0, "cost": 400.0}
+    >>> metrics = {"decisions": effect, "costs": {"review": 5.0, "refusal": 10.0}}
+    >>> card = ModelCard("fraud", "v1", "", "", (), 1.0, 0.0, {}, {}, metrics)
+    >>> print(decisions(card).split("; ")[0])
+    fraud v1 reviews from 0.1 and refuses from 0.4: 20.0 alerts a day, 12.0 of them refusals, 9.0 of good customers
+    """
+    e, costs = card.metrics["decisions"], card.metrics["costs"]
+    return (
+        f"fraud {card.version} reviews from {e['review']:.2g} and refuses from {e['block']:.2g}: "
+        f"{e['alerts_a_day']:,.1f} alerts a day, {e['refusals_a_day']:,.1f} of them refusals, "
+        f"{e['good_refusals_a_day']:,.1f} of good customers; "
+        f"cost a day {e['cost']:,.0f} instead of {e['cost_without']:,.0f} "
+        f"(--review-cost {costs['review']:g}, --refusal-cost {costs['refusal']:g})"
+    )
 
 
 def doubts(card: ModelCard) -> Iterator[str]:

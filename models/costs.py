@@ -66,6 +66,8 @@ class Effect:
     Attributes:
         review, block: Thresholds.
         alerts_a_day: Reviews and refusals.
+        refusals_a_day: Of them refusals.
+        good_refusals_a_day: Of these those of good customers.
         cost_without: Frauds' amount a day where everything is allowed.
         cost: What frauds, reviews and refusals cost a day.
     """
@@ -73,6 +75,8 @@ class Effect:
     review: float
     block: float
     alerts_a_day: float
+    refusals_a_day: float
+    good_refusals_a_day: float
     cost_without: float
     cost: float
 
@@ -111,12 +115,14 @@ def choose_thresholds(
     refused = int(np.argmax(more[: reviewed + 1]))
     thresholds = [float(proba[last[n - 1]]) if n else _NEARLY_CERTAIN for n in (reviewed, refused)]
     review, block = thresholds[0], max(thresholds)
-    alerts = int(last[reviewed - 1]) + 1 if reviewed else 0
+    alerts, refusals = (int(last[n - 1]) + 1 if n else 0 for n in (reviewed, refused))
     without = float(fraud.sum())
     return Effect(
         review,
         block,
         alerts / days,
+        refusals / days,
+        float((~y[:refusals]).sum()) / days,
         without / days,
         (without - float(saved[reviewed]) - float(more[refused])) / days,
     )

@@ -1,5 +1,6 @@
 """The set of models that a process scores with, taken from the registry again while it runs."""
 
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -36,8 +37,12 @@ class ModelsInUse:
         engine: Feeds them.
         shadows: Whether shadows score here too.
 
+    Attributes:
+        refused: Why the set of the start is not the one that the registry names, if it is not: a challenger,
+            a shadow or an anomaly model that cannot be used is no reason to score nothing.
+
     Raises:
-        ModelError: A model is missing or does not fit.
+        ModelError: A champion is missing or does not fit.
     """
 
     def __init__(self, registry: ModelRegistry, engine: Engine, *, shadows: bool = True) -> None:
@@ -48,7 +53,8 @@ class ModelsInUse:
         self._loading = Lock()
         self._segments_version = ""
         self.segments: SegmentModel | None = None
-        self.current = self._load(self._wanted(), fresh=True)
+        self.refused: ModelError | None = None
+        self.current = self._first(self._wanted())
 
     def refresh(self) -> Refreshed:
         """Take the set that the registry names, if it is another one and can be used.
@@ -90,6 +96,30 @@ class ModelsInUse:
     def _wanted(self) -> dict[str, Roles]:
         roles = self._registry.roles_in_use()
         return roles if self._shadows else {name: replace(r, shadows=()) for name, r in roles.items()}
+
+    def _first(self, wanted: dict[str, Roles]) -> Models:
+        """What is wanted; where that cannot be used, the champions and what can be used beside them."""
+        try:
+            return self._load(wanted, fresh=True)
+        except ModelError as refused:
+            self.refused = refused
+        usable = {name: Roles(wanted[name].champion) for name in NAMES}
+        models = self._load(usable, fresh=True)
+
+        def add(more: dict[str, Roles]) -> None:
+            nonlocal models, usable
+            with contextlib.suppress(ModelError):
+                models = self._load(usable | more, fresh=True)
+                usable |= more
+
+        for name in NAMES:
+            if challenger := wanted[name].challenger:
+                add({name: usable[name].challenged(challenger, wanted[name].share)})
+            for shadow in wanted[name].shadows:
+                add({name: usable[name].shadowed(shadow)})
+        if ANOMALY in wanted:
+            add({ANOMALY: wanted[ANOMALY]})
+        return models
 
     def _load(self, roles: dict[str, Roles], *, fresh: bool) -> Models:
         if roles.keys() - {ANOMALY} != set(NAMES):

@@ -183,6 +183,9 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             metrics.serve(settings.metrics_host, settings.metrics_port)
         partitions = await _wait_for_dependencies(settings, retry, stop, store, producer, tail, admin)
         metrics.use(models.current, partitions)
+        if models.refused is not None:
+            metrics.models_refused(True)
+            _log.error("models refused, the rest goes on", error=str(models.refused))
         delivery = Delivery(
             store,
             producer,

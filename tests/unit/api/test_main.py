@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 
 import pytest
 from httpx import ASGITransport, AsyncClient
@@ -28,6 +29,23 @@ def test_the_application_is_built_against_redis_that_need_not_answer_yet(registr
     assert live.status_code == 200
     assert health.status_code == 503
     assert "does not answer" in health.json()["parts"]["redis"]["detail"]
+
+
+def test_the_application_is_built_beside_an_anomaly_model_that_is_damaged_and_shows_it(registry, tmp_path):
+    shutil.copytree(registry._root, tmp_path / "models")
+    (tmp_path / "models" / "anomaly" / "v1" / "tails.npz").write_bytes(b"")
+
+    async def run():
+        app = build(
+            ApiSettings(models=tmp_path / "models", redis_url="unix:///nowhere/redis.sock", bootstrap="")
+        )
+        transport = ASGITransport(app=app)
+        async with AsyncClient(transport=transport, base_url="http://tidegate") as client:
+            return await client.get("/metrics")
+
+    lines = asyncio.run(run()).text.splitlines()
+    assert "tidegate_model_refused 1.0" in lines
+    assert any(line.startswith("tidegate_model_info") and 'name="fraud"' in line for line in lines)
 
 
 def test_serve_listens_where_it_is_told(registry, monkeypatch):

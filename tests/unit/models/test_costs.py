@@ -39,6 +39,9 @@ def test_no_other_review_threshold_costs_less_and_the_cost_is_that_of_every_row(
     assert found.cost == pytest.approx(total / 2)
     assert found.cost_without == pytest.approx(amount[y].sum() / 2)
     assert found.cost <= found.cost_without + 1e-9
+    alerts, refused = proba >= found.review, proba >= found.block
+    days = np.array([found.alerts_a_day, found.refusals_a_day, found.good_refusals_a_day]) * 2
+    assert days.tolist() == [alerts.sum(), refused.sum(), (refused & ~y).sum()]
     for other in (*PROBAS, 0.99):
         never = 2.0
         reviewed = [cost(y, proba, amount, spend, t, never, costs) for t in (found.review, other)]

@@ -123,6 +123,54 @@ def test_a_registry_without_a_model_is_refused_at_the_start(tmp_path, engine):
         ModelsInUse(ModelRegistry(tmp_path), engine)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "left"),
+    [
+        (
+            "fraud/v2/trees.ubj",
+            ["fraud v1 champion", "churn v1 champion", "anomaly v1 champion", "fraud v3 shadow"],
+        ),
+        (
+            "fraud/v3/card.json",
+            ["fraud v1 champion", "churn v1 champion", "anomaly v1 champion", "fraud v2 challenger"],
+        ),
+        (
+            "anomaly/v1/tails.npz",
+            ["fraud v1 champion", "churn v1 champion", "fraud v2 challenger", "fraud v3 shadow"],
+        ),
+    ],
+)
+def test_what_only_rides_along_keeps_nothing_from_starting(kept, engine, damaged, left):
+    kept.challenge("fraud", "v2", 0.25)
+    kept.shadow("fraud", "v3")
+    path = kept._root / damaged
+    whole = path.read_bytes()
+    path.write_bytes(b"{}")
+    in_use = ModelsInUse(kept, engine)
+    assert [" ".join(role) for role in roles_of(in_use.current)] == left
+    assert damaged in str(in_use.refused)
+    assert damaged in str(in_use.refresh().refused)
+    path.write_bytes(whole)
+    assert in_use.refresh().taken
+    assert len(roles_of(in_use.current)) == 5
+
+
+def test_a_shadow_that_cannot_be_used_is_forgotten_when_its_role_is_taken_away(kept, engine):
+    kept.shadow("fraud", "v3")
+    (kept._root / "fraud" / "v3" / "trees.ubj").write_bytes(b"{}")
+    in_use = ModelsInUse(kept, engine)
+    assert in_use.refresh().refused is not None
+    kept.retire("fraud", "v3")
+    assert in_use.refresh().refused is None
+
+
+def test_without_a_champion_that_can_be_used_nothing_starts(kept, engine):
+    kept.shadow("fraud", "v3")
+    (kept._root / "fraud" / "v1" / "trees.ubj").write_bytes(b"{}")
+    with pytest.raises(ModelError, match="damaged"):
+        ModelsInUse(kept, engine)
+
+
 def test_a_version_that_was_replaced_by_another_of_its_name_is_read_again(kept, engine, models, tmp_path):
     in_use = ModelsInUse(kept, engine)
     kept.promote("fraud", "v2")
