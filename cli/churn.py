@@ -1,7 +1,7 @@
 """Churn from a file of one's own: `tidegate train churn --data` and `tidegate backtest` of a churn model."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from cli.file_log import engine_of, read_log
 from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import customer_names
-from infra.mapping import Mapping
+from infra.mapping import Mapping as FileMapping
 from infra.scored_customers import ScoredCustomersFile
 from models.churn import (
     ChurnRows,
@@ -60,8 +60,14 @@ def train_churn_on_rows(
     return train_churn_of(plan, churn_rows_of(plan, rows, engine, bar), engine, bar)
 
 
-def churn_rows_of(plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress) -> ChurnRows:
-    """Customers of a log in time order at the cut-offs.
+def churn_rows_of(
+    plan: ChurnTraining,
+    rows: Rows,
+    engine: Engine,
+    bar: Progress,
+    closed_ms: Mapping[str, int] | None = None,
+) -> ChurnRows:
+    """Customers of a log in time order at the cut-offs, as `customers_as_of` finds them.
 
     Raises:
         ConfigError: The span is too short for the horizon, or a cut-off lies outside it.
@@ -90,7 +96,13 @@ def churn_rows_of(plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress
     task = bar.add_task("looking at customers (cut-offs)", total=len(cut_offs))
     parts = []
     for part in customers_as_of(
-        rows, engine, cut_offs, horizon_ms=horizon_ms, end_ms=end_ms, silent_ms=longest_silence(horizon_ms)
+        rows,
+        engine,
+        cut_offs,
+        horizon_ms=horizon_ms,
+        end_ms=end_ms,
+        silent_ms=longest_silence(horizon_ms),
+        closed_ms=closed_ms,
     ):
         parts.append(part)
         bar.update(task, advance=1)
@@ -124,7 +136,7 @@ def backtest_churn_on_file(
     card: ModelCard,
     features: Path | None,
     data: Path,
-    mapping: Mapping,
+    mapping: FileMapping,
     out_file: Path,
     cut_offs: Sequence[int],
     *,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from rich.progress import Progress
 
 from cli.churn import ChurnTraining, churn_rows_of, train_churn_of, train_churn_on_rows
@@ -22,13 +21,13 @@ from generator.settings import BankSettings
 from infra.feature_file import load_engine
 from infra.mapping import Mapping
 from models.anomaly import ANOMALY, train_anomaly
-from models.churn import train_churn
+from models.churn import ChurnRows
 from models.costs import Costs
 from models.fraud_data import FraudData, vectors_of
 from models.fraud_training import memory_of, train_fraud
+from models.log_rows import rows_of_messages
 from models.registry import NAMES, SEGMENTS, ModelRegistry
 from models.relearning import Memory
-from models.replay import TrainingData, replay_for_training
 from models.segments import train_segments
 from models.tree import ModelCard
 from models.tuning import Budget
@@ -37,7 +36,6 @@ from schemas.errors import ModelError
 from schemas.fields import to_rfc3339
 from schemas.label import Label
 from schemas.transaction import Transaction
-from schemas.wire import WireTransaction
 
 COSTS: Final = Costs(alerts_share=0.01)
 """Unless told otherwise. More than one transaction in a hundred no team looks at, even where it would pay."""
@@ -87,16 +85,18 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
     engine = load_engine(plan.features, plan.entities, plan.attributes)
     source = f"generated bank: {settings.customers} customers, {settings.days} days, seed {settings.seed}"
     with progress() as bar:
-        task = bar.add_task("replaying history (days)", total=settings.days)
+        task = bar.add_task("generating history (days)", total=settings.days)
 
         def messages() -> Iterator[Transaction | Label]:
             for event in Bank(settings).events():
-                bar.update(task, completed=(event.time_ms - settings.start_ms) // 86_400_000 + 1)
+                bar.update(task, completed=(event.time_ms - settings.start_ms) // DAY_MS + 1)
                 message = parsed(event)
                 if isinstance(message, Transaction | Label):
                     yield message
 
-        return _train(plan, messages(), engine, source, bar)
+        rows, closed_ms = rows_of_messages(messages(), engine)
+        # An analyst's word for some does not mean that of the others nobody knows.
+        return _saved(plan, _trained(plan, rows.frauds_only(), engine, source, bar, closed_ms))
 
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
@@ -105,22 +105,38 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
         mapping.check_trains_fraud()
     _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
-    what = ChurnTraining(data.name, plan.horizon_days, plan.from_ms, plan.to_ms, (), plan.seed)
-    trained: list[Trained] = []
     with progress() as bar:
         rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)
-        looked_at = churn_rows_of(what, rows, engine, bar)
-        if plan.which is Which.ALL:
-            vectors = _replayed(plan, rows, engine, bar)
-            trained.append(_fraud(plan, vectors, engine, data.name, bar))
-            trained.append(Trained(*train_churn_of(what, looked_at, engine, bar)))
-        trained.append(_segments(plan, looked_at.X, looked_at.as_of_ms, engine, data.name))
-        if plan.which is Which.ALL:
-            if (rows.labels == GENUINE).any():
-                vectors = _replayed(plan, rows, engine, bar, untold=True)
-            trained += _anomaly_if_any(plan, vectors, engine, data.name)
-        return _saved(plan, trained)
+        return _saved(plan, _trained(plan, rows, engine, data.name, bar))
+
+
+def _trained(
+    plan: TrainingPlan,
+    rows: Rows,
+    engine: Engine,
+    source: str,
+    bar: Progress,
+    closed_ms: dict[str, int] | None = None,
+) -> list[Trained]:
+    """What the plan asks for, of one log in time order."""
+    trained: list[Trained] = []
+    if plan.which in (Which.CHURN, Which.SEGMENTS, Which.ALL):
+        what = ChurnTraining(source, plan.horizon_days, plan.from_ms, plan.to_ms, (), plan.seed)
+        looked_at = churn_rows_of(what, rows, engine, bar, closed_ms)
+    if plan.which in (Which.FRAUD, Which.ANOMALY, Which.ALL):
+        vectors = _replayed(plan, rows, engine, bar, untold=plan.which is Which.ANOMALY)
+    if plan.which in (Which.FRAUD, Which.ALL):
+        trained.append(_fraud(plan, vectors, engine, source, bar))
+    if plan.which in (Which.CHURN, Which.ALL):
+        trained.append(Trained(*train_churn_of(what, looked_at, engine, bar)))
+    if plan.which in (Which.SEGMENTS, Which.ALL):
+        trained.append(_segments(plan, looked_at, engine, source))
+    if plan.which in (Which.ANOMALY, Which.ALL):
+        if plan.which is Which.ALL and (rows.labels == GENUINE).any():
+            vectors = _replayed(plan, rows, engine, bar, untold=True)
+        trained += _anomaly_if_any(plan, vectors, engine, source)
+    return trained
 
 
 def train_fraud_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
@@ -196,55 +212,20 @@ def train_churn_alone(
     return _saved(plan, [trained])
 
 
-def _train(
-    plan: TrainingPlan,
-    messages: Iterator[Transaction | WireTransaction | Label],
-    engine: Engine,
-    source: str,
-    bar: Progress,
-) -> list[ModelCard]:
-    created_at = to_rfc3339(datetime.now(UTC))
-    data = replay_for_training(messages, engine, horizon_days=plan.horizon_days)
-    trained: list[Trained] = []
-
-    if plan.which in (Which.FRAUD, Which.ALL):
-        trained.append(_fraud(plan, FraudData.of(data), engine, source, bar))
-    if plan.which in (Which.CHURN, Which.ALL):
-        churn = train_churn(
-            data.churn_rows,
-            engine,
-            created_at=created_at,
-            horizon_days=plan.horizon_days,
-            seed=plan.seed,
-            source=source,
-            on_round=_rounds(bar, "churn"),
-        )
-        trained.append(Trained(*churn))
-    if plan.which in (Which.SEGMENTS, Which.ALL):
-        trained.append(_segments(plan, data.churn_X, data.churn_as_of_ms, engine, source))
-    if plan.which in (Which.ANOMALY, Which.ALL):
-        trained += _anomaly_if_any(plan, data, engine, source)
-    return _saved(plan, trained)
-
-
-def _segments(
-    plan: TrainingPlan,
-    X: npt.NDArray[np.float32],
-    as_of_ms: npt.NDArray[np.int64],
-    engine: Engine,
-    source: str,
-) -> Trained:
-    created_at = to_rfc3339(datetime.now(UTC))
+def _segments(plan: TrainingPlan, looked_at: ChurnRows, engine: Engine, source: str) -> Trained:
     return Trained(
         *train_segments(
-            X.astype(np.float64), as_of_ms, engine, created_at=created_at, seed=plan.seed, source=source
+            looked_at.X.astype(np.float64),
+            looked_at.as_of_ms,
+            engine,
+            created_at=to_rfc3339(datetime.now(UTC)),
+            seed=plan.seed,
+            source=source,
         )
     )
 
 
-def _anomaly_if_any(
-    plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str
-) -> list[Trained]:
+def _anomaly_if_any(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> list[Trained]:
     try:
         return [_anomaly(plan, data, engine, source)]
     except ModelError as refused:
@@ -255,7 +236,7 @@ def _anomaly_if_any(
         return []
 
 
-def _anomaly(plan: TrainingPlan, data: FraudData | TrainingData, engine: Engine, source: str) -> Trained:
+def _anomaly(plan: TrainingPlan, data: FraudData, engine: Engine, source: str) -> Trained:
     trained = train_anomaly(
         data.X,
         engine,

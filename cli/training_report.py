@@ -68,13 +68,15 @@ def decisions(card: ModelCard) -> str:
     >>> effect |= {"good_refusals_a_day": 9.0, "cost_without": 1000.0, "cost": 400.0}
     >>> metrics = {"decisions": effect, "costs": {"review": 5.0, "refusal": 10.0}}
     >>> card = ModelCard("fraud", "v1", "", "", (), 1.0, 0.0, {}, {}, metrics)
-    >>> print(decisions(card).split("; ")[0])
-    fraud v1 reviews from 0.1 and refuses from 0.4: 20.0 alerts a day, 12.0 of them refusals, 9.0 of good customers
+    >>> for line in decisions(card).split("; "):
+    ...     print(line)
+    fraud v1 reviews from 0.1 and refuses from 0.4: 20.0 alerts a day, 12.0 refusals, 9.0 of good customers
+    cost a day 400 instead of 1,000 (--review-cost 5, --refusal-cost 10)
     """
     e, costs = card.metrics["decisions"], card.metrics["costs"]
     return (
         f"fraud {card.version} reviews from {e['review']:.2g} and refuses from {e['block']:.2g}: "
-        f"{e['alerts_a_day']:,.1f} alerts a day, {e['refusals_a_day']:,.1f} of them refusals, "
+        f"{e['alerts_a_day']:,.1f} alerts a day, {e['refusals_a_day']:,.1f} refusals, "
         f"{e['good_refusals_a_day']:,.1f} of good customers; "
         f"cost a day {e['cost']:,.0f} instead of {e['cost_without']:,.0f} "
         f"(--review-cost {costs['review']:g}, --refusal-cost {costs['refusal']:g})"

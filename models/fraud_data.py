@@ -14,7 +14,6 @@ import numpy.typing as npt
 from features.engine import Engine
 from features.kernels import ACCEPTED
 from models.boosting import Labels
-from models.replay import TrainingData
 from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
 
 NEVER: Final = np.iinfo(np.int64).max
@@ -38,12 +37,6 @@ class FraudData:
     time_ms: Times
     known_ms: Times
     end_ms: int
-
-    @classmethod
-    def of(cls, data: TrainingData) -> "FraudData":
-        """From a replay that served churn as well."""
-        known = np.array([data.fraud_known_ms.get(i, NEVER) for i in data.transaction_ids], dtype=np.int64)
-        return cls(data.X, data.time_ms, known, data.end_ms)
 
     def known_by(self, as_of_ms: int) -> Labels:
         """`(n,)` whether it was known to be fraud."""

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from features.engine import Engine
     from models.model_set import Models
     from models.registry import ModelRegistry
-    from models.replay import TrainingData
     from schemas.label import Label
     from schemas.transaction import Transaction
+    from tests.scoring import TrainingData
 
 # `make properties` has the profile `ci` for the features' own properties.
 settings.register_profile("short", max_examples=200, deadline=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features.arena import HistoryArena
 from features.attributes import attribute_features
@@ -21,14 +22,22 @@ from generator.bank import Bank
 from generator.settings import BankSettings
 from models import messages
 from models.anomaly import ANOMALY, train_anomaly
-from models.churn import train_churn
+from models.churn import (
+    ChurnRows,
+    customers_as_of,
+    default_cut_offs,
+    end_of,
+    joined,
+    longest_silence,
+    train_churn,
+)
 from models.churn_scores import ChurnResult
-from models.fraud_data import FraudData
+from models.fraud_data import FraudData, Times, vectors_of
 from models.fraud_training import memory_of, train_fraud
+from models.log_rows import rows_of_messages
 from models.model_set import Models
 from models.pipeline import Events, score_chunk
 from models.registry import NAMES, ModelRegistry
-from models.replay import TrainingData, replay_for_training
 from models.tree import TreeModel
 from schemas.label import Label
 from schemas.parse import dump
@@ -52,15 +61,51 @@ def small_bank() -> list[Transaction | Label]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a log teaches about fraud and about churn."""
+
+    fraud: FraudData
+    churn: ChurnRows
+
+    @property
+    def X(self) -> npt.NDArray[np.float32]:
+        return self.fraud.X
+
+    @property
+    def time_ms(self) -> Times:
+        return self.fraud.time_ms
+
+    @property
+    def churn_X(self) -> npt.NDArray[np.float32]:
+        return self.churn.X
+
+    @property
+    def churn_as_of_ms(self) -> Times:
+        return self.churn.as_of_ms
+
+
 def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingData:
-    return replay_for_training(stream, engine, horizon_days=HORIZON_DAYS)
+    rows, closed_ms = rows_of_messages(stream, engine)
+    horizon_ms, end_ms = HORIZON_DAYS * DAY_MS, end_of(rows)
+    parts = customers_as_of(
+        rows,
+        engine,
+        default_cut_offs(int(rows.time_ms[0]), end_ms, horizon_ms),
+        horizon_ms=horizon_ms,
+        end_ms=end_ms,
+        silent_ms=longest_silence(horizon_ms),
+        closed_ms=closed_ms,
+    )
+    churn = joined(list(parts), len(customer_names(engine)))
+    return TrainingData(vectors_of(rows.frauds_only(), engine), churn)
 
 
 def trained(data: TrainingData, engine: Engine, root: Path) -> ModelRegistry:
     registry = ModelRegistry(root)
-    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, source="small bank", rounds=100)
-    registry.save(*fraud, memory_of(FraudData.of(data)))
-    registry.save(*train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
+    fraud = train_fraud(data.fraud, engine, created_at=CREATED_AT, source="small bank", rounds=100)
+    registry.save(*fraud, memory_of(data.fraud))
+    registry.save(*train_churn(data.churn, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS))
     registry.save(*train_anomaly(data.X, engine, created_at=CREATED_AT, alert_share=0.005))
     for name in (*NAMES, ANOMALY):
         registry.promote(name, "v1")
@@ -79,8 +124,8 @@ def attributed(stream: Sequence[Transaction | Label]) -> Models:
         told.append(message)
     engine = Engine(attributes=attribute_features("risk,balance_after"))
     data = replayed(told, engine)
-    fraud = train_fraud(FraudData.of(data), engine, created_at=CREATED_AT, rounds=60)
-    churn = train_churn(data.churn_rows, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS)
+    fraud = train_fraud(data.fraud, engine, created_at=CREATED_AT, rounds=60)
+    churn = train_churn(data.churn, engine, created_at=CREATED_AT, horizon_days=HORIZON_DAYS)
     return Models(engine, TreeModel(*fraud, engine.names), TreeModel(*churn, customer_names(engine)))
 
 

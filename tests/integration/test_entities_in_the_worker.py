@@ -12,9 +12,9 @@ from features.entity_features import ENTITY_FEATURES
 from features.tiles import Entities
 from generator.bank import Bank
 from generator.settings import BankSettings
-from models.replay import replay_chunks
 from schemas.transaction import Transaction
 from tests.deployment import Deployment, Outputs
+from tests.replay import replay_chunks
 
 pytestmark = pytest.mark.integration
 BANK = BankSettings(customers=150, days=45, seed=8, start=datetime(2026, 1, 1, tzinfo=UTC))

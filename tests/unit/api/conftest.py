@@ -9,10 +9,9 @@ from pytest_socket import disable_socket, enable_socket
 from features.engine import Engine
 from features.ports import Commit
 from models.model_set import Models
-from models.replay import TrainingData
 from models.segments import SegmentModel, train_segments
 from schemas.transaction import Transaction
-from tests.scoring import CREATED_AT, transactions_of
+from tests.scoring import CREATED_AT, TrainingData, transactions_of
 from tests.serving import AWAY, Broken, World, serving
 
 AWKWARD = ("c 1", "c/2", "kundé-3", "日本-4", "a?b#c%20", "../5", "{6}", "x" * 64)

@@ -108,7 +108,7 @@ def test_cut_offs_of_a_backtest_begin_at_its_start():
 def test_card_says_how_held_out_customers_were_foreseen(models, training_data):
     card = models.churn.card
     assert card.horizon_days == HORIZON_DAYS
-    assert card.data["rows"] == card.metrics["rows"] == len(training_data.churned)
+    assert card.data["rows"] == card.metrics["rows"] == len(training_data.churn.churned)
     assert card.metrics["roc_auc"] > 0.8
     assert card.metrics["calibration_error"] < 0.05
     assert set(card.thresholds) == {"medium", "high"}
@@ -124,13 +124,13 @@ def test_drivers_sum_to_the_log_odds_whatever_is_blended(models, training_data):
 
 @pytest.mark.parametrize(("left", "counted"), [(1, "and 0 negative"), (0, "has 0 positive")])
 def test_too_few_who_left_or_stayed_are_too_few(training_data, engine, left, counted):
-    rows = training_data.churn_rows
+    rows = training_data.churn
     with pytest.raises(ModelError, match=counted):
         train_churn(replace(rows, churned=np.full_like(rows.churned, left)), engine, created_at=CREATED_AT)
 
 
 def test_rows_without_an_outcome_teach_nothing(training_data, engine):
-    rows = training_data.churn_rows
+    rows = training_data.churn
     half = replace(
         rows, churned=np.where(np.arange(len(rows.churned)) % 2, rows.churned, UNTOLD).astype(np.int8)
     )

@@ -16,7 +16,7 @@ DELAY_MS = DELAY_DAYS * DAY_MS
 @pytest.fixture(scope="module")
 def thin(training_data):
     """All frauds and every eighth of the others: trains in a second."""
-    data = FraudData.of(training_data)
+    data = training_data.fraud
     rows = data.known_by(data.end_ms) | (np.arange(len(data.X)) % 8 == 0)
     return FraudData(data.X[rows], data.time_ms[rows], data.known_ms[rows], data.end_ms)
 

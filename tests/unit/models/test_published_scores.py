@@ -8,10 +8,10 @@ import pytest
 from features.arena import HistoryArena
 from models.model_set import Models
 from models.published_scores import Published, read_score
-from models.replay import replay_chunks
 from schemas.parse import parse_message
 from schemas.topics import TRANSACTIONS
 from schemas.transaction import Transaction
+from tests.replay import replay_chunks
 from tests.streaming import Stream
 from tests.verifying import histories, verified
 

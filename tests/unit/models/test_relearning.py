@@ -5,7 +5,6 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from models.drift import STABLE, Reference, psi
-from models.fraud_data import FraudData
 from models.fraud_training import memory_of
 from models.learning_model import LearningModel
 from models.online import OnlineLearner
@@ -17,7 +16,7 @@ EVERY = 5
 
 @pytest.fixture(scope="module")
 def memory(training_data):
-    return memory_of(FraudData.of(training_data))
+    return memory_of(training_data.fraud)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def new_way(training_data, models):
     over features can say.
     """
     random = np.random.default_rng(2)
-    data = FraudData.of(training_data)
+    data = training_data.fraud
     known = data.known_by(data.end_ms)
     X = data.X[random.choice(np.flatnonzero(~known), 6_000, replace=False)].copy()
     kind = random.choice(5, len(X), p=[0.9, 0.025, 0.025, 0.025, 0.025])

@@ -18,11 +18,11 @@ from features.entity_features import ENTITY_FEATURES, entity_features
 from features.record import LABEL_KIND, label_record, to_records
 from features.tiles import Entities
 from models import vectors as vectors_module
-from models.replay import replay_chunks
 from models.vectors import NO_LABEL, Rows, VectorReplay, in_time_order, label_code
 from schemas.fields import from_epoch_ms
 from schemas.label import Label
 from schemas.transaction import Transaction
+from tests.replay import replay_chunks
 from tests.scoring import at, corrected
 
 Told = Callable[[], tuple[list[Transaction], dict[int, float]]]

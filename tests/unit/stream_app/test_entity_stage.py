@@ -17,7 +17,6 @@ from features.tile_codec import TILE, decode
 from features.tiles import Entities
 from infra.partitioning import partition_for
 from models.model_set import Models
-from models.replay import replay_chunks
 from schemas.errors import DependencyError
 from schemas.label import Label
 from schemas.parse import dump
@@ -27,6 +26,7 @@ from stream_app.alignment import Alignment
 from stream_app.entity_stage import Counted, EntityStage
 from stream_app.partition import Partition
 from stream_app.retry import Retry
+from tests.replay import replay_chunks
 from tests.streaming import (
     DAY_MS,
     START_MS,

@@ -1,0 +1,62 @@
+"""A log of messages as rows: transactions with what became known of each, as a file of them would have it."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from features.attributes import attribute_values
+from features.engine import Engine
+from features.record import to_records
+from models.vectors import NO_LABEL, Rows, in_time_order, label_code
+from schemas.label import Label
+from schemas.transaction import Transaction
+from schemas.wire import WireTransaction
+
+_BATCH = 2_000
+
+
+class MessageLog(NamedTuple):
+    """Rows in time order, and when customers closed their account."""
+
+    rows: Rows
+    closed_ms: dict[str, int]
+
+
+def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], engine: Engine) -> MessageLog:
+    """Transactions and labels, in any order, as rows.
+
+    Of several labels of a transaction the first that says fraud counts, else the first.
+    """
+    told: dict[str, Label] = {}
+    closed_ms: dict[str, int] = {}
+
+    def transactions() -> Iterator[Transaction | WireTransaction]:
+        for message in messages:
+            if not isinstance(message, Label):
+                yield message
+            elif message.label == "account_closed":
+                closed_ms.setdefault(message.customer_id, message.label_time_ms)
+            elif message.transaction_id is not None:
+                before = told.get(message.transaction_id)
+                if before is None or (message.label, before.label) == ("fraud", "genuine"):
+                    told[message.transaction_id] = message
+
+    rows = in_time_order(_batches(transactions(), engine))
+    for row, transaction_id in enumerate(rows.transaction_ids):
+        if (label := told.get(transaction_id)) is not None:
+            rows.labels[row], rows.label_time_ms[row] = label_code(label.label), label.label_time_ms
+    return MessageLog(rows, closed_ms)
+
+
+def _batches(transactions: Iterator[Transaction | WireTransaction], engine: Engine) -> Iterator[Rows]:
+    while batch := list(islice(transactions, _BATCH)):
+        yield Rows(
+            [t.transaction_id for t in batch],
+            [t.customer_id for t in batch],
+            to_records(batch, [t.amount_minor for t in batch]),
+            np.full(len(batch), NO_LABEL, dtype=np.int8),
+            np.zeros(len(batch), dtype=np.int64),
+            attribute_values(engine.attributes, batch),
+        )
