@@ -23,6 +23,8 @@ _RATE_DAYS: Final = 30.0
 _DAY_MS: Final = int(DAY_MS)
 _RETENTION_MS: Final = int(RETENTION_MS)
 _MAX_EVENTS: Final = int(MAX_EVENTS)
+_YEAR_MS: Final = 365.2425 * DAY_MS
+_SEASON: Final = "the time of year"
 
 
 def _ever(name: str, unit: str, meaning: str, phrase: str) -> Feature:
@@ -82,10 +84,14 @@ LIFETIME: Final[tuple[Feature, ...]] = (
         "Transactions ever, for each active day.",
         "{value:.1f} transactions on an active day",
     ),
+    _ever("year_cosine", "ratio", "Time of year: 1 at New Year, -1 at the beginning of July.", _SEASON),
+    _ever("year_sine", "ratio", "Time of year: 1 at the beginning of April, -1 at that of October.", _SEASON),
 )
 """A feature whose meaning changes gets another name: models are bound to these by name."""
 
 LIFETIME_NAMES: Final = tuple(feature.name for feature in LIFETIME)
+SEASON_NAMES: Final = ("year_cosine", "year_sine")
+"""Of no use to who has not seen each time of the year: then they tell early days from late ones."""
 
 
 def customer_names(engine: Engine) -> tuple[str, ...]:
@@ -283,6 +289,9 @@ def _lifetimes(pool: Any, start: Any, length: Any, totals: Any, as_of_ms: Any, u
         vector[12] = silence / max(tenure, 1)
         vector[13] = spent / active
         vector[14] = header.count / active
+        angle = 2 * math.pi * (moment / _YEAR_MS)
+        vector[15] = math.cos(angle)
+        vector[16] = math.sin(angle)
 
 
 def warm_up() -> None:

@@ -15,7 +15,7 @@ from features.definitions import DAY_MS, EVENT, Op
 from features.engine import Engine
 from features.entities import EntityFeature
 from features.kernels import ACCEPTED
-from features.lifetime import LIFETIME_NAMES, customer_names, customer_vector
+from features.lifetime import LIFETIME_NAMES, SEASON_NAMES, customer_names, customer_vector
 from features.totals import update_totals
 from models.boosters import xgboost
 from models.drift import with_reference
@@ -43,6 +43,7 @@ _WEIGHTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST: Final = 20
 _MOST_CUT_OFFS: Final = 40
 _BATCH: Final = 4_000
+_YEAR_MS: Final = 365 * DAY_MS
 UNTOLD: Final = -1
 """Outcome of a cut-off whose horizon is not over."""
 
@@ -222,6 +223,8 @@ def train_churn(
     rows = rows.told()
     names = customer_names(engine)
     wanted = {f.name for f in engine.features if is_customer_feature(f)} | set(LIFETIME_NAMES)
+    if not len(rows.as_of_ms) or np.ptp(rows.as_of_ms) < _YEAR_MS:
+        wanted -= set(SEASON_NAMES)
     columns = np.array([i for i, name in enumerate(names) if name in wanted])
     X, y = np.ascontiguousarray(rows.X[:, columns]), rows.churned == 1
     if y.sum() < _FEWEST or (~y).sum() < _FEWEST:

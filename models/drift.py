@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.engine import Matrix
+from features.lifetime import SEASON_NAMES
 from models.tree import ModelCard, TreeModel, Vector
 
 Counts = npt.NDArray[np.float64]
@@ -95,6 +96,8 @@ def with_reference(
     features = {
         name: Bins.of(rows[:, column]).document()
         for name, column in zip(card.feature_names, model.columns.tolist(), strict=True)
+        # Any day is far from a whole year.
+        if name not in SEASON_NAMES
     }
     score = Bins.of(model.predict_proba(rows)).document()
     return replace(card, reference={"rows": len(rows), "features": features, "score": score})

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -46,6 +48,23 @@ def test_silence_and_lifetime_reach_beyond_every_window():
     assert found["silence_to_interval"] == pytest.approx(13.0)
     assert found["txn_per_active_day"] == pytest.approx(4 / 3)
     assert [found[f"active_days_{n}d"] for n in (30, 60, 90)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("date", "cosine", "sine"),
+    [
+        ((2026, 1, 1), 1, 0),
+        ((2026, 4, 2), 0, 1),
+        ((2026, 7, 2), -1, 0),
+        ((2026, 10, 1), 0, -1),
+        ((2027, 1, 1), 1, 0),
+    ],
+)
+def test_the_time_of_year_is_a_place_on_a_circle(date, cosine, sine):
+    later = (datetime(*date, tzinfo=UTC) - START).days
+    found = known(records(0.5), later)
+    assert found["year_cosine"] == pytest.approx(cosine, abs=0.02)
+    assert found["year_sine"] == pytest.approx(sine, abs=0.02)
 
 
 def test_active_days_of_windows_count_days_and_not_events():

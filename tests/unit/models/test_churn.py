@@ -7,7 +7,7 @@ import pytest
 
 from features.catalogue import FEATURES
 from features.definitions import EVENT, Op
-from features.lifetime import LIFETIME_NAMES, customer_names, declared
+from features.lifetime import LIFETIME_NAMES, SEASON_NAMES, customer_names, declared
 from models.churn import (
     UNTOLD,
     ChurnRows,
@@ -221,7 +221,18 @@ def test_churn_reads_what_is_known_without_an_event(models, training_data):
     assert known[:, customer].any(axis=0).all()
     assert models.churn.card.feature_names == (
         *np.array(models.engine.names)[customer].tolist(),
-        *LIFETIME_NAMES,
+        *(name for name in LIFETIME_NAMES if name not in SEASON_NAMES),
+    )
+
+
+@pytest.mark.parametrize(("days", "read"), [(358, set()), (365, {"year_cosine", "year_sine"})])
+def test_the_time_of_year_is_read_where_a_whole_year_was_seen(training_data, engine, days, read):
+    rows = training_data.churn
+    spread = np.linspace(day(0), day(days), len(rows.as_of_ms)).astype(np.int64)
+    card, _ = train_churn(replace(rows, as_of_ms=spread), engine, created_at=CREATED_AT)
+    assert set(card.feature_names) & set(SEASON_NAMES) == read
+    assert set(card.reference["features"]) == set(card.feature_names) - read, (
+        "any day has drifted from a year"
     )
 
 
