@@ -135,7 +135,7 @@ def backtest(
         json,
         resamples,
         cards_a_day,
-        delay_ms(every_, "--every"),
+        _step(every_),
         [to_epoch_ms(moment(one)) for one in cut_off or ()],
         None if victims_since is None else to_epoch_ms(moment(victims_since)),
     )
@@ -246,6 +246,13 @@ def _print(document: dict[str, Any], report: FraudReport) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _step(text: str) -> int:
+    step = delay_ms(text, "--every")
+    if step <= 0:
+        raise ConfigError(f"--every is more than no time, not {text}")
+    return step
 
 
 def _run_churn(plan: BacktestPlan) -> None:

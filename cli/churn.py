@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from cli.console import out, print_json, progress
+from cli.console import err, out, print_json, progress
 from cli.file_log import engine_of, read_log
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -19,7 +19,9 @@ from features.lifetime import customer_names
 from infra.mapping import Mapping as FileMapping
 from infra.scored_customers import ScoredCustomersFile
 from models.churn import (
+    MOST_ROWS,
     ChurnRows,
+    count_as_of,
     customers_as_of,
     default_cut_offs,
     end_of,
@@ -76,22 +78,33 @@ def churn_rows_of(
     end_ms = end_of(rows)
     if plan.to_ms is not None:
         end_ms = min(end_ms, plan.to_ms)
-    rows = _between(rows, plan.from_ms, plan.to_ms)
-    if not len(rows.records):
+    if not len(_between(rows, plan.from_ms, plan.to_ms)):
         raise ConfigError(f"{plan.source}: no transaction lies between --from and --to")
+    rows = _between(rows, None, plan.to_ms)
     horizon_ms = plan.horizon_days * DAY_MS
     first_ms = int(rows.records["time_ms"][0])
-    cut_offs = sorted(set(plan.cut_offs)) or default_cut_offs(first_ms, end_ms, horizon_ms)
+    _say_if_late(plan, rows, end_ms, horizon_ms)
+    cut_offs = sorted(set(plan.cut_offs)) or [
+        moment
+        for moment in default_cut_offs(first_ms, end_ms, horizon_ms)
+        if moment >= (plan.from_ms or first_ms)
+    ]
     if not cut_offs:
         raise ConfigError(
             f"{plan.source}: its transactions span {(end_ms - first_ms) / DAY_MS:.0f} days; with a horizon "
-            f"of {plan.horizon_days} days there must be more before it to learn from: give a shorter "
-            "--horizon"
+            f"of {plan.horizon_days} days there must be {min(plan.horizon_days, 60)} before it to learn "
+            "from, behind --from: give a shorter --horizon, or cut-offs of your own (--cut-off)"
         )
     if cut_offs[0] <= first_ms or cut_offs[-1] + horizon_ms > end_ms:
         raise ConfigError(
             f"--cut-off must leave {plan.horizon_days} days before {epoch_ms_to_rfc3339(end_ms)} and "
             f"transactions before it; the first is of {epoch_ms_to_rfc3339(first_ms)}"
+        )
+    found = count_as_of(rows, cut_offs)
+    if found > MOST_ROWS:
+        err.print(
+            f"learning from {MOST_ROWS:,} of {found:,} customers at cut-offs, drawn at random",
+            highlight=False,
         )
     task = bar.add_task("looking at customers (cut-offs)", total=len(cut_offs))
     parts = []
@@ -101,12 +114,26 @@ def churn_rows_of(
         cut_offs,
         horizon_ms=horizon_ms,
         end_ms=end_ms,
-        silent_ms=longest_silence(horizon_ms),
         closed_ms=closed_ms,
+        share=MOST_ROWS / max(found, 1),
     ):
         parts.append(part)
         bar.update(task, advance=1)
     return joined(parts, len(customer_names(engine)))
+
+
+def _say_if_late(plan: ChurnTraining, rows: Rows, end_ms: int, horizon_ms: int) -> None:
+    """Say where a handful of late transactions make everybody before them a churner."""
+    handful = max(1, len(rows) // 1000)
+    late_ms = int(rows.records["time_ms"][max(0, len(rows) - 1 - handful)])
+    if len(rows) > 100 * handful and end_ms - late_ms > horizon_ms:
+        late, end = epoch_ms_to_rfc3339(late_ms), epoch_ms_to_rfc3339(end_ms)
+        err.print(
+            f"[yellow]{escape(plan.source)}[/]: nearly all transactions are before {late}, and the last ones "
+            f"end at {end}: who has none in between counts as gone. Leave wrong dates out (--to)",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def train_churn_of(
@@ -148,6 +175,15 @@ def backtest_churn_on_file(
         ConfigError: The model and this program do not fit, or no customer was there at any cut-off.
     """
     started = time.monotonic()
+    known_ms = int(card.data.get("to_ms", 0)) + card.horizon_days * DAY_MS
+    if known_ms > cut_offs[0]:
+        first, known = epoch_ms_to_rfc3339(cut_offs[0]), epoch_ms_to_rfc3339(known_ms)
+        err.print(
+            f"[yellow]{card.name} {card.version}[/] learned from outcomes up to {known}, behind the first "
+            f"cut-off {first}: figures may be too good. Train with --to {first}",
+            highlight=False,
+            soft_wrap=True,
+        )
     engine = engine_of(card, features)
     model = ModelRegistry(root).load("churn", customer_names(engine), card.version)
     with progress() as bar:
@@ -214,7 +250,7 @@ def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: b
     if report.gone:
         days = longest_silence(document["horizon_days"] * DAY_MS) // DAY_MS
         out.print(
-            f"{report.gone:,} were silent for more than {days} days and are gone for certain"
+            f"{report.gone:,} were silent for more than {days} days and are in no value at risk"
             + (f": without them ROC AUC {report.present['roc_auc'][0]:.4f}" if report.present else ""),
             highlight=False,
         )

@@ -55,7 +55,24 @@ def read_log(
             f"{data}: none of its {account.rows:,} rows can be used ({account.refused:,} refused, "
             f"{account.skipped:,} skipped by the mapping){why}"
         )
+    if corrected := corrections(rows):
+        err.print(
+            f"{corrected:,} of {len(rows):,} rows repeat a customer's transaction_id with another amount "
+            "and count as corrections: only one of them is kept. Is it the number of an invoice? Then read "
+            "transaction_id from the number of the row (row_number)",
+            highlight=False,
+            soft_wrap=True,
+        )
     return rows, account
+
+
+def corrections(rows: Rows) -> int:
+    """Rows that repeat the id of a customer's transaction with another amount."""
+    order = np.argsort(rows.records["transaction"], kind="stable")
+    ids, amounts = rows.records["transaction"][order], rows.records["amount_minor"][order]
+    repeated = np.flatnonzero((ids[1:] == ids[:-1]) & (amounts[1:] != amounts[:-1]))
+    pairs = zip(order[repeated].tolist(), order[repeated + 1].tolist(), strict=True)
+    return sum(rows.customer_ids[one] == rows.customer_ids[other] for one, other in pairs)
 
 
 def engine_of(card: ModelCard, features: Path | None) -> Engine:

@@ -29,7 +29,11 @@ def rebuild(
     group: Annotated[str, typer.Option(envvar="TIDEGATE_GROUP", help="Kafka consumer group.")] = "tidegate",
     yes: Annotated[bool, typer.Option("--yes", help="Really remove the stored histories.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Although Kafka still lists workers: they are fenced off.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Although Kafka still lists workers. Those that run are fenced off, and build it again.",
+        ),
     ] = False,
 ) -> None:
     """Remove all histories; workers build them again from the start of the log.
@@ -52,19 +56,19 @@ async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -
     admin = TopicsAdmin(bootstrap, options=kafka.options())
     partitions = await admin.source_partitions()
     cluster_id = await admin.cluster_id()
-    members = await admin.group_members(group) if group else 0
-    if members:
-        raise ConfigError(
-            f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
-            "those that crashed, and run it again. The embedded broker never drops them: use --force"
-        )
+    reset = HistoryReset(redis_url, namespace=namespace, options=redis.options(redis_url))
+    try:
+        for of_state in sorted({group, await reset.group()}) if group else ():
+            await _check_stopped(admin, of_state)
+    except BaseException:
+        await reset.close()
+        raise
     tail = LogTail(bootstrap, options=kafka.options())
     await tail.start()
     try:
         bounds = await tail.bounds([(topic, p) for topic in _INPUTS for p in range(partitions)])
     finally:
         await tail.stop()
-    reset = HistoryReset(redis_url, namespace=namespace, options=redis.options(redis_url))
     try:
         removed = await reset.run(partitions, cluster_id, {tp: start for tp, (start, _) in bounds.items()})
     finally:
@@ -75,3 +79,12 @@ async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -
     behind = sum(end - start for start, end in bounds.values())
     err.print(f"start the workers: {behind} messages are to be read again")
     return {"removed_keys": removed, "partitions": partitions, "messages": behind}
+
+
+async def _check_stopped(admin: TopicsAdmin, group: str) -> None:
+    members = await admin.group_members(group) if group else 0
+    if members:
+        raise ConfigError(
+            f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
+            "those that crashed, and run it again. The embedded broker never drops them: use --force"
+        )

@@ -63,8 +63,7 @@ def train(
         str | None,
         typer.Option(
             "--from",
-            help="Learn from transactions since this time (UTC); earlier ones are history for one model, and "
-            "left out where all are trained at once.",
+            help="Learn from transactions since this time (UTC); earlier ones are history.",
         ),
     ] = None,
     to: Annotated[

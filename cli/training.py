@@ -21,7 +21,7 @@ from generator.settings import BankSettings
 from infra.feature_file import load_engine
 from infra.mapping import Mapping
 from models.anomaly import ANOMALY, train_anomaly
-from models.churn import ChurnRows
+from models.churn import ChurnRows, of_late
 from models.costs import Costs
 from models.fraud_data import FraudData, vectors_of
 from models.fraud_training import memory_of, train_fraud
@@ -213,10 +213,11 @@ def train_churn_alone(
 
 
 def _segments(plan: TrainingPlan, looked_at: ChurnRows, engine: Engine, source: str) -> Trained:
+    live = of_late(looked_at.X, engine, plan.horizon_days * DAY_MS)
     return Trained(
         *train_segments(
-            looked_at.X.astype(np.float64),
-            looked_at.as_of_ms,
+            looked_at.X[live].astype(np.float64),
+            looked_at.as_of_ms[live],
             engine,
             created_at=to_rfc3339(datetime.now(UTC)),
             seed=plan.seed,

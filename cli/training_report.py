@@ -53,6 +53,10 @@ def print_trained(plan: TrainingPlan, cards: Sequence[ModelCard], *, json: bool)
             out.print(decisions(c), highlight=False, soft_wrap=True)
     in_use = " and put into use" if plan.promote else ""
     err.print(f"saved under {plan.models}{in_use}; figures are of held-back days")
+    if any(c.name == Which.CHURN for c in cards):
+        err.print(
+            "of churn: of customers held out at the same cut-offs; 'tidegate backtest' looks at later ones"
+        )
     for c in cards:
         for doubt in doubts(c):
             err.print(f"[yellow]{c.name} {c.version}[/] {doubt}", highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from infra.feature_file import load_engine
 from infra.history_store import RedisHistoryStore
 from infra.verifier import Verifier
 from models.differences import Difference, Tally
+from models.published_scores import UNPUBLISHED
 from models.registry import ModelRegistry
 
 _SHOWN = 20
@@ -76,7 +77,7 @@ def verify(
         _print(tally)
     if tally.differences:
         raise typer.Exit(1)
-    if not tally.scores or not tally.histories:
+    if not tally.histories or not (tally.scores or tally.not_compared.get(UNPUBLISHED)):
         err.print("nothing to compare: no score or no history was found that fits", highlight=False)
         raise typer.Exit(2)
 

@@ -63,7 +63,7 @@ def _churn_page(document: dict[str, Any], report: ChurnReport) -> Page:
     ]
     if report.gone:
         paragraphs.append(
-            f"Note: {report.gone:,} are gone for certain, silent for longer than anybody a model learns "
+            f"Note: {report.gone:,} were silent for so long that hardly anybody comes back "
             "from; they are in no value at risk."
         )
     if report.untold:

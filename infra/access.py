@@ -13,6 +13,7 @@ from cryptography import x509
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.addresses import check_redis_url
 from schemas.errors import ConfigError
 
 _CONFIG = SettingsConfigDict(env_prefix="TIDEGATE_", extra="ignore")
@@ -104,8 +105,10 @@ class RedisAccess(BaseSettings):
         """Arguments of every Redis client for an address.
 
         Raises:
-            ConfigError: A file is missing or is none, or certificates are set for an address without TLS.
+            ConfigError: It is no address, a file is missing or is none, or certificates are set for an
+                address without TLS.
         """
+        check_redis_url(url)
         options: dict[str, Any] = {}
         if self.redis_username:
             options["username"] = self.redis_username

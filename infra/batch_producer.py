@@ -26,6 +26,8 @@ class Message(Protocol):
     def value(self) -> bytes: ...  # noqa: D102
     @property
     def headers(self) -> tuple[tuple[str, bytes], ...]: ...  # noqa: D102
+    @property
+    def timestamp_ms(self) -> int | None: ...  # noqa: D102
 
 
 class BatchProducer:
@@ -148,4 +150,9 @@ async def _send(producer: AIOKafkaProducer, batch: object, topic: str, partition
 
 def _append(batch: Any, message: Message) -> Any:
     """Append a message; `None` where it does not fit."""
-    return batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))
+    return batch.append(
+        key=message.key,
+        value=message.value,
+        timestamp=message.timestamp_ms,
+        headers=list(message.headers),
+    )

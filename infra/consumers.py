@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from infra.addresses import check_bootstrap
 from schemas.errors import DependencyError
 
 
@@ -16,6 +17,8 @@ async def connected(
 ) -> AIOKafkaConsumer:
     """A consumer that is started and has no partitions yet; nothing is committed by itself.
 
+    It reads what was committed: a producer that aborts its transaction has said nothing.
+
     Args:
         bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
         timeout_s: Limit of connecting.
@@ -23,10 +26,14 @@ async def connected(
         settings: Of aiokafka's consumer.
 
     Raises:
+        ConfigError: That is no address.
         DependencyError: The broker does not answer in time.
     """
+    check_bootstrap(bootstrap)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, **(options or {}), **settings
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        **{"isolation_level": "read_committed", **(options or {}), **settings},
     )
     try:
         async with asyncio.timeout(timeout_s):

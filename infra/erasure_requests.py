@@ -19,6 +19,7 @@ class _Request:
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = None
 
 
 class ErasureRequests:

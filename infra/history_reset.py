@@ -75,11 +75,23 @@ class HistoryReset:
                     f"{self._namespace}:entities": UNDECIDED,
                 }
             )
+            await self._redis.delete(f"{self._namespace}:group")
         except (TimeoutError, exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             raise DependencyError(f"Redis does not answer: {error}; run it again") from error
         except exceptions.ResponseError as error:
             raise DependencyError(f"Redis takes no writes: {error}; run it again") from error
         return removed
+
+    async def group(self) -> str:
+        """Consumer group whose workers keep the state, as far as is known; empty for none.
+
+        Raises:
+            DependencyError: Redis does not answer.
+        """
+        try:
+            return (await self._redis.get(f"{self._namespace}:group") or b"").decode()
+        except (TimeoutError, exceptions.RedisError, OSError) as error:
+            raise DependencyError(f"Redis does not answer: {error}; run it again") from error
 
     def _meta(self, number: int) -> str:
         return f"{{{self._namespace}:{number}}}:meta"

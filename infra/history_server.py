@@ -129,6 +129,8 @@ class HistoryServer:
                 ("MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
             ):
                 raise DependencyError(f"Redis at {self._shown} takes no writes: {_words(error)}") from error
+            if isinstance(error, exceptions.NoPermissionError) or "DB index" in str(error):
+                raise DependencyError(f"Redis at {self._shown} does not let us: {_words(error)}") from error
             raise
 
 

@@ -222,6 +222,16 @@ class RedisHistoryStore:
             f"{declared or 'none'!r}: set it back, or build all state from the log with 'tidegate rebuild'"
         )
 
+    async def group(self) -> str:
+        """Consumer group whose workers keep this state, as far as is known; empty for none."""
+        return (
+            await self._server.call(lambda: self._redis.get(self._layout.shared_key("group"))) or b""
+        ).decode()
+
+    async def set_group(self, group: str) -> None:
+        """Say whose workers keep this state."""
+        await self._server.call(lambda: self._redis.set(self._layout.shared_key("group"), group))
+
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""
         partitions = await self.partitions()

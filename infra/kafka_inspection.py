@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from infra.addresses import check_bootstrap
 from schemas.errors import DependencyError
 from schemas.topics import TOPICS
 
@@ -45,6 +46,7 @@ async def inspect_kafka(
     Raises:
         DependencyError: It does not answer.
     """
+    check_bootstrap(bootstrap)
     client = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000), **(options or {})
     )

@@ -80,7 +80,6 @@ class LabelTopics:
             options=self._options,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_WAIT_MS,
-            isolation_level="read_committed",
         )
         self._consumer.assign(self._tps)
 

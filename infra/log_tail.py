@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,6 +14,13 @@ from infra.consumers import connected
 from schemas.errors import DependencyError
 
 _LOOK_BACK = 20
+
+
+class _Source(NamedTuple):
+    """The transaction that a score is of."""
+
+    offset: int
+    transaction_id: str
 
 
 class LogTail:
@@ -113,41 +120,76 @@ class LogTail:
         await consumer.getmany(tp, timeout_ms=500, max_records=1)
         return int(consumer.highwater(tp) or 0)
 
-    async def _newest(
+    async def _scores(
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, offsets: tuple[int, int], source_topic: str
-    ) -> int:
+    ) -> list[_Source]:
+        """What the scores of a range are of, in the order they were published in."""
         start, end = offsets
+        consumer.assign([tp])
         consumer.seek(tp, start)
-        newest = 0
+        found: list[_Source] = []
         # The last batch may be behind what `end_offsets` says: fetches know where it ends.
         known = consumer.last_stable_offset if self._committed_only else consumer.highwater
         while await consumer.position(tp) < max(end, known(tp) or 0):
             for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
-                newest = max(newest, _scored_offset(record.value, source_topic) + 1)
-        return newest
+                if (source := _source(record.value, source_topic)) is not None:
+                    found.append(source)
+        return found
 
-    async def scored_upto(self, topic: str, partition: int, source_topic: str) -> int:
+    @staticmethod
+    async def _is_of_other_log(consumer: AIOKafkaConsumer, tp: TopicPartition, source: _Source) -> bool:
+        """Whether another record stands at a source's offset; nothing there says nothing."""
+        start, end = [(await look([tp]))[tp] for look in (consumer.beginning_offsets, consumer.end_offsets)]
+        if not start <= source.offset < end:
+            return False
+        consumer.assign([tp])
+        consumer.seek(tp, source.offset)
+        records = (await consumer.getmany(tp, timeout_ms=1000, max_records=1)).get(tp, ())
+        return any(
+            record.offset == source.offset and _transaction_id(record.value) != source.transaction_id
+            for record in records
+        )
+
+    async def scored_upto(
+        self, topic: str, partition: int, source_topic: str, stored: int = 0
+    ) -> tuple[int, bool]:
         """Offset behind the newest source record that has a score in this partition; 0 for none.
 
-        Scores are published in the order of their sources, so everything before it is there too.
+        Scores are published in the order of their sources, so everything before it is there too. Those of
+        another log, whose topic was made again, do not count.
+
+        Args:
+            topic: Has the scores.
+            partition: Of both topics.
+            source_topic: What they are of.
+            stored: Offset up to which the state has the source.
+
+        Returns:
+            The offset, and whether the state is of another log: what was scored of it before `stored` is not
+            what the log has there.
 
         Raises:
             DependencyError: The broker does not answer.
         """
-        tp = TopicPartition(topic, partition)
+        tp, source = TopicPartition(topic, partition), TopicPartition(source_topic, partition)
         async with self._look(f"does not show the end of {topic}") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
             start = (await consumer.beginning_offsets([tp]))[tp]
-            if end <= start:
-                return 0
-            consumer.assign([tp])
-            newest, first, back = 0, end, _LOOK_BACK
+            scores: list[_Source] = []
+            first, back = end, _LOOK_BACK
             # Markers of transactions, and what was aborted, are offsets without a record.
-            while not newest and first > start:
+            while not scores and first > start:
                 first = max(start, end - back)
-                newest = await self._newest(consumer, tp, (first, end), source_topic)
+                scores = await self._scores(consumer, tp, (first, end), source_topic)
                 back *= 8
-            return newest
+            before = [score for score in scores if score.offset < stored]
+            replaced = bool(before) and await self._is_of_other_log(consumer, source, before[-1])
+            while scores:
+                newest = max(range(len(scores)), key=lambda number: scores[number].offset)
+                if not await self._is_of_other_log(consumer, source, scores[newest]):
+                    return scores[newest].offset + 1, replaced
+                scores = scores[newest + 1 :]
+            return 0, replaced
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
@@ -155,10 +197,20 @@ async def _close(consumer: AIOKafkaConsumer) -> None:
         await consumer.stop()
 
 
-def _scored_offset(score: bytes | None, source_topic: str) -> int:
-    """Offset of what a message is the score of; -1 where it is no such score, whoever wrote it."""
+def _source(score: bytes | None, source_topic: str) -> _Source | None:
+    """What a message is the score of; `None` where it is no such score, whoever wrote it."""
     try:
-        source = orjson.loads(score or b"")["source"]
-        return int(source["offset"]) if source["topic"] == source_topic else -1
+        said = orjson.loads(score or b"")
+        source = said["source"]
+        if source["topic"] != source_topic:
+            return None
+        return _Source(int(source["offset"]), str(said.get("transaction_id", "")).strip())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _transaction_id(event: bytes | None) -> str | None:
+    try:
+        return str(orjson.loads(event or b"")["transaction_id"]).strip()
     except (ValueError, TypeError, KeyError):
-        return -1
+        return None

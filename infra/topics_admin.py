@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from infra.addresses import check_bootstrap
 from schemas.errors import ConfigError, DependencyError
 from schemas.topics import TOPICS, TRANSACTIONS, Topic
 
@@ -32,6 +33,7 @@ class TopicsAdmin:
     def __init__(
         self, bootstrap: str, *, timeout_s: float = 10.0, options: Mapping[str, Any] | None = None
     ) -> None:
+        check_bootstrap(bootstrap)
         self._bootstrap = bootstrap
         self._timeout_s = timeout_s
         self._options = dict(options or {})

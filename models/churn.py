@@ -43,7 +43,13 @@ _WEIGHTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST: Final = 20
 _MOST_CUT_OFFS: Final = 40
 _BATCH: Final = 4_000
-_YEAR_MS: Final = 365 * DAY_MS
+_ALL_HASHES: Final = 1 << 32
+_SEASONS_MS: Final = 540 * DAY_MS
+"""Each time of the year, and half of it twice."""
+_SAID_BY_SILENCE: Final = {"time_since_last_s", "time_since_debit_s"}
+"""Unknown after 90 days, and before that the silence, which is known always."""
+MOST_ROWS: Final = 500_000
+"""What more customers at cut-offs than these teach is within the noise."""
 UNTOLD: Final = -1
 """Outcome of a cut-off whose horizon is not over."""
 
@@ -92,11 +98,17 @@ def default_cut_offs(first_ms: int, end_ms: int, horizon_ms: int) -> list[int]:
 
 
 def longest_silence(horizon_ms: int) -> int:
-    """Milliseconds of silence after which a customer is gone for certain and teaches nothing.
+    """Milliseconds of silence after which a customer counts as one of long ago: hardly anybody comes back.
 
     The worker's sweep goes on for 90 days.
     """
     return max(3 * horizon_ms, 90 * DAY_MS)
+
+
+def of_late(X: npt.NDArray[np.floating[Any]], engine: Engine, horizon_ms: int) -> npt.NDArray[np.bool_]:
+    """`(n,)` whether customers were silent for no longer than `longest_silence`, by rows of their vectors."""
+    silence_s = X[:, customer_names(engine).index("silence_s")]
+    return silence_s <= longest_silence(horizon_ms) / 1000
 
 
 def customers_as_of(
@@ -108,6 +120,7 @@ def customers_as_of(
     end_ms: int,
     silent_ms: int | None = None,
     closed_ms: Mapping[str, int] | None = None,
+    share: float = 1.0,
 ) -> Iterator[ChurnRows]:
     """Customers at each cut-off, from what was known then, by the code of the worker's sweep.
 
@@ -119,6 +132,7 @@ def customers_as_of(
         end_ms: Outcomes at or after it are not known.
         silent_ms: Leave out who was silent for longer; `None`: nobody.
         closed_ms: When customers closed their account. They are left out from then on.
+        share: Of the customers at each cut-off, drawn by their ids.
     """
     times = rows.records["time_ms"]
     ids, codes = np.unique(np.array(rows.customer_ids, dtype=object), return_inverse=True)
@@ -135,6 +149,9 @@ def customers_as_of(
             for customer_id, time_ms in newest.items()
             if (silent_ms is None or time_ms >= as_of - silent_ms)
             and (closed_ms is None or closed_ms.get(customer_id, as_of) >= as_of)
+            and (
+                share >= 1 or xxhash.xxh32_intdigest(f"{as_of} {customer_id}".encode()) < share * _ALL_HASHES
+            )
         ]
         arena = replay.arena
         slots = [arena.slot(customer_id) for customer_id in here]
@@ -152,6 +169,15 @@ def customers_as_of(
             np.stack(vectors) if vectors else np.empty((0, width), dtype=np.float32),
             churned,
         )
+
+
+def count_as_of(rows: Rows, cut_offs: Sequence[int]) -> int:
+    """How many `customers_as_of` finds at all cut-offs together; those that closed accounts count."""
+    times = rows.records["time_ms"]
+    _, codes = np.unique(np.array(rows.customer_ids, dtype=object), return_inverse=True)
+    return sum(
+        int(np.count_nonzero(np.bincount(codes[:end]))) for end in np.searchsorted(times, cut_offs).tolist()
+    )
 
 
 def _move(replay: VectorReplay, rows: Rows, begin: int, end: int, newest: dict[str, int]) -> None:
@@ -223,7 +249,8 @@ def train_churn(
     rows = rows.told()
     names = customer_names(engine)
     wanted = {f.name for f in engine.features if is_customer_feature(f)} | set(LIFETIME_NAMES)
-    if not len(rows.as_of_ms) or np.ptp(rows.as_of_ms) < _YEAR_MS:
+    wanted -= _SAID_BY_SILENCE
+    if not len(rows.as_of_ms) or np.ptp(rows.as_of_ms) < _SEASONS_MS:
         wanted -= set(SEASON_NAMES)
     columns = np.array([i for i, name in enumerate(names) if name in wanted])
     X, y = np.ascontiguousarray(rows.X[:, columns]), rows.churned == 1
@@ -272,7 +299,9 @@ def train_churn(
         linear=LinearPart.fit(X, y, weight) if weight < 1 else None,
     )
     trees = bytes(booster.save_raw("ubj"))
-    return with_reference(card, trees, rows.X, names), trees
+    # Those of long ago are learned from, as they can be asked about; the stream has nothing of them.
+    live = of_late(rows.X, engine, horizon_days * DAY_MS)
+    return with_reference(card, trees, rows.X[live], names), trees
 
 
 def is_customer_feature(feature: Any) -> bool:

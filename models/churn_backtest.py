@@ -42,8 +42,8 @@ class ScoredCustomers:
         value_at_risk: `(n,)` probability times what the customer spends a year.
         label: `(n,)` 1 left, 0 stayed, `UNTOLD`.
         drivers: Of rows above the lowest band, by row.
-        gone: `(n,)` whether a customer was silent for longer than anybody a model learns from: gone for
-            certain; `None`: nobody.
+        gone: `(n,)` whether a customer was silent for longer than `models.churn.longest_silence`;
+            `None`: nobody.
     """
 
     customer_ids: Sequence[str]
@@ -59,7 +59,7 @@ class ScoredCustomers:
         return len(self.customer_ids)
 
     def present(self) -> "ScoredCustomers":
-        """Those who are not gone for certain: whom one can lose, and who can tell a model from another."""
+        """Those who were not silent for long: whom one can lose, and who can tell a model from another."""
         if self.gone is None or not self.gone.any():
             return self
         kept = np.flatnonzero(~self.gone)
@@ -127,13 +127,13 @@ class ChurnReport:
     Attributes:
         figures: By name: value and its 95 % interval, over resampled customers; empty where no
             horizon is over.
-        present: The same without customers who are gone for certain.
+        present: The same without customers who were silent for long.
         customers, left: Rows whose outcome is known, and those of them that left.
         untold: Rows whose horizon is not over.
-        gone: Rows of customers who are gone for certain.
+        gone: Rows of customers who were silent for long.
         top_customers, top_left: The tenth with the highest probability, and those of them that left.
         bins: Predicted and found share, and rows, of each bin of calibration.
-        value_at_risk: Of the newest cut-off, without those who are gone for certain.
+        value_at_risk: Of the newest cut-off, without those who were silent for long.
         bands: Of the same by band: customers, value at risk, and how many of those with a known
             outcome left.
         top_drivers: Features that most often drive a probability above the lowest band, with how often.
@@ -161,7 +161,7 @@ class ChurnReport:
             "customers": self.customers,
             "left": self.left,
             "horizon_not_over": self.untold,
-            "gone_for_certain": self.gone,
+            "long_silent": self.gone,
             "figures": _document(self.figures),
             "figures_without_gone": _document(self.present),
             "top_decile": {"customers": self.top_customers, "left": self.top_left},
@@ -182,7 +182,7 @@ def _document(figures: Mapping[str, tuple[float, float, float]]) -> dict[str, di
 
 
 def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, seed: int = 7) -> ChurnReport:
-    """Figures of all rows whose outcome is known, and of those who are not gone for certain.
+    """Figures of all rows whose outcome is known, and of those who were not silent for long.
 
     Of a long log most are gone, and nothing is easier than that: the second say who of those that one can
     still lose will go. Value at risk and bands are of them alone.

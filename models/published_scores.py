@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from features.engine import Engine
 from models.anomaly import AnomalyModel
 from models.differences import or_none
 from models.tree import TreeModel
+
+UNPUBLISHED: Final = "features of merchants and devices not published (TIDEGATE_SCORE_FEATURES)"
+"""Why a score that reads them cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,12 @@ class ScoreComparison:
             if accepted[row]
             and any(self.differing_values(score, X[row]) for score in expected.get(offset, ()))
         ]
+
+    def why_not(self, score: Published) -> str:
+        """Why `differing_values` cannot compare."""
+        if self._engine.entities and score.features is None:
+            return UNPUBLISHED
+        return f"model {score.version} or its declarations not here"
 
     def differing_values(
         self, score: Published, vector: npt.NDArray[np.float64]

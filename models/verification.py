@@ -174,7 +174,7 @@ class PartitionRebuild:
             for score in found if comparable else ():
                 values = self._scores.differing_values(score, features.X[row])
                 if values is None:
-                    self._tally.not_compared[f"model {score.version} or its declarations not here"] += 1
+                    self._tally.not_compared[self._scores.why_not(score)] += 1
                     continue
                 self._tally.scores += 1
                 self._tally.vectors += score.features is not None

@@ -34,7 +34,7 @@ from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
 from models.in_use import ModelsInUse
 from models.model_set import Models
-from schemas.errors import DependencyError, TidegateError
+from schemas.errors import ConfigError, DependencyError, TidegateError
 from schemas.fields import to_rfc3339
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
 from stream_app.agents import INPUTS, add_agents
@@ -196,7 +196,7 @@ async def run_worker(settings: WorkerSettings, metrics: WorkerMetrics | None = N
             _crash_at(settings.crash_point),
             score_span("tidegate-worker") if settings.tracing else lambda headers: headers,
         )
-        check_log = _log_check(store, admin)
+        check_log = _log_check(store, admin, settings.entities)
 
         watch = ModelWatch(models, metrics, settings.models_watch_s)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.look_now)
@@ -248,8 +248,8 @@ async def _wait_for_dependencies(
         await retry.until_done("kafka", lambda: admin.create(settings.partitions), stop)
     partitions = await retry.until_done("kafka", admin.source_partitions, stop)
     cluster = await retry.until_done("kafka", admin.cluster_id, stop)
-    counted = sorted({feature.entity for feature in entity_features(settings.entities)})
-    await retry.until_done("redis", lambda: store.claim_entities(counted), stop)
+    await retry.until_done("kafka", lambda: _claim_group(settings, store, admin), stop)
+    await retry.until_done("redis", lambda: store.claim_entities(_counted(settings.entities)), stop)
     await retry.until_done("redis", lambda: store.claim_topology(partitions, cluster), stop)
     await retry.until_done("kafka", producer.start, stop)
     await retry.until_done("kafka", tail.start, stop)
@@ -271,10 +271,10 @@ async def _run(
 ) -> int:
     app = create_faust_app(settings, kafka)
 
-    async def published_upto(partition: int) -> int:
+    async def published_upto(partition: int, stored: int) -> tuple[int, bool]:
         # First: it ends what the owner before left open, which decides whether that counts.
         await producer.take(partition)
-        return await tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name)
+        return await tail.scored_upto(FRAUD_SCORES.name, partition, TRANSACTIONS.name, stored)
 
     worker = Worker(
         delivery,
@@ -327,7 +327,10 @@ async def _run(
         _log.warning("stopped without waiting for Faust")
     if worker.failed.done():
         error = worker.failed.result()
-        _log.error("worker stopped by a failure", error=str(error), kind=type(error).__name__, exc_info=error)
+        unforeseen = None if isinstance(error, TidegateError) else error
+        _log.error(
+            "worker stopped by a failure", error=str(error), kind=type(error).__name__, exc_info=unforeseen
+        )
         return 3 if isinstance(error, TidegateError) and not isinstance(error, DependencyError) else 1
     return 0 if stop.is_set() else 1
 
@@ -356,8 +359,28 @@ async def _show_redis(store: RedisHistoryStore, metrics: WorkerMetrics) -> None:
         raise
 
 
-def _log_check(store: RedisHistoryStore, admin: TopicsAdmin) -> Callable[[], Awaitable[None]]:
+async def _claim_group(settings: WorkerSettings, store: RedisHistoryStore, admin: TopicsAdmin) -> None:
+    """Say whose state this is: two groups would take each other's leases for ever."""
+    holder = await store.group()
+    if holder == settings.group:
+        return
+    if holder and (members := await admin.group_members(holder)):
+        raise ConfigError(
+            f"the state of namespace {settings.namespace!r} is kept by group {holder!r}, of which "
+            f"{members} workers are running: set TIDEGATE_GROUP={holder}, or stop them and wait until Kafka "
+            "has dropped those that crashed; a group of its own needs a TIDEGATE_NAMESPACE of its own"
+        )
+    await store.set_group(settings.group)
+
+
+def _counted(entities: str) -> list[str]:
+    return sorted({feature.entity for feature in entity_features(entities)})
+
+
+def _log_check(store: RedisHistoryStore, admin: TopicsAdmin, entities: str) -> Callable[[], Awaitable[None]]:
     async def check() -> None:
+        # Each time: state that was removed meanwhile is begun anew by whoever takes a lease first.
+        await store.claim_entities(_counted(entities))
         await store.claim_topology(await admin.source_partitions(), await admin.cluster_id())
 
     return check

@@ -142,10 +142,15 @@ class Delivery:
         return None if right == partition.number else right
 
     def pass_on(self, record: Any, customer_id: str, partition: int) -> Outgoing:
-        """The same record for the partition it belongs in."""
+        """The same record for the partition it belongs in, published when it was published."""
         self.observer.outcome("forwarded")
         return Outgoing(
-            record.topic, partition, customer_id.encode(), record.value, trace_context(record.headers)
+            record.topic,
+            partition,
+            customer_id.encode(),
+            record.value,
+            trace_context(record.headers),
+            record.timestamp,
         )
 
     def refuse(self, record: Any, refused: EventError) -> Outgoing:

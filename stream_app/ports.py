@@ -17,6 +17,7 @@ class Outgoing(NamedTuple):
 
     Attributes:
         headers: The trace context of what it came from.
+        timestamp_ms: When it was published first, of what is passed on; `None` for now.
     """
 
     topic: str
@@ -24,6 +25,7 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes
     headers: Headers = ()
+    timestamp_ms: int | None = None
 
 
 class Publisher(Protocol):
@@ -156,5 +158,5 @@ class Log(Protocol):
         ...
 
     def end(self, topic: str, partition: int) -> int | None:
-        """Next offset of the log as the last fetch knew it; `None` before the first."""
+        """Behind the last record of the log, as the last fetch knew it; `None` before the first."""
         ...

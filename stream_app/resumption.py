@@ -34,7 +34,7 @@ def next_offset(lease: Lease, topic: str, partition: int, log: LogRange) -> int:
     if stored < log.start:
         raise _retention_passed(topic, partition, stored, log.start)
     if stored > log.end:
-        raise _recreated(topic, partition, stored)
+        raise made_again(topic, partition, stored)
     return stored
 
 
@@ -68,7 +68,7 @@ async def rest_of(
         raise StoreRolledBack(f"{chunk.topic}[{chunk.partition}] jumped from {cursor} to {chunk.after}")
     if chunk.after == cursor:
         if chunk.records[0].offset < chunk.after:
-            raise _recreated(chunk.topic, chunk.partition, chunk.after)
+            raise made_again(chunk.topic, chunk.partition, chunk.after)
     else:
         rest = [record for record in chunk.records if record.offset >= cursor]
         if not rest:
@@ -88,8 +88,10 @@ def _retention_passed(topic: str, partition: int, stored: int, start: int) -> Hi
     )
 
 
-def _recreated(topic: str, partition: int, stored: int) -> HistoryError:
+def made_again(topic: str, partition: int, stored: int) -> HistoryError:
+    """The log is not the one that was processed."""
     return HistoryError(
-        f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before: the topic was "
-        "made again or lost its end. Restore it, or run 'tidegate rebuild' to build the histories from it"
+        f"{topic}[{partition}] was processed up to offset {stored}, but the log ends before or has other "
+        "records there: the topic was made again or lost its end. Restore it, or run 'tidegate rebuild' to "
+        "build the histories from it"
     )

@@ -36,6 +36,7 @@ SCHEME = "tidegate"
 _LOOK_AGAIN_S = 0.01
 _THREAD_END_S = 2.0
 _BUSY_FETCH_WAIT_MS = 5
+_LOOK_AT_POSITIONS_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # the latency on a broker that answers a fetch late.
         consumer._partition_assignment_strategy = (CopartitionAssignor,)
         consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
+        # Whoever aborts a transaction has said nothing.
+        consumer._isolation_level = "read_committed"
         return consumer
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:
@@ -182,6 +185,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._next: dict[TP, int] = {}
         self._seeks: dict[TP, int] = {}
         self._seeking: asyncio.Future[None] | None = None
+        # Behind markers and what was aborted: where the client was when all that it had was in chunks.
+        self._read: dict[TP, int] = {}
+        self._look_at_s = 0.0
 
     @property
     def _positions(self) -> Positions:
@@ -229,7 +235,20 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             chunk = Chunk(tp.topic, tp.partition, list(records), self._next[tp], self._seeks[tp])
             self._next[tp] = chunk.next_offset
             chunks[tp] = [chunk]
+        if (now := self.loop.time()) >= self._look_at_s:
+            self._look_at_s = now + _LOOK_AT_POSITIONS_S
+            self._look_at_positions()
         return chunks
+
+    def _look_at_positions(self) -> None:
+        """Note how far the client is; only between two fetches does that fit what was delivered."""
+        subscription = self._thread._ensure_consumer()._subscription.subscription
+        if subscription is None or (assignment := subscription.assignment) is None:
+            return
+        for tp in self._next:
+            key = TopicPartition(*tp)
+            if key in assignment.tps and (state := assignment.state_value(key)).has_valid_position:
+                self._read[tp] = int(state.position)
 
     def _to_message(self, tp: TP, record: list[Chunk]) -> ConsumerMessage:
         last = record[-1].records[-1]
@@ -258,6 +277,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._stop_seeking()
         for tp in revoked:
             self._next.pop(tp, None)
+            self._read.pop(tp, None)
         await super().on_partitions_revoked(revoked)
         await self._positions.release(revoked)
 
@@ -279,6 +299,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         """Seek these partitions to where the store says; those no longer assigned are left out."""
         for tp in partitions:
             self._next.pop(tp, None)
+            self._read.pop(tp, None)
         found = await self._positions.positions(partitions)
         mine = self.assignment()
         wanted = {TP(*key): offset for key, offset in found.items() if TP(*key) in mine}
@@ -309,12 +330,18 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return self._next.get(TP(topic, partition))
 
     def end(self, topic: str, partition: int) -> int | None:
-        """Next offset of a partition's log as the last fetch knew it; `None` before the first."""
+        """Behind the last record of a partition's log, as the last fetch knew it; `None` before the first.
+
+        What stands behind that record (markers of transactions, what was aborted) is nothing to wait for.
+        """
+        tp = TP(topic, partition)
         try:
-            offset: int | None = self.highwater(TP(topic, partition))
+            offset: int | None = self.highwater(tp)
         except (AssertionError, IllegalStateError):
             # Taken away this moment.
             return None
+        if offset is not None and self._read.get(tp, -1) >= offset:
+            return self._next.get(tp, offset)
         return offset
 
     def check(self) -> None:

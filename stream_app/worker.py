@@ -29,7 +29,7 @@ from stream_app.passes import Passes, Steps
 from stream_app.ports import Log, TopicPartition
 from stream_app.processor import TransactionProcessor
 from stream_app.profiles import ProfileProcessor, Seal
-from stream_app.resumption import next_offset, under_way_until
+from stream_app.resumption import made_again, next_offset, under_way_until
 from stream_app.retry import Interrupted
 from stream_app.sweep import Sweep
 from stream_app.transport import Chunk
@@ -56,7 +56,7 @@ class Worker:
         forget_days: int,
         score_features: bool,
         check_log: Callable[[], Awaitable[None]],
-        published_upto: Callable[[int], Awaitable[int]],
+        published_upto: Callable[[int, int], Awaitable[tuple[int, bool]]],
         chunk_records: int = 2000,
         entities: Sequence[EntityFeature] = (),
         seal: Seal | None = None,
@@ -181,7 +181,10 @@ class Worker:
                 # Asked behind the lease: until then the owner before goes on, past an end seen earlier.
                 ranges = await self._wait("kafka", lambda: self._log.ranges([(t, number) for t in topics]))
                 starts = {t: next_offset(lease, t, number, ranges[t, number]) for t in topics}
-                published = await self._wait("kafka", lambda: self._published_upto(number))
+                stored = lease.next_offsets.get(TRANSACTIONS.name, 0)
+                published, replaced = await self._wait("kafka", lambda: self._published_upto(number, stored))
+                if replaced:
+                    raise made_again(TRANSACTIONS.name, number, stored)
             except BaseException:
                 partition.forget()
                 raise

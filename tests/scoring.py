@@ -28,7 +28,6 @@ from models.churn import (
     default_cut_offs,
     end_of,
     joined,
-    longest_silence,
     train_churn,
 )
 from models.churn_scores import ChurnResult
@@ -94,7 +93,6 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
         default_cut_offs(int(rows.time_ms[0]), end_ms, horizon_ms),
         horizon_ms=horizon_ms,
         end_ms=end_ms,
-        silent_ms=longest_silence(horizon_ms),
         closed_ms=closed_ms,
     )
     churn = joined(list(parts), len(customer_names(engine)))

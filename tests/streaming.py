@@ -349,9 +349,9 @@ class Stream:
 
         async def check_log() -> None: ...
 
-        async def published_upto(partition: int) -> int:
+        async def published_upto(partition: int, stored: int) -> tuple[int, bool]:
             scores = self.kafka.messages(FRAUD_SCORES.name, partition) if self.tail else []
-            return max((int(s["source"]["offset"]) + 1 for s in scores), default=0)
+            return max((int(s["source"]["offset"]) + 1 for s in scores), default=0), False
 
         return Worker(
             delivery,

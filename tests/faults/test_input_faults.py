@@ -1,12 +1,16 @@
 """Messages that are broken, late or many, clocks that are wrong, and versions that are mixed."""
 
 import asyncio
+import json
 import shutil
 import time
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from tests.faults.checker import read_log
 from tests.faults.traffic import out_of_order
 from tests.faults.world import START_S
 
@@ -39,6 +43,27 @@ async def test_poison_among_good_messages(world):
     faults.resumed_s.clear()
     verdict = await world.finish("poison messages", faults)
     assert verdict.refused - before.refused == faults.injected
+
+
+@pytest.mark.short
+async def test_transactions_that_the_sender_aborts(world):
+    if not world.kafka:
+        pytest.skip("needs Apache Kafka: the embedded broker knows no transactions")
+    async with world.load() as faults:
+        for number in range(6):
+            events = islice((e for e in world.traffic.events if e.topic == "transactions"), 20)
+            named = [e.message | {"transaction_id": f"sent-{number}-{n}"} for n, e in enumerate(events)]
+            pairs = [(m["customer_id"].encode(), json.dumps(m).encode()) for m in named]
+            await world.in_transaction(pairs, commit=number % 2 == 0)
+            faults.injected += number % 2
+            await world.resumed(faults)
+    faults.resumed_s.clear()
+    await world.finish("sender aborts its transactions", faults, committed_only=True)
+    scored = Counter()
+    for records in (await read_log(world.bootstrap, ["scores.fraud"])).values():
+        ids = [json.loads(record.value)["transaction_id"] for record in records]
+        scored.update(name.split("-")[1] for name in ids if name.startswith("sent-"))
+    assert scored == {"0": 20, "2": 20, "4": 20}
 
 
 async def test_late_and_shuffled_events(new_world):

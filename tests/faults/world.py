@@ -300,6 +300,20 @@ class World:
         finally:
             await producer.stop()
 
+    async def in_transaction(
+        self, messages: Iterable[tuple[bytes | None, bytes | None]], *, commit: bool
+    ) -> None:
+        """Publish `(key, value)` as transactions in one Kafka transaction, which is committed or aborted."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id="upstream")
+        await producer.start()
+        try:
+            await producer.begin_transaction()
+            for key, value in messages:
+                await producer.send_and_wait("transactions", value, key=key)
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+        finally:
+            await producer.stop()
+
     def tidegate(self, *arguments: str) -> int:
         """Run a command of the product against this world; returns its exit code."""
         environment = FaultWorker(self.folder, self.worker_settings(), "command").variables()

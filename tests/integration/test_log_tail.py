@@ -33,30 +33,31 @@ async def tail(producer):
     await tail.stop()
 
 
-async def publish(producer, offsets, topic="transactions"):
+async def publish(producer, offsets, topic="transactions", log="this"):
     for offset in offsets:
-        score = {"source": {"topic": topic, "offset": offset}}
+        source = {"topic": topic, "offset": offset}
+        score = {"transaction_id": f"{log}-{offset}", "source": source}
         await producer.send_and_wait(TOPIC, json.dumps(score).encode(), partition=1)
 
 
 @pytest.mark.parametrize("scores", [1, 2, 19, 20, 21])
 async def test_newest_scored_offset_is_found(producer, tail, scores):
     await publish(producer, range(scores))
-    assert await tail.scored_upto(TOPIC, 1, "transactions") == scores
-    assert await tail.scored_upto(TOPIC, 0, "transactions") == 0
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == (scores, False)
+    assert await tail.scored_upto(TOPIC, 0, "transactions") == (0, False)
 
 
 async def test_it_looks_further_back_past_what_is_no_score(producer, tail):
     await publish(producer, range(3))
     await publish(producer, range(200), topic="somebody else's")
-    assert await tail.scored_upto(TOPIC, 1, "transactions") == 3
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == (3, False)
 
 
 async def test_many_looks_at_different_partitions_one_after_the_other(producer, tail):
     # Taking the subscription away between looks ended aiokafka's fetcher, now and then for good.
     await publish(producer, range(5))
     looks = [tail.scored_upto(TOPIC, i % 2, "transactions") for i in range(100)]
-    assert await asyncio.gather(*looks) == [0, 5] * 50
+    assert await asyncio.gather(*looks) == [(0, False), (5, False)] * 50
     assert await tail.bounds([(TOPIC, 1)]) == {(TOPIC, 1): (0, 5)}
 
 
@@ -66,4 +67,33 @@ async def test_consumer_whose_tasks_have_ended_is_replaced(producer, tail):
     tail._consumer._fetcher._fetch_task.cancel()
     with pytest.raises(Exception, match="does not show the end"):
         await tail.scored_upto(TOPIC, 1, "transactions")
-    assert await tail.scored_upto(TOPIC, 1, "transactions") == 5
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == (5, False)
+
+
+async def log(producer, records):
+    for offset in range(records):
+        event = {"transaction_id": f"this-{offset}"}
+        await producer.send_and_wait("transactions", json.dumps(event).encode(), partition=1)
+
+
+async def test_scores_of_a_log_that_was_made_again_do_not_count(producer, tail):
+    await log(producer, 12)
+    await publish(producer, range(10), log="other")
+    assert await tail.scored_upto(TOPIC, 1, "transactions") == (0, False)
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=10) == (0, True), "the state is of it too"
+    await publish(producer, range(4))
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=4) == (4, False)
+
+
+async def test_a_log_that_lost_its_end_and_grew_again_is_another_one_behind_it(producer, tail):
+    await publish(producer, range(5))
+    await publish(producer, range(5, 8), log="lost")
+    await log(producer, 12)
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=5) == (0, False)
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=7) == (0, True)
+
+
+async def test_what_the_log_does_not_hold_any_more_says_nothing(producer, tail):
+    await log(producer, 2)
+    await publish(producer, range(5), log="other")
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=5) == (5, False)

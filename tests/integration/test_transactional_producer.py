@@ -55,7 +55,7 @@ async def test_owner_before_is_fenced_off_and_what_it_left_open_does_not_count(c
         await left_open.send_and_wait("scores.fraud", score(2).value, partition=0)
 
         await second.take(0)
-        assert await tail.scored_upto("scores.fraud", 0, "transactions") == 2
+        assert await tail.scored_upto("scores.fraud", 0, "transactions") == (2, False)
         with pytest.raises(Exception, match=r"fenced|epoch|Fenced"):
             await left_open.commit_transaction()
         await second.publish([score(2)], 0)
@@ -65,7 +65,7 @@ async def test_owner_before_is_fenced_off_and_what_it_left_open_does_not_count(c
         # The broker says that a transaction is committed before its markers are in the partitions: only who
         # takes the partition over waits for these.
         async def all_seen() -> bool:
-            return await tail.scored_upto("scores.fraud", 0, "transactions") == 3
+            return await tail.scored_upto("scores.fraud", 0, "transactions") == (3, False)
 
         await eventually(all_seen, 10, "the committed score")
     finally:

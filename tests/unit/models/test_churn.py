@@ -12,6 +12,7 @@ from models.churn import (
     UNTOLD,
     ChurnRows,
     calibration_error,
+    count_as_of,
     customers_as_of,
     default_cut_offs,
     end_of,
@@ -89,6 +90,22 @@ def test_what_comes_after_a_cut_off_changes_no_row_of_it(engine):
 
     early = rows_of([at(d + 0.5, customer_id=c) for c in ("stays", "leaves") for d in range(0, 10, 4)])
     np.testing.assert_array_equal(rows(LOG), rows(early))
+
+
+def test_of_many_customers_a_share_is_drawn_by_their_ids(engine):
+    log = rows_of([at(0.5 + n / 1000, customer_id=f"c-{n}") for n in range(400)])
+
+    def drawn(share):
+        found = customers_as_of(log, engine, [day(2), day(3)], horizon_ms=1, end_ms=day(9), share=share)
+        return [set(part.customer_ids) for part in found]
+
+    everybody = {f"c-{n}" for n in range(400)}
+    assert drawn(1.0) == [everybody, everybody]
+    half = drawn(0.5)
+    assert all(150 < len(part) < 250 for part in half)
+    assert half[0] != half[1], "each cut-off draws anew"
+    assert half == drawn(0.5)
+    assert count_as_of(log, [day(0), day(1), day(3)]) == 800
 
 
 def test_default_cut_offs_leave_the_horizon_before_the_end():
@@ -189,7 +206,7 @@ def test_report_says_how_many_of_the_top_tenth_left(models: Models):
     assert set(report.document()["figures"]) >= {"roc_auc", "calibration_error", "average_precision", "lift"}
 
 
-def test_who_is_gone_for_certain_is_scored_and_in_no_value_at_risk(models: Models):
+def test_who_is_long_silent_is_scored_and_in_no_value_at_risk(models: Models):
     sent = [
         *(at(d, customer_id="gone") for d in (0, 1, 2)),
         *(at(d, customer_id="left") for d in (0, 60, 99)),
@@ -219,14 +236,15 @@ def test_churn_reads_what_is_known_without_an_event(models, training_data):
     known = ~np.isnan(training_data.churn_X[:, : len(customer)])
     assert not known[:, ~customer].any(), "a lookup knows no value that compares with an event"
     assert known[:, customer].any(axis=0).all()
+    said_by_silence = {"time_since_last_s", "time_since_debit_s"}
     assert models.churn.card.feature_names == (
-        *np.array(models.engine.names)[customer].tolist(),
+        *(n for n in np.array(models.engine.names)[customer].tolist() if n not in said_by_silence),
         *(name for name in LIFETIME_NAMES if name not in SEASON_NAMES),
     )
 
 
-@pytest.mark.parametrize(("days", "read"), [(358, set()), (365, {"year_cosine", "year_sine"})])
-def test_the_time_of_year_is_read_where_a_whole_year_was_seen(training_data, engine, days, read):
+@pytest.mark.parametrize(("days", "read"), [(533, set()), (540, {"year_cosine", "year_sine"})])
+def test_the_time_of_year_is_read_where_more_than_a_year_was_seen(training_data, engine, days, read):
     rows = training_data.churn
     spread = np.linspace(day(0), day(days), len(rows.as_of_ms)).astype(np.int64)
     card, _ = train_churn(replace(rows, as_of_ms=spread), engine, created_at=CREATED_AT)

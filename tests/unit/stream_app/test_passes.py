@@ -170,10 +170,10 @@ async def test_partition_that_cannot_go_back_holds_up_no_other(models: Models) -
             raise DependencyError("no leader")
         await publish(messages, source)
 
-    async def no_tail(partition: int) -> int:
+    async def no_tail(partition: int, stored: int) -> tuple[int, bool]:
         if partition == 1 and away:
             raise DependencyError("no leader")
-        return await published_upto(partition)
+        return await published_upto(partition, stored)
 
     stream.publisher.publish = no_leader  # type: ignore[method-assign]
     stream.worker._published_upto = no_tail

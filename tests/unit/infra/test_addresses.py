@@ -1,0 +1,47 @@
+import pytest
+
+from infra.addresses import check_bootstrap, check_redis_url
+from schemas.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "rediss://user:secret@redis.bank:6380",
+        "redis://[::1]:6379/",
+        "unix:///run/r.sock",
+    ],
+)
+def test_addresses_of_redis_are_taken(url):
+    check_redis_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("127.0.0.1:6379", "begins otherwise"),
+        ("http://127.0.0.1:6379/0", "begins otherwise"),
+        ("redis://user:secret@h:abc/0", "a port that is no number"),
+        ("redis://h:70000/0", "a port that is no number"),
+        ("redis:///0", "no host"),
+        ("redis://user:secret@h:6379/main", "the database of this one is no number"),
+    ],
+)
+def test_what_is_no_address_of_redis_is_refused_without_its_password(url, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        check_redis_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bootstrap", ["127.0.0.1:9092", "a:9092, b:9093", "[::1]:9092"])
+def test_lists_of_brokers_are_taken(bootstrap):
+    check_bootstrap(bootstrap)
+
+
+@pytest.mark.parametrize(
+    "bootstrap", ["", "kafka", "kafka:", ":9092", "kafka:abc", "a:9092,b", "kafka:0", "kafka:70000"]
+)
+def test_what_is_no_list_of_brokers_is_refused(bootstrap):
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        check_bootstrap(bootstrap)
