@@ -160,6 +160,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
         return records
 
+    def read_upto(self, partitions: set[TP]) -> dict[TP, int]:
+        """How far the client is, behind markers too, of those of these partitions that are assigned."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        if subscription is None or (assignment := subscription.assignment) is None:
+            return {}
+        keys = {tp: TopicPartition(*tp) for tp in partitions}
+        states = {tp: assignment.state_value(key) for tp, key in keys.items() if key in assignment.tps}
+        return {tp: int(state.position) for tp, state in states.items() if state.has_valid_position}
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust ends the program where a commit fails. It only shows the lag.
         mine = self.assignment()
@@ -237,18 +246,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             chunks[tp] = [chunk]
         if (now := self.loop.time()) >= self._look_at_s:
             self._look_at_s = now + _LOOK_AT_POSITIONS_S
-            self._look_at_positions()
+            # Only between two fetches does that fit what was delivered.
+            self._read |= self._thread.read_upto(set(self._next))
         return chunks
-
-    def _look_at_positions(self) -> None:
-        """Note how far the client is; only between two fetches does that fit what was delivered."""
-        subscription = self._thread._ensure_consumer()._subscription.subscription
-        if subscription is None or (assignment := subscription.assignment) is None:
-            return
-        for tp in self._next:
-            key = TopicPartition(*tp)
-            if key in assignment.tps and (state := assignment.state_value(key)).has_valid_position:
-                self._read[tp] = int(state.position)
 
     def _to_message(self, tp: TP, record: list[Chunk]) -> ConsumerMessage:
         last = record[-1].records[-1]

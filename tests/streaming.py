@@ -150,7 +150,14 @@ class Publisher:
         self.before()
         through, error = self.failures.pop(0) if self.failures else (len(messages), None)
         for message in messages[:through]:
-            self.kafka.put(message.topic, message.partition, message.value, message.key, message.headers)
+            self.kafka.put(
+                message.topic,
+                message.partition,
+                message.value,
+                message.key,
+                message.headers,
+                PUBLISHED_MS if message.timestamp_ms is None else message.timestamp_ms,
+            )
         if error is not None:
             raise error
 

@@ -121,3 +121,18 @@ async def test_command_refuses_without_yes_and_while_workers_run(stack, monkeypa
     with pytest.raises(ConfigError, match="3 workers of group 'tidegate' are running"):
         await _rebuild(stack.bootstrap, stack.redis_url, "tg", "tidegate")
     assert (await _rebuild(stack.bootstrap, stack.redis_url, "tg", ""))["partitions"] == 2
+
+
+async def test_workers_of_the_group_that_keeps_the_state_are_looked_for_too(stack, store, monkeypatch):
+    from cli.rebuild import _rebuild
+
+    async def two_of_bank(self, group):
+        return 2 if group == "bank" else 0
+
+    monkeypatch.setattr(TopicsAdmin, "group_members", two_of_bank)
+    await TopicsAdmin(stack.bootstrap).create(2)
+    await store.set_group("bank")
+    with pytest.raises(ConfigError, match="2 workers of group 'bank' are running"):
+        await _rebuild(stack.bootstrap, stack.redis_url, "tg", "tidegate")
+    assert (await _rebuild(stack.bootstrap, stack.redis_url, "tg", ""))["partitions"] == 2
+    assert await store.group() == "", "whoever comes first keeps it"

@@ -10,7 +10,7 @@ from models.registry import ModelRegistry
 from models.tree import TreeModel
 from schemas.errors import DependencyError
 from schemas.topics import ALERTS, CHURN_SCORES, DEAD_LETTERS, FRAUD_SCORES, TRANSACTIONS
-from tests.streaming import Crash, Stream, transaction
+from tests.streaming import PUBLISHED_MS, Crash, Stream, transaction
 
 T = TRANSACTIONS.name
 CRASH_POINTS = ("before-publish", "after-publish", "before-commit", "after-commit")
@@ -152,12 +152,15 @@ async def test_same_id_of_another_customer_is_another_transaction(stream: Stream
 async def test_misplaced_message_is_forwarded_and_scored_once_where_it_belongs(models: Models) -> None:
     stream = Stream(models, partitions=4, misplaced=True)
     for n in range(8):
-        stream.kafka.put(T, 0, transaction(n, customer=f"customer-{n}"), None)
+        stream.kafka.put(T, 0, transaction(n, customer=f"customer-{n}"), None, timestamp=PUBLISHED_MS + n)
     await stream.start()
     await stream.run()
 
     assert sorted(stream.scored) == [f"t-{n}" for n in range(8)]
     assert stream.dead == []
+    published = {r.value: r.timestamp for r in stream.kafka.logs[T, 0] if r is not None}
+    for p in (1, 2, 3):
+        assert all(r.timestamp == published[r.value] for r in stream.kafka.logs[T, p] if r is not None)
     forwarded = stream.observer.outcomes["forwarded"]
     assert forwarded == sum(len(stream.kafka.logs[T, p]) for p in (1, 2, 3)) > 0
     for p in range(4):

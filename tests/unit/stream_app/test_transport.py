@@ -87,6 +87,14 @@ class Thread:
         self.sought: dict[TP, int] = {}
         self.gone = False
         self.during_fetch: Any = None
+        self.read: dict[TP, int] = {}
+        self.ends: dict[TP, int] = {}
+
+    def read_upto(self, partitions: set[TP]) -> dict[TP, int]:
+        return {tp: offset for tp, offset in self.read.items() if tp in partitions}
+
+    def highwater(self, tp: TP) -> int | None:
+        return self.ends.get(tp)
 
     def assignment(self) -> set[TP]:
         return self.assigned
@@ -128,6 +136,28 @@ async def consumer() -> ChunkConsumer:
 
 async def chunks(consumer: ChunkConsumer) -> list[Chunk]:
     return [chunk async for _, message in consumer.getmany(1.0) for chunk in message.value]
+
+
+async def test_what_stands_behind_the_last_record_and_is_none_is_not_waited_for(
+    consumer: ChunkConsumer,
+) -> None:
+    thread = consumer._thread
+    await consumer.seek_to_stored({A})
+    start = thread.sought[A]
+    assert consumer.end(A.topic, A.partition) is None
+    thread.ends[A] = start + 3
+    assert consumer.end(A.topic, A.partition) == start + 3
+    thread.fetched = [records(A, start, start + 1)]
+    # The marker of a transaction is the third: the client is behind it when both records came.
+    thread.read[A] = start + 3
+    await chunks(consumer)
+    assert consumer.delivered(A.topic, A.partition) == start + 2
+    assert consumer.end(A.topic, A.partition) == start + 2
+    thread.ends[A] = start + 4
+    assert consumer.end(A.topic, A.partition) == start + 4, "something new came"
+    await consumer.seek_to_stored({A})
+    thread.ends[A] = start + 3
+    assert consumer.end(A.topic, A.partition) == start + 3, "all of it is to be read again"
 
 
 async def test_seek_goes_where_the_store_says(consumer: ChunkConsumer) -> None:
