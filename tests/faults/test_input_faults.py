@@ -49,8 +49,6 @@ async def test_poison_among_good_messages(world):
 async def test_transactions_that_the_sender_aborts(new_world):
     # A world of its own: the log keeps what was aborted, and others read all of it.
     world = new_world()
-    if not world.kafka:
-        pytest.skip("needs Apache Kafka: the embedded broker knows no transactions")
     async with world.load() as faults:
         for number in range(6):
             events = islice((e for e in world.traffic.events if e.topic == "transactions"), 20)
