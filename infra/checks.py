@@ -147,7 +147,8 @@ def check_topics(kafka: KafkaFacts) -> Iterator[Finding]:
         yield error(
             "kafka.partitions",
             f"topics differ: {shown}",
-            "delete the wrong ones and run 'tidegate topics create': all need the same number",
+            "add partitions to the topics that have fewer, then stop the workers and run 'tidegate rebuild': "
+            "all need the same number",
         )
     elif counts:
         yield ok("kafka.partitions", f"{next(iter(counts.values()))} of each topic")
