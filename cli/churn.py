@@ -26,6 +26,7 @@ from models.churn import (
     default_cut_offs,
     end_of,
     joined,
+    least_history_days,
     longest_silence,
     train_churn,
 )
@@ -92,7 +93,7 @@ def churn_rows_of(
     if not cut_offs:
         raise ConfigError(
             f"{plan.source}: its transactions span {(end_ms - first_ms) / DAY_MS:.0f} days; with a horizon "
-            f"of {plan.horizon_days} days there must be {min(plan.horizon_days, 60)} before it to learn "
+            f"of {plan.horizon_days} days there must be {least_history_days(horizon_ms)} before it to learn "
             "from, behind --from: give a shorter --horizon, or cut-offs of your own (--cut-off)"
         )
     if cut_offs[0] <= first_ms or cut_offs[-1] + horizon_ms > end_ms:

@@ -58,18 +58,14 @@ async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -
     cluster_id = await admin.cluster_id()
     reset = HistoryReset(redis_url, namespace=namespace, options=redis.options(redis_url))
     try:
-        for of_state in sorted({group, await reset.group()}) if group else ():
+        for of_state in sorted({group, await reset.group()} - {""}) if group else ():
             await _check_stopped(admin, of_state)
-    except BaseException:
-        await reset.close()
-        raise
-    tail = LogTail(bootstrap, options=kafka.options())
-    await tail.start()
-    try:
-        bounds = await tail.bounds([(topic, p) for topic in _INPUTS for p in range(partitions)])
-    finally:
-        await tail.stop()
-    try:
+        tail = LogTail(bootstrap, options=kafka.options())
+        await tail.start()
+        try:
+            bounds = await tail.bounds([(topic, p) for topic in _INPUTS for p in range(partitions)])
+        finally:
+            await tail.stop()
         removed = await reset.run(partitions, cluster_id, {tp: start for tp, (start, _) in bounds.items()})
     finally:
         await reset.close()
@@ -82,8 +78,7 @@ async def _rebuild(bootstrap: str, redis_url: str, namespace: str, group: str) -
 
 
 async def _check_stopped(admin: TopicsAdmin, group: str) -> None:
-    members = await admin.group_members(group) if group else 0
-    if members:
+    if members := await admin.group_members(group):
         raise ConfigError(
             f"{members} workers of group {group!r} are running: stop them, wait until Kafka has dropped "
             "those that crashed, and run it again. The embedded broker never drops them: use --force"

@@ -186,7 +186,10 @@ class LogTail:
             replaced = bool(before) and await self._is_of_other_log(consumer, source, before[-1])
             while scores:
                 newest = max(range(len(scores)), key=lambda number: scores[number].offset)
-                if not await self._is_of_other_log(consumer, source, scores[newest]):
+                # Mostly all that was scored is stored, and that was looked at.
+                known = bool(before) and scores[newest] == before[-1]
+                other = replaced if known else await self._is_of_other_log(consumer, source, scores[newest])
+                if not other:
                     return scores[newest].offset + 1, replaced
                 scores = scores[newest + 1 :]
             return 0, replaced

@@ -82,6 +82,11 @@ class ChurnRows:
         )
 
 
+def least_history_days(horizon_ms: int) -> int:
+    """Days before the first cut-off: earlier there is no history to tell customers apart."""
+    return min(horizon_ms // DAY_MS, 60)
+
+
 def default_cut_offs(first_ms: int, end_ms: int, horizon_ms: int) -> list[int]:
     """Cut-offs to learn from: midnights a week apart or more, the last with its whole horizon before the end.
 
@@ -91,8 +96,7 @@ def default_cut_offs(first_ms: int, end_ms: int, horizon_ms: int) -> list[int]:
         horizon_ms: Length of the horizon.
     """
     last = (end_ms - horizon_ms) // DAY_MS
-    # Earlier there is no history to tell customers apart.
-    first = first_ms // DAY_MS + min(horizon_ms // DAY_MS, 60)
+    first = first_ms // DAY_MS + least_history_days(horizon_ms)
     step = max(7, -(-(last - first) // _MOST_CUT_OFFS))
     return [day * DAY_MS for day in range(last, first - 1, -step)][::-1]
 
@@ -173,11 +177,10 @@ def customers_as_of(
 
 def count_as_of(rows: Rows, cut_offs: Sequence[int]) -> int:
     """How many `customers_as_of` finds at all cut-offs together; those that closed accounts count."""
-    times = rows.records["time_ms"]
-    _, codes = np.unique(np.array(rows.customer_ids, dtype=object), return_inverse=True)
-    return sum(
-        int(np.count_nonzero(np.bincount(codes[:end]))) for end in np.searchsorted(times, cut_offs).tolist()
-    )
+    first_ms: dict[str, int] = {}
+    for customer_id, time_ms in zip(rows.customer_ids, rows.time_ms.tolist(), strict=True):
+        first_ms.setdefault(customer_id, time_ms)
+    return int(np.searchsorted(np.sort(list(first_ms.values())), cut_offs).sum())
 
 
 def _move(replay: VectorReplay, rows: Rows, begin: int, end: int, newest: dict[str, int]) -> None:

@@ -11,8 +11,8 @@ from scipy import stats
 
 from features.definitions import DAY_MS
 from features.engine import Engine
-from features.lifetime import customer_names, declared
-from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of, longest_silence
+from features.lifetime import declared
+from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of, of_late
 from models.churn_scores import BANDS, band, yearly_spend
 from models.reasons import by_name, explain
 from models.tree import TreeModel
@@ -115,8 +115,7 @@ def _scored(here: ChurnRows, model: TreeModel, engine: Engine, words: Any) -> Sc
         proba * yearly_spend(X, engine),
         here.churned,
         drivers,
-        X[:, customer_names(engine).index("silence_s")] * 1000
-        > longest_silence(model.card.horizon_days * DAY_MS),
+        ~of_late(X, engine, model.card.horizon_days * DAY_MS),
     )
 
 
