@@ -13,7 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
 from api.ports import InvalidCursor, InvalidPosition
-from schemas.errors import DependencyError, EventError, HistoryError, ModelError, TidegateError
+from schemas.errors import (
+    DependencyError,
+    EventError,
+    HistoryError,
+    HistoryIncomplete,
+    ModelError,
+    TidegateError,
+)
 
 _log = structlog.get_logger()
 REQUEST_ID: Final = "tidegate.request_id"
@@ -37,6 +44,7 @@ _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
     UnknownCustomer: (404, "unknown-customer", "The customer is unknown"),
     InvalidCursor: (422, "invalid-cursor", "The cursor is refused"),
     InvalidPosition: (422, "invalid-event-id", "The event id is refused"),
+    HistoryIncomplete: (503, "history-incomplete", "Histories are being built"),
     DependencyError: (503, "dependency-away", "A dependency does not answer"),
     HistoryError: (503, "history-unreadable", "The stored history cannot be used"),
     ModelError: (503, "model-unusable", "A model cannot be used"),
@@ -44,6 +52,9 @@ _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
 
 
 AWAY_WORDS: Final = "what this answer is made from does not respond; try again in a moment"
+INCOMPLETE_WORDS: Final = (
+    "histories are being built from the log, or are to be: nothing can be said of customers yet"
+)
 _STATUS: Final = {
     "unknown_customer": 404,
     "not_here": 404,
@@ -144,7 +155,9 @@ def _problem_of(
         extra = {"reason": error.reason} if isinstance(error, EventError) else {}
         headers = {"Retry-After": "1"} if status == 503 else None
         detail = str(error)
-        if isinstance(error, DependencyError):
+        if isinstance(error, HistoryIncomplete):
+            detail = INCOMPLETE_WORDS
+        elif isinstance(error, DependencyError):
             # They name hosts and ports, which are not for everybody.
             _log.warning("a request failed for a dependency", error=detail)
             detail = AWAY_WORDS

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from features.codec import History
-from schemas.errors import DependencyError, HistoryError
+from schemas.errors import DependencyError, HistoryError, HistoryIncomplete
 
 Policy = Literal["hold", "open"]
 _log = structlog.get_logger()
@@ -24,7 +24,7 @@ class FailurePolicy:
     """By cause: `hold` answers 503, `open` scores without history.
 
     Attributes:
-        redis_away: Redis does not answer, or not within its time limit.
+        redis_away: Redis does not answer, or not within its time limit; or histories are being built.
         history_unreadable: What is stored is no history that this program reads.
     """
 
@@ -47,6 +47,8 @@ class FailurePolicy:
         """
         try:
             return await read(), False
+        except HistoryIncomplete as error:
+            return self._without("history_incomplete", self.redis_away, error)
         except DependencyError as error:
             return self._without("redis_away", self.redis_away, error)
         except HistoryError as error:

@@ -35,6 +35,7 @@ def doctor(
         str,
         typer.Option(envvar="TIDEGATE_ATTRIBUTES", help="Attributes that models read, as the worker has."),
     ] = "",
+    group: Annotated[str, typer.Option(envvar="TIDEGATE_GROUP", help="Kafka consumer group.")] = "tidegate",
     timeout: Annotated[float, typer.Option(min=0.5, help="Seconds for one server.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -50,7 +51,17 @@ def doctor(
     findings = asyncio.run(
         examine(
             Deployment(
-                bootstrap, redis_url, namespace, models, kafka, redis, timeout, features, entities, attributes
+                bootstrap,
+                redis_url,
+                namespace,
+                models,
+                kafka,
+                redis,
+                timeout,
+                features,
+                entities,
+                attributes,
+                group,
             )
         )
     )

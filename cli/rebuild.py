@@ -40,8 +40,8 @@ def rebuild(
 
     For a Redis that was emptied, lost writes that no worker noticed, or holds another format; and for a
     topic with another number of partitions. Stop the workers before and start them afterwards. What the
-    output topics already hold is not published again. Lookups find nothing of a customer until the
-    workers have come past their events.
+    output topics already hold is not published again. Lookups of customers are refused until the
+    workers have come to its end.
     """
     if not yes:
         raise ConfigError(

@@ -43,6 +43,7 @@ class Lease:
         erased: Until when (ms since 1970) what comes of an erased customer is not taken, by
             `erased_name`.
         models: Identity of the set of models that scores what is next; empty before the first.
+        building: Whether the histories do not yet hold what the log held when they were begun.
     """
 
     partition: int
@@ -53,6 +54,7 @@ class Lease:
     swept_day: int = -1
     erased: dict[str, int] = field(default_factory=dict)
     models: str = ""
+    building: bool = False
 
     def is_erased(self, customer_id: str, time_ms: int) -> bool:
         """Whether what a customer did at a time belongs to what was erased."""
@@ -201,6 +203,13 @@ class HistoryStore(Protocol):
         """Apply commits of different partitions, each by itself, in one round trip."""
         ...
 
+    async def complete(self, lease: Lease) -> None:
+        """Say that a partition's histories hold what the log held when they were begun.
+
+        Nothing where the lease is somebody else's by now.
+        """
+        ...
+
     async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
         """Customers whose newest event is in `[after_ms, before_ms)`."""
         ...
@@ -224,9 +233,17 @@ class HistoryStore(Protocol):
         ...
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
-        """Stored histories of customers of any partition, in the order asked for."""
+        """Stored histories of customers of any partition, in the order asked for.
+
+        Raises:
+            HistoryIncomplete: A partition of theirs is being built.
+        """
         ...
 
     async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
-        """State of a customer, wherever it is; `None` for one never seen."""
+        """State of a customer, wherever it is; `None` for one never seen.
+
+        Raises:
+            HistoryIncomplete: The partition is being built.
+        """
         ...

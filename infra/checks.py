@@ -1,7 +1,7 @@
 """Checks of what was found of a deployment; each says what to change."""
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +11,7 @@ from features.codec import VERSION
 from features.engine import Engine
 from features.lifetime import customer_names
 from infra.access import KafkaAccess, RedisAccess, expires
+from infra.history_layout import UNDECIDED, entities_mark, wrong_entities
 from infra.kafka_inspection import KafkaFacts
 from infra.redis_inspection import RedisFacts
 from models.anomaly import ANOMALY
@@ -251,8 +252,20 @@ def check_redis(redis: RedisFacts) -> Iterator[Finding]:
         yield ok("clock", f"Redis's clock is {redis.clock_ahead_s:+.2f} s from this machine's")
 
 
-def check_state(redis: RedisFacts, kafka: KafkaFacts) -> Iterator[Finding]:
-    """Whether the histories are of this log and of a format that is read."""
+def check_state(redis: RedisFacts, kafka: KafkaFacts, entities: Sequence[str] = ()) -> Iterator[Finding]:
+    """Whether the histories are of this log, whole, and of a format that is read."""
+    nothing = not any(name.startswith("next:") for meta in redis.meta.values() for name in meta)
+    if nothing and any(meta.get("owner", "").startswith("reset-") for meta in redis.meta.values()):
+        yield error("state", "a rebuild was interrupted", "run 'tidegate rebuild' again")
+        return
+    if nothing and kafka.processed:
+        yield error(
+            "state",
+            f"the group has processed {kafka.processed} transactions, and nothing is stored: Redis was "
+            "emptied, or another namespace is set",
+            "restore Redis, or stop the workers and run 'tidegate rebuild'",
+        )
+        return
     if redis.cluster is None:
         yield Finding("state", Status.SKIPPED, "no worker has run in this namespace yet")
         return
@@ -284,6 +297,27 @@ def check_state(redis: RedisFacts, kafka: KafkaFacts) -> Iterator[Finding]:
         )
     else:
         yield ok("state.format", str(VERSION))
+    if redis.entities != UNDECIDED:
+        wrong = wrong_entities(redis.entities, entities_mark(entities))
+        yield (
+            ok("state.entities", redis.entities or "none")
+            if wrong is None
+            else error("state.entities", *wrong.split(": ", 1))
+        )
+    yield _check_whole(redis)
+
+
+def _check_whole(redis: RedisFacts) -> Finding:
+    check, building = "state.whole", [p for p, meta in redis.meta.items() if "building" in meta]
+    if not building:
+        return ok(check, "of all partitions")
+    shown = ", ".join(map(str, building))
+    return warning(
+        check,
+        f"partitions {shown} are being built from the log: lookups of their customers are refused, "
+        "or scored without history",
+        "let the workers come to the end of the log",
+    )
 
 
 def check_offsets(

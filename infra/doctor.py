@@ -39,6 +39,7 @@ class Deployment:
     features: Path | None = None
     entities: str = ""
     attributes: str = ""
+    group: str = "tidegate"
 
 
 async def examine(deployment: Deployment, now: datetime | None = None) -> list[Finding]:
@@ -50,7 +51,9 @@ async def examine(deployment: Deployment, now: datetime | None = None) -> list[F
     kafka: KafkaFacts | None = None
     redis: RedisFacts | None = None
     try:
-        kafka = await inspect_kafka(d.bootstrap, timeout_s=d.timeout_s, options=d.kafka.options())
+        kafka = await inspect_kafka(
+            d.bootstrap, group=d.group, timeout_s=d.timeout_s, options=d.kafka.options()
+        )
         findings += [ok("kafka.connection", f"cluster {kafka.cluster_id}"), *check_topics(kafka)]
     except TidegateError as bad:
         findings.append(
@@ -75,7 +78,7 @@ async def examine(deployment: Deployment, now: datetime | None = None) -> list[F
             )
         )
     if kafka is not None and redis is not None:
-        findings += check_state(redis, kafka)
+        findings += check_state(redis, kafka, sorted({feature.entity for feature in engine.entities}))
         findings += await _check_offsets(d, redis, kafka)
     else:
         findings.append(Finding("state", Status.SKIPPED, "needs Kafka and Redis"))

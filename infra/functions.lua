@@ -9,9 +9,18 @@ local function acquire(keys, args)
   if version and version ~= args[2] then
     return redis.error_reply('VERSION ' .. version)
   end
-  redis.call('HINCRBY', keys[1], 'epoch', 1)
+  -- New, or emptied: the histories are to be built from the log.
+  if redis.call('HINCRBY', keys[1], 'epoch', 1) == 1 then redis.call('HSET', keys[1], 'building', 1) end
   redis.call('HSET', keys[1], 'owner', args[1], 'version', args[2])
   return redis.call('HGETALL', keys[1])
+end
+
+-- keys: meta. args: epoch, owner. The histories hold what the log held when they were begun.
+local function complete(keys, args)
+  local held = redis.call('HMGET', keys[1], 'epoch', 'owner')
+  if held[1] ~= args[1] or held[2] ~= args[2] then return 'FENCED' end
+  redis.call('HDEL', keys[1], 'building')
+  return 'APPLIED'
 end
 
 -- Calls a command for many keys at once: of values, how many go into one call. Lua's stack takes 8,000.
@@ -129,4 +138,5 @@ end
 
 -- The program puts a digest of this file for _VERSION.
 redis.register_function('tidegate_acquire_VERSION', acquire)
+redis.register_function('tidegate_complete_VERSION', complete)
 redis.register_function('tidegate_apply_VERSION', apply)

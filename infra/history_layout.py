@@ -2,7 +2,7 @@
 
 | key | what |
 | --- | --- |
-| `{tg:3}:meta` | epoch, owner, next offsets, watermark, set of models, format version |
+| `{tg:3}:meta` | epoch, owner, next offsets, watermark, set of models, format version, `building` |
 | `{tg:3}:index` | customers by the time of their newest event |
 | `{tg:3}:h:<customer>` | history (`features.codec`): header and newest records |
 | `{tg:3}:b:<customer>` | its packed block: appending never touches it, so it has no room to grow |
@@ -16,14 +16,38 @@
 | `tg:entities` | entities that are counted since the first event |
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from features import tile_codec
 from features.ports import Commit, Lease
 from infra.score_packing import ScorePacker
 from schemas.erasure import erased_name
 
 UNDECIDED = "*"
 """Entities of a store in which nothing is counted yet."""
+
+
+def entities_mark(names: Sequence[str]) -> str:
+    """What the store keeps of the entities that are counted, and of the format they are in."""
+    counted = ",".join(sorted(names))
+    return f"{counted}@{tile_codec.VERSION}" if counted else ""
+
+
+def wrong_entities(stored: str, wanted: str) -> str | None:
+    """Why a state cannot be gone on with, by the marks of what it counts and of what is to be counted."""
+    if stored == wanted:
+        return None
+    (counted, _, written), (declared, _, readable) = stored.partition("@"), wanted.partition("@")
+    if counted == declared:
+        return (
+            f"what is stored of entities has format {written or '1'}, this program reads {readable}: run "
+            "the version that wrote it, or build all state from the log with 'tidegate rebuild'"
+        )
+    return (
+        f"the state counts entities {counted or 'none'!r}, TIDEGATE_ENTITIES says "
+        f"{declared or 'none'!r}: set it back, or build all state from the log with 'tidegate rebuild'"
+    )
 
 
 class HistoryLayout:

@@ -5,7 +5,7 @@ that starts then refuses, and whoever was interrupted runs it again.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import redis.asyncio as redis
@@ -13,6 +13,7 @@ from redis import exceptions
 
 from features.codec import VERSION
 from infra.history_layout import UNDECIDED
+from infra.history_scan import keys_of
 from schemas.errors import DependencyError, HistoryError
 
 _BATCH = 1000
@@ -62,7 +63,8 @@ class HistoryReset:
             HistoryError: A worker took a partition meanwhile; stop it and run it again.
         """
         try:
-            numbers = {int(tag.rsplit(":", 1)[1]) async for tag in self._tags()} | set(range(partitions))
+            await self._check_rights()
+            numbers = await self._numbers() | set(range(partitions))
             epochs = {number: await self._fence(number) for number in sorted(numbers)}
             removed = await self._remove()
             for number, epoch in epochs.items():
@@ -78,6 +80,8 @@ class HistoryReset:
             await self._redis.delete(f"{self._namespace}:group")
         except (TimeoutError, exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             raise DependencyError(f"Redis does not answer: {error}; run it again") from error
+        except exceptions.NoPermissionError as error:
+            raise DependencyError(f"Redis does not let us: {error}") from error
         except exceptions.ResponseError as error:
             raise DependencyError(f"Redis takes no writes: {error}; run it again") from error
         return removed
@@ -96,18 +100,17 @@ class HistoryReset:
     def _meta(self, number: int) -> str:
         return f"{{{self._namespace}:{number}}}:meta"
 
-    async def _keys(self) -> AsyncIterator[str]:
-        # Not a pattern of Redis: a namespace may hold its wildcards.
-        prefix = f"{{{self._namespace}:"
-        async for key in self._redis.scan_iter(match="{*}:*", count=_BATCH):
-            text = key.decode(errors="surrogateescape")
-            if text.startswith(prefix) and text[len(prefix) :].split("}", 1)[0].isdigit():
-                yield text
+    async def _check_rights(self) -> None:
+        # Where transactions are not allowed, the commands in one would be run by themselves.
+        connection = self._redis.client()
+        async with connection as one:
+            await one.execute_command("MULTI")
+            await one.execute_command("DISCARD")
 
-    async def _tags(self) -> AsyncIterator[str]:
-        async for key in self._keys():
-            if key.endswith("}:meta"):
-                yield key.split("}", 1)[0].removeprefix("{")
+    async def _numbers(self) -> set[int]:
+        """Partitions that have anything."""
+        metas = [key async for key in keys_of(self._redis, self._namespace, "meta")]
+        return {int(key.partition(b"}")[0].rpartition(b":")[2]) for key in metas}
 
     async def _fence(self, number: int) -> int:
         """Make every lease of a partition void, and the offsets unknown; returns the new epoch."""
@@ -116,15 +119,17 @@ class HistoryReset:
             epoch = int(await self._redis.hget(key, "epoch") or 0) + 1
             pipe.delete(key)
             pipe.hset(key, mapping={"epoch": epoch, "owner": self._owner, "version": VERSION})
+            # Until a worker has read what the log holds: lookups find less than there was.
+            pipe.hset(key, "building", 1)
             await pipe.execute()
         return epoch
 
     async def _remove(self) -> int:
         removed, batch = 0, []
-        async for key in self._keys():
-            if key.endswith("}:meta"):
+        async for key in keys_of(self._redis, self._namespace):
+            if key.endswith(b"}:meta"):
                 continue
-            batch.append(key.encode(errors="surrogateescape"))
+            batch.append(key)
             if len(batch) == _BATCH:
                 removed += await self._redis.unlink(*batch)
                 batch = []

@@ -1,17 +1,14 @@
 """Histories in Redis or Valkey: what is read there, and what is written under a lease."""
 
 import secrets
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from features import tile_codec
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
-from infra.gathered import Gathered
-from infra.history_layout import UNDECIDED, HistoryLayout
+from infra.history_layout import UNDECIDED, HistoryLayout, entities_mark, wrong_entities
+from infra.history_lookups import HistoryLookups, joined
 from infra.history_server import HistoryServer
-from infra.partitioning import partition_for
 from infra.score_packing import ScorePacker
 from schemas.errors import HistoryError
 
@@ -40,11 +37,10 @@ class RedisHistoryStore:
     ) -> None:
         self._server = HistoryServer(url, timeout_s, options)
         self._redis = self._server.redis
-        self._partitions = partitions
         self.namespace = namespace
         self._packer = ScorePacker()
         self._layout = HistoryLayout(namespace, recent_scores, self._packer)
-        self._states = Gathered(self._read_states)
+        self._lookups = HistoryLookups(self._server, self._layout, self._packer, partitions)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -64,12 +60,7 @@ class RedisHistoryStore:
         Raises:
             HistoryError: Nothing was ever stored, so there is no number.
         """
-        if self._partitions is None:
-            stored = await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
-            if stored is None:
-                raise HistoryError("the store is empty: no worker has run against it yet")
-            self._partitions = int(stored)
-        return self._partitions
+        return await self._lookups.partitions()
 
     async def claim_topology(self, partitions: int, cluster_id: str) -> None:
         """Record which log the histories are built from, or check it.
@@ -101,7 +92,7 @@ class RedisHistoryStore:
                 f"the histories were built from {int(stored_partitions)} partitions, the topic now has "
                 f"{partitions}: {rebuild}"
             )
-        self._partitions = partitions
+        self._lookups.known = partitions
 
     async def acquire(self, partition: int) -> Lease:
         """Take the lease of a partition; every earlier lease of it is fenced off."""
@@ -123,7 +114,13 @@ class RedisHistoryStore:
             swept_day=int(meta.get("swept", -1)),
             erased={name: int(until) for name, until in erased.items()},
             models=meta.get("models", ""),
+            building="building" in meta,
         )
+
+    async def complete(self, lease: Lease) -> None:
+        """Say that a partition's histories hold what the log held when they were begun."""
+        meta = self._layout.key(lease.partition, "meta")
+        await self._server.fcall("tidegate_complete", [meta], [lease.epoch, lease.owner])
 
     async def load(
         self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
@@ -147,9 +144,7 @@ class RedisHistoryStore:
         if lease is not None:
             _require_same(lease, _text(meta[0]))
         n = len(customer_ids)
-        return [
-            _joined(history, packed) for history, packed in zip(histories[:n], histories[n:], strict=True)
-        ]
+        return [joined(history, packed) for history, packed in zip(histories[:n], histories[n:], strict=True)]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:
         """Apply a commit under a lease, all or nothing."""
@@ -198,9 +193,7 @@ class RedisHistoryStore:
             HistoryError: The state was built with others: their windows would lack what came before. Or in
                 another format.
         """
-        key, wanted = self._layout.shared_key("entities"), ",".join(sorted(names))
-        if wanted:
-            wanted = f"{wanted}@{tile_codec.VERSION}"
+        key, wanted = self._layout.shared_key("entities"), entities_mark(names)
         if await self._server.call(lambda: self._redis.exists(self._layout.shared_key("topology"))):
             stored = (await self._server.call(lambda: self._redis.get(key)) or b"").decode()
             if stored == UNDECIDED:
@@ -209,18 +202,8 @@ class RedisHistoryStore:
         else:
             await self._server.call(lambda: self._redis.set(key, wanted, nx=True))
             stored = (await self._server.call(lambda: self._redis.get(key))).decode()
-        if stored == wanted:
-            return
-        (counted, _, written), (declared, _, readable) = stored.partition("@"), wanted.partition("@")
-        if counted == declared:
-            raise HistoryError(
-                f"what is stored of entities has format {written or '1'}, this program reads {readable}: run "
-                "the version that wrote it, or build all state from the log with 'tidegate rebuild'"
-            )
-        raise HistoryError(
-            f"the state counts entities {counted or 'none'!r}, TIDEGATE_ENTITIES says "
-            f"{declared or 'none'!r}: set it back, or build all state from the log with 'tidegate rebuild'"
-        )
+        if (wrong := wrong_entities(stored, wanted)) is not None:
+            raise HistoryError(wrong)
 
     async def group(self) -> str:
         """Consumer group whose workers keep this state, as far as is known; empty for none."""
@@ -234,27 +217,7 @@ class RedisHistoryStore:
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""
-        partitions = await self.partitions()
-        by_partition: dict[int, list[int]] = defaultdict(list)
-        for number, customer_id in enumerate(customer_ids):
-            by_partition[partition_for(customer_id, partitions)].append(number)
-
-        async def read_all() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for p, numbers in by_partition.items():
-                pipe.mget(
-                    [self._layout.key(p, kind, customer_ids[n]) for kind in ("h", "b") for n in numbers]
-                )
-            results: list[Any] = await pipe.execute()
-            return results
-
-        found: list[bytes | None] = [None] * len(customer_ids)
-        answers = await self._server.call(read_all)
-        for numbers, answer in zip(by_partition.values(), answers, strict=True):
-            n = len(numbers)
-            for number, history, packed in zip(numbers, answer[:n], answer[n:], strict=True):
-                found[number] = _joined(history, packed)
-        return found
+        return await self._lookups.histories(customer_ids)
 
     async def next_offsets(self, partition: int) -> dict[str, int]:
         """How far each source topic was processed; takes no lease."""
@@ -276,60 +239,13 @@ class RedisHistoryStore:
             return results
 
         meta, histories, packed, churn = await self._server.call(read_all)
-        joined = [_joined(history, block) for history, block in zip(histories, packed, strict=True)]
+        joined = [joined(history, block) for history, block in zip(histories, packed, strict=True)]
         unpacked = [None if score is None else self._packer.unpack(score) for score in churn]
         return _next_offsets(_text(meta)), joined, unpacked
 
     async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
-        if not scores:
-            return await self._states.get(customer_id)
-        p = partition_for(customer_id, await self.partitions())
-
-        async def read_all() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.mget(self._layout.key(p, "h", customer_id), self._layout.key(p, "b", customer_id))
-            pipe.lrange(self._layout.key(p, "s", customer_id), 0, -1)
-            pipe.mget(self._layout.key(p, "c", customer_id), self._layout.key(p, "p", customer_id))
-            results: list[Any] = await pipe.execute()
-            return results
-
-        (history, packed), kept, (churn, profile) = await self._server.call(read_all)
-        if history is None and profile is None:
-            return None
-        unpack = self._packer.unpack
-        newest = [unpack(score) for score in kept]
-        return CustomerState(
-            _joined(history, packed), newest, None if churn is None else unpack(churn), profile
-        )
-
-    async def _read_states(self, customer_ids: list[str]) -> list[CustomerState | None]:
-        """States of customers without their scores, in the order asked for."""
-        partitions = await self.partitions()
-        by_partition: dict[int, list[int]] = defaultdict(list)
-        for number, customer_id in enumerate(customer_ids):
-            by_partition[partition_for(customer_id, partitions)].append(number)
-
-        async def read_all() -> list[Any]:
-            # A pipeline of its own for one command costs as much as the command.
-            pipe = self._redis if len(by_partition) == 1 else self._redis.pipeline(transaction=False)
-            for p, numbers in by_partition.items():
-                asked = pipe.mget(
-                    [self._layout.key(p, kind, customer_ids[n]) for n in numbers for kind in ("h", "b", "p")]
-                )
-            return [await asked] if pipe is self._redis else await pipe.execute()
-
-        found: list[CustomerState | None] = [None] * len(customer_ids)
-        for numbers, answer in zip(by_partition.values(), await self._server.call(read_all), strict=True):
-            for at, number in enumerate(numbers):
-                history, packed, profile = answer[3 * at : 3 * at + 3]
-                if history is not None or profile is not None:
-                    found[number] = CustomerState(_joined(history, packed), profile=profile)
-        return found
-
-
-def _joined(history: bytes | None, packed: bytes | None) -> bytes | None:
-    return history if history is None or packed is None else history + packed
+        return await self._lookups.read(customer_id, scores)
 
 
 def _text(meta: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from infra.addresses import check_bootstrap
 from schemas.errors import DependencyError
-from schemas.topics import TOPICS
+from schemas.topics import TOPICS, TRANSACTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,20 @@ class TopicFacts:
 
 @dataclass(frozen=True, slots=True)
 class KafkaFacts:
-    """One cluster, with those of our topics that exist."""
+    """One cluster, with those of our topics that exist.
+
+    Attributes:
+        processed: Transactions that the group has committed as processed, as far as the cluster tells.
+    """
 
     cluster_id: str
     brokers: int
     topics: Mapping[str, TopicFacts]
+    processed: int = 0
 
 
 async def inspect_kafka(
-    bootstrap: str, *, timeout_s: float = 10.0, options: Mapping[str, Any] | None = None
+    bootstrap: str, *, group: str = "", timeout_s: float = 10.0, options: Mapping[str, Any] | None = None
 ) -> KafkaFacts:
     """Ask a cluster.
 
@@ -65,13 +71,25 @@ async def inspect_kafka(
             )
             for name in names
         }
-        return KafkaFacts(str(cluster["cluster_id"]), len(cluster["brokers"]), topics)
+        transactions = topics.get(TRANSACTIONS.name)
+        processed = await _processed(client, group, transactions) if group and transactions else 0
+        return KafkaFacts(str(cluster["cluster_id"]), len(cluster["brokers"]), topics, processed)
     except (KafkaError, OSError, TimeoutError) as error:
         raise DependencyError(
             f"Kafka at {bootstrap} does not answer: {str(error) or type(error).__name__}"
         ) from error
     finally:
         await client.close()
+
+
+async def _processed(client: AIOKafkaAdminClient, group: str, transactions: TopicFacts) -> int:
+    wanted = [TopicPartition(TRANSACTIONS.name, p) for p in range(transactions.partitions)]
+    try:
+        committed = await client.list_consumer_group_offsets(group, partitions=wanted)
+    except KafkaError:
+        # Not every user may ask for groups.
+        return 0
+    return sum(max(0, at.offset) for at in committed.values())
 
 
 async def _settings(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:

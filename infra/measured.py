@@ -33,6 +33,11 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "apply"):
             return await super().apply_all(commits)
 
+    async def complete(self, lease: Lease) -> None:
+        """Say that a partition is built."""
+        with self._metrics.call("redis", "complete"):
+            await super().complete(lease)
+
     async def silent_since(self, partition: int, after_ms: int, before_ms: int) -> list[str]:
         """Customers whose newest event is in a span of time."""
         with self._metrics.call("redis", "silent_since"):

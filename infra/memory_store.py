@@ -10,7 +10,7 @@ from typing import Any
 from features.codec import HEADER
 from features.ports import Commit, CustomerState, Lease, Outcome
 from schemas.erasure import erased_name
-from schemas.errors import HistoryError
+from schemas.errors import HistoryError, HistoryIncomplete
 
 
 @dataclass(slots=True)
@@ -21,6 +21,7 @@ class _Partition:
     watermark_ms: int = 0
     swept_day: int = -1
     models: str = ""
+    building: bool = False
     histories: dict[str, bytes] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     last_event_ms: dict[str, int] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class MemoryHistoryStore:
         """Take the lease of a partition; every earlier lease of it is fenced off."""
         state = self._partitions[partition]
         state.epoch += 1
+        state.building |= state.epoch == 1
         state.owner = secrets.token_hex(8)
         return Lease(
             partition,
@@ -56,7 +58,14 @@ class MemoryHistoryStore:
             state.swept_day,
             dict(state.erased),
             state.models,
+            state.building,
         )
+
+    async def complete(self, lease: Lease) -> None:
+        """Say that a partition's histories hold what the log held."""
+        state = self._partitions[lease.partition]
+        if (state.epoch, state.owner) == (lease.epoch, lease.owner):
+            state.building = False
 
     async def load(
         self, partition: int, customer_ids: Sequence[str], lease: Lease | None = None
@@ -145,11 +154,13 @@ class MemoryHistoryStore:
 
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""
-        known = {c: history for state in self._partitions.values() for c, history in state.histories.items()}
+        self._require_complete()
+        known = {c: state.history(c) for state in self._partitions.values() for c in state.histories}
         return [known.get(c) for c in customer_ids]
 
     async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
+        self._require_complete()
         for state in self._partitions.values():
             if customer_id in state.histories or customer_id in state.profiles:
                 return CustomerState(
@@ -159,3 +170,8 @@ class MemoryHistoryStore:
                     state.profiles.get(customer_id),
                 )
         return None
+
+    def _require_complete(self) -> None:
+        # Whose a customer is that it does not have, it does not know.
+        if any(state.building for state in self._partitions.values()):
+            raise HistoryIncomplete("histories are being built from the log")

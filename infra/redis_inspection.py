@@ -21,6 +21,7 @@ class RedisFacts:
         cluster: Kafka cluster that the histories are of; `None` before the first worker.
         partitions: Partitions they were made from.
         meta: By partition: `version` of the format, `next:<topic>` offsets and more.
+        entities: What `history_layout.entities_mark` made of those that are counted.
     """
 
     info: Mapping[str, Any]
@@ -28,6 +29,7 @@ class RedisFacts:
     cluster: str | None
     partitions: int | None
     meta: Mapping[int, Mapping[str, str]]
+    entities: str = ""
 
 
 async def inspect_redis(
@@ -50,10 +52,12 @@ async def inspect_redis(
         seconds, micros = await client.time()
         after = time.time()
         info = await client.info()
-        cluster, partitions = await client.mget(f"{namespace}:cluster", f"{namespace}:topology")
+        names = ("cluster", "topology", "entities")
+        cluster, partitions, entities = await client.mget([f"{namespace}:{name}" for name in names])
         number = int(partitions) if partitions else None
         meta = {p: await client.hgetall(f"{{{namespace}:{p}}}:meta") for p in range(number or 0)}
-        return RedisFacts(info, seconds + micros / 1e6 - (before + after) / 2, cluster, number, meta)
+        ahead_s = seconds + micros / 1e6 - (before + after) / 2
+        return RedisFacts(info, ahead_s, cluster, number, meta, entities or "")
     except (RedisError, OSError, TimeoutError) as error:
         # Not the address: a password may stand in it.
         raise DependencyError(f"Redis does not answer: {str(error) or type(error).__name__}") from error

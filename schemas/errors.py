@@ -21,6 +21,10 @@ class DependencyError(TidegateError):
     """Kafka or Redis did not answer: back off and retry, HTTP 503."""
 
 
+class HistoryIncomplete(DependencyError):
+    """Histories are being built from the log: what is there of a customer is not all that there was."""
+
+
 class HistoryError(TidegateError):
     """Stored history cannot be trusted or read: rebuild it from the topic."""
 

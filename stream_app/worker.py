@@ -16,6 +16,7 @@ from schemas.topics import LABELS, TRANSACTIONS
 from schemas.wire import read_transaction
 from stream_app.alignment import Alignment
 from stream_app.backlog import MOST_HELD, DueLabels
+from stream_app.completion import Completion
 from stream_app.delivery import Delivery
 from stream_app.entity_stage import EntityStage
 from stream_app.erasures import ErasureProcessor
@@ -78,6 +79,7 @@ class Worker:
         taken = PartitionModels(models, delivery)
         order = Order(delivery, self._log_end, self._passed)
         labels = LabelProcessor(delivery, order, lambda: models.current, self._entities)
+        self._completion = Completion(delivery, order, self.fail)
         self.steps = Steps(
             TransactionProcessor(
                 delivery, taken.take, score_features=score_features, entities=self._entities
@@ -204,6 +206,7 @@ class Worker:
             )
             if self._entities is not None:
                 self._entities.begin(number, lease.watermark_ms)
+            self._completion.watch(partition)
         self._delivery.observer.lease("acquired")
         return starts
 
@@ -341,6 +344,7 @@ class Worker:
         """
         self._stopping = True
         self._stop_event.set()
+        self._completion.stop()
         partitions = [self._partitions[number] for number in sorted(self._partitions)]
         for partition in partitions:
             partition.interrupted.set()

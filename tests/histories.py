@@ -1,9 +1,11 @@
 """Commits to try on history stores, and all that can be read of what became of them."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from features.codec import HEADER
-from features.ports import Commit, CustomerState, HistoryChange, HistoryStore
+from features.ports import Commit, CustomerState, HistoryChange, HistoryStore, Lease
+from infra.history_store import RedisHistoryStore
 from infra.partitioning import partition_for
 
 PARTITIONS = 4
@@ -14,6 +16,19 @@ A, B, C = [c for n in range(100) if partition_for(c := f"c-{n}", PARTITIONS) == 
 AWKWARD = next(c for n in range(99) if partition_for(c := f"kundé {{{n}}}:日本\x00\n", PARTITIONS) == HERE)
 
 State = tuple[bytes | None, list[bytes], bytes | None, bytes | None]
+
+
+async def begin(
+    store: HistoryStore,
+    partition: int = HERE,
+    acquire: Callable[[int], Awaitable[Lease]] | None = None,
+) -> Lease:
+    """The lease of a partition, all of whose log is in the store."""
+    if isinstance(store, RedisHistoryStore):
+        await store.claim_topology(PARTITIONS, "kafka-1")
+    lease = await (acquire or store.acquire)(partition)
+    await store.complete(lease)
+    return lease
 
 
 def header(mark: bytes = b"h") -> bytes:

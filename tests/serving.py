@@ -43,10 +43,17 @@ class World:
     published: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     transactions: dict[str, list[Transaction]] = field(default_factory=dict)
 
+    async def begin(self) -> Lease:
+        """The lease of a store that holds all of its log."""
+        self.lease = await self.store.acquire(0)
+        await self.store.complete(self.lease)
+        return self.lease
+
     async def score(self, transactions: Sequence[Transaction], models: Models) -> list[dict[str, Any]]:
         """Score a chunk as the worker does; returns its fraud scores."""
         if self.lease is None:
-            self.lease = await self.store.acquire(0)
+            await self.begin()
+        assert self.lease is not None
         scores = await fill(self.store, self.lease, transactions, models)
         for score in scores:
             self.published.setdefault(score["customer_id"], []).append(score)

@@ -195,6 +195,13 @@ class Store(MemoryHistoryStore):
         if self.failures:
             raise self.failures.pop(0)
 
+    def _require_complete(self) -> None:
+        """Tests look at what there is at any moment."""
+
+    def is_building(self, partition: int = 0) -> bool:
+        """Whether lookups would be refused."""
+        return self._partitions[partition].building
+
     def state(self) -> dict[int, Any]:
         """Everything stored, in a form that compares; without what names a lease.
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from redis import Redis
 
 from harness.processes import ApiProcess
 from infra.audit_log import read_anchors, records, verify
 from infra.client_store import ClientStore
+from infra.history_store import RedisHistoryStore
 from infra.key_ring import KeyRing, add_key
 from infra.signing_keys import SigningKeys
 from tests.deployment import eventually
+from tests.histories import PARTITIONS, begin
 
 pytestmark = pytest.mark.integration
 PATH = "/customers/nobody-home/features"
@@ -57,8 +58,9 @@ def processes(folder, valkey, registry) -> Iterator[list[ApiProcess]]:
 
 
 @pytest.fixture
-async def apis(processes, direct: Redis) -> AsyncIterator[list[httpx.AsyncClient]]:
-    direct.set("tg:topology", 4)
+async def apis(processes, redis_store: RedisHistoryStore) -> AsyncIterator[list[httpx.AsyncClient]]:
+    for partition in range(PARTITIONS):
+        await begin(redis_store, partition)
     opened = [httpx.AsyncClient(base_url=process.url, timeout=20) for process in processes]
     yield opened
     for api in opened:

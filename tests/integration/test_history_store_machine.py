@@ -19,7 +19,7 @@ from infra.history_store import RedisHistoryStore
 from infra.memory_store import MemoryHistoryStore
 from infra.score_packing import ScorePacker
 from schemas.errors import HistoryError
-from tests.histories import AWKWARD, HERE, KEPT, PARTITIONS, A, B, C, contents, header
+from tests.histories import AWKWARD, HERE, KEPT, PARTITIONS, A, B, C, begin, contents, header
 
 pytestmark = pytest.mark.integration
 
@@ -113,6 +113,7 @@ class Protocol(RuleBasedStateMachine):
         self.acquire()
 
     def teardown(self) -> None:
+        self.runner.run(begin(self.redis))
         # What readers see; after each step the keys are read, all at once.
         assert self.runner.run(contents(self.redis)) == self.model.contents()
         self.runner.run(self.redis.close())
@@ -147,7 +148,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def acquire(self) -> None:
-        redis, memory = (self.runner.run(store.acquire(HERE)) for store in (self.redis, self.memory))
+        redis, memory = (self.runner.run(begin(store)) for store in (self.redis, self.memory))
         self.model.epoch += 1
         self.model.owner = redis.owner
         for lease in (redis, memory):

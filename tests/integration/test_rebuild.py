@@ -8,7 +8,7 @@ from infra.embedded import EmbeddedStack
 from infra.history_reset import HistoryReset
 from infra.history_store import RedisHistoryStore
 from infra.topics_admin import TopicsAdmin
-from schemas.errors import ConfigError, HistoryError
+from schemas.errors import ConfigError, DependencyError, HistoryError
 
 pytestmark = pytest.mark.integration
 STARTS = {(topic, p): 0 for topic in ("transactions", "labels", "customers") for p in range(2)}
@@ -136,3 +136,33 @@ async def test_workers_of_the_group_that_keeps_the_state_are_looked_for_too(stac
         await _rebuild(stack.bootstrap, stack.redis_url, "tg", "tidegate")
     assert (await _rebuild(stack.bootstrap, stack.redis_url, "tg", ""))["partitions"] == 2
     assert await store.group() == "", "whoever comes first keeps it"
+
+
+async def test_user_without_rights_changes_nothing(stack, store):
+    await fill(store)
+    with Redis.from_url(stack.redis_url) as client:
+        client.acl_setuser(
+            "halfway", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-multi"]
+        )
+        before = client.hgetall("{tg:0}:meta")
+        limited = stack.redis_url.replace("redis://", "redis://halfway:x@")
+        resetting = HistoryReset(limited)
+        with pytest.raises(DependencyError, match=r"does not let us: .*multi"):
+            await resetting.run(2, "this-log", STARTS)
+        await resetting.close()
+        assert client.hgetall("{tg:0}:meta") == before
+    assert await store.load(0, ["c-1"]) == [b"h" * 48]
+
+
+async def test_namespace_with_braces_in_it_is_told_apart(stack, store):
+    await fill(store)
+    await reset(stack, namespace="t{g}x")
+    assert await store.load(0, ["c-1"]) == [b"h" * 48]
+
+
+async def test_what_was_begun_anew_is_being_built(stack, store):
+    lease = await fill(store)
+    await store.complete(lease)
+    assert not (await store.acquire(0)).building
+    await reset(stack)
+    assert (await store.acquire(0)).building

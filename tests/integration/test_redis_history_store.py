@@ -12,8 +12,9 @@ from features.ports import Commit, Outcome
 from infra.embedded import EmbeddedRedis
 from infra.history_reset import HistoryReset
 from infra.history_store import RedisHistoryStore
-from schemas.errors import DependencyError, HistoryError
-from tests.histories import HERE, PARTITIONS, A, change, commit, header
+from infra.partitioning import partition_for
+from schemas.errors import DependencyError, HistoryError, HistoryIncomplete
+from tests.histories import HERE, PARTITIONS, A, B, begin, change, commit, header
 
 pytestmark = pytest.mark.integration
 
@@ -106,8 +107,8 @@ async def test_namespaces_do_not_see_each_other(valkey, redis_store, direct):
     other = RedisHistoryStore(valkey.url, PARTITIONS, namespace="other")
     lease = await redis_store.acquire(HERE)
     await redis_store.apply(lease, commit(None, 1, change(A, b"", b"a")))
-    assert await other.read(A) is None
     assert (await other.acquire(HERE)).epoch == 1
+    assert await other.load(HERE, [A]) == [None]
     assert await other.customers(HERE) == []
     assert await redis_store.apply(lease, commit(1, 2)) is Outcome.APPLIED
     await redis_store.claim_topology(PARTITIONS, "one")
@@ -132,7 +133,7 @@ async def test_the_number_of_partitions_is_read_where_none_is_given(valkey, redi
             await ask
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
     assert await reader.partitions() == PARTITIONS
-    lease = await redis_store.acquire(HERE)
+    lease = await begin(redis_store)
     await redis_store.apply(lease, commit(None, 1, change(A, b"", b"a")))
     assert (await reader.read(A)).history == header() + b"a"
     await reader.close()
@@ -159,8 +160,10 @@ async def test_a_killed_server_is_away_at_once_and_works_again_after_a_restart(v
             await call()
     assert time.monotonic() - started < 2
     valkey.start()
-    for name in ("ping", "load", "read", "silent_since", "customers"):
+    for name in ("ping", "load", "silent_since", "customers"):
         await calls[name]()
+    with pytest.raises(HistoryIncomplete, match="the store was emptied"):
+        await calls["read"]()
     assert await redis_store.apply(lease, commit(None, 1)) is Outcome.ROLLED_BACK
     assert (await redis_store.acquire(HERE)).epoch == 1
 
@@ -302,3 +305,50 @@ async def test_rebuilt_state_counts_what_the_next_worker_says(valkey, redis_stor
     await redis_store.claim_entities(["device"])
     with pytest.raises(HistoryError, match="counts entities 'device'"):
         await redis_store.claim_entities([])
+
+
+# Histories that are being built
+
+
+async def test_a_customer_of_an_emptied_store_is_not_one_that_was_never_seen(redis_store, direct):
+    lease = await begin(redis_store)
+    await redis_store.apply(lease, commit(None, 1, change(A, b"", b"a")))
+    direct.flushall()
+    for lookup in (redis_store.read(A), redis_store.read(A, scores=False), redis_store.histories([B])):
+        with pytest.raises(HistoryIncomplete, match="the store was emptied: run 'tidegate rebuild'"):
+            await lookup
+
+
+async def test_customers_of_other_partitions_are_found_while_one_is_built(redis_store, direct):
+    there = next(c for n in range(99) if partition_for(c := f"p-{n}", PARTITIONS) == 0)
+    await begin(redis_store, 0)
+    await redis_store.acquire(HERE)
+    assert await redis_store.read(there) is None
+    with pytest.raises(HistoryIncomplete, match=f"partition {HERE} are being built"):
+        await redis_store.histories([there, A])
+
+
+async def test_lookups_follow_a_store_that_was_built_from_more_partitions(valkey, redis_store, direct):
+    await begin(redis_store)
+    lookups = RedisHistoryStore(valkey.url)
+    assert await lookups.read(A) is None
+    moved = partition_for(A, 16)
+    direct.set("tg:topology", 16)
+    lease = await redis_store.acquire(moved)
+    await redis_store.complete(lease)
+    await redis_store.apply(lease, commit(None, 1, change(A, b"", b"a")))
+    assert moved != HERE
+    assert (await lookups.read(A)).history == header() + b"a"
+    assert await lookups.partitions() == 16
+    await lookups.close()
+
+
+async def test_a_worker_that_was_taken_over_does_not_say_that_histories_are_complete(redis_store, direct):
+    before = await redis_store.acquire(HERE)
+    assert before.building
+    assert (await redis_store.acquire(HERE)).building
+    await redis_store.complete(before)
+    after = await redis_store.acquire(HERE)
+    assert after.building
+    await redis_store.complete(after)
+    assert not (await redis_store.acquire(HERE)).building

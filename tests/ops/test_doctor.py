@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import Redis
 
@@ -131,6 +132,36 @@ class TestSeededMistake:
     async def test_offset_behind_the_end_of_the_log(self, healthy, redis):
         redis.hset("{tg:0}:meta", f"next:{TRANSACTIONS.name}", 7)
         assert "transactions[0] goes on at 7" in (await self.one(healthy, "state.offsets")).detail
+
+    async def test_histories_that_are_being_built(self, healthy, redis):
+        redis.hset("{tg:1}:meta", "building", 1)
+        assert "partitions 1 " in (await self.one(healthy, "state.whole", Status.WARNING)).detail
+
+    async def test_rebuild_that_was_interrupted(self, healthy, redis):
+        for partition in range(2):
+            redis.hdel(f"{{tg:{partition}}}:meta", f"next:{TRANSACTIONS.name}")
+            redis.hset(f"{{tg:{partition}}}:meta", mapping={"owner": "reset-1", "building": 1})
+        assert "interrupted" in (await self.one(healthy, "state")).detail
+
+    async def test_redis_that_was_emptied(self, healthy, redis, stack):
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=stack.bootstrap, group_id="emptied", enable_auto_commit=False
+        )
+        await consumer.start()
+        partition = TopicPartition(TRANSACTIONS.name, 1)
+        consumer.assign([partition])
+        await consumer.commit({partition: 12})
+        await consumer.stop()
+        redis.flushall()
+        found = await self.one(replace(healthy, group="emptied"), "state")
+        assert "processed 12 transactions, and nothing is stored" in found.detail
+        assert await problems(replace(healthy, group="another")) == {}
+
+    async def test_other_entities_than_the_state_counts(self, healthy, redis, models):
+        redis.set("tg:entities", "merchant@1")
+        found = await self.one(healthy, "state.entities")
+        assert "the state counts entities 'merchant'" in found.detail
+        assert "tidegate rebuild" in found.advice
 
     async def test_missing_model(self, healthy, models):
         (models / "churn" / "roles.json").unlink()

@@ -5,7 +5,7 @@ from httpx import ASGITransport, AsyncClient
 from api.application import create_app
 from api.deps import Services
 from api.failure_policy import FailurePolicy
-from schemas.errors import HistoryError
+from schemas.errors import HistoryError, HistoryIncomplete
 from tests.serving import AWAY, NOW, Broken
 
 BODY = {
@@ -53,3 +53,15 @@ async def test_churn_is_never_guessed_without_history(models):
     policy = FailurePolicy(redis_away="open", history_unreadable="open")
     answer, _ = await ask(AWAY, models, policy, "/inference/churn-score")
     assert answer.status_code == 503
+
+
+async def test_histories_that_are_being_built_are_no_histories(models):
+    building = HistoryIncomplete("histories of partition 2 are being built from the log")
+    answer, metrics = await ask(building, models, FailurePolicy())
+    assert answer.json()["decision"] != "allow"
+    assert answer.json()["flags"] == ["cold_start", "degraded"]
+    assert 'tidegate_degraded_total{cause="history_incomplete"} 1.0' in metrics
+    held, _ = await ask(building, models, FailurePolicy(redis_away="hold"))
+    assert (held.status_code, held.json()["type"]) == (503, "history-incomplete")
+    churn, _ = await ask(building, models, FailurePolicy(), "/inference/churn-score")
+    assert (churn.status_code, churn.json()["type"]) == (503, "history-incomplete")

@@ -201,7 +201,7 @@ async def test_while_the_store_is_away_lookups_say_when_to_try_again(away, what)
 
 async def test_a_history_that_cannot_be_read_is_not_guessed_at(eager):
     world = World()
-    lease = await world.store.acquire(0)
+    lease = await world.begin()
     cut = HistoryChange("c-1", 0, b"half", b"", 0, replaced=True)
     await world.store.apply(lease, Commit("transactions", None, 1, [cut]))
     async with serving(world.store, eager) as client:
