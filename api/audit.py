@@ -149,7 +149,8 @@ class Auditor:
                 await asyncio.to_thread(self._trail.sync)
                 if turn % _ANCHOR_EVERY == 0:
                     await asyncio.to_thread(self._trail.anchor)
-            except DependencyError as error:
+            except Exception as error:
+                # Whatever it is: without the next turn nothing would be brought to the disk any more.
                 self._note("failed")
                 _log.error("the audit trail is not on the disk", error=str(error))
 

@@ -69,8 +69,11 @@ def show(
     """Print records, one JSON object a line. Customers are under pseudonyms, found with the key."""
     ring = _ring(keys, key_text)
     wanted = {pseudonym(key.secret, tenant, customer) for name in ring.names if (key := ring.find(name))}
-    for _, line in records(folder):
-        record = orjson.loads(line)
+    for place, line in records(folder):
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            raise ConfigError(f"{place}: this is no audit record") from None
         if not customer or wanted & set(record.get("subjects", ())):
             print_json(record)
 

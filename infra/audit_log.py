@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -61,8 +61,7 @@ class AuditLog:
     ) -> None:
         self._folder, self._keys, self._anchor, self._now = folder, keys, anchor, now
         self._segment_bytes = segment_bytes
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = open(folder / ".lock", "w")  # noqa: SIM115  (held open as long as this object)
+        self._lock: TextIO | None = None
         self._thread_lock = threading.Lock()
         self._number = 0
         self._file = -1
@@ -70,8 +69,14 @@ class AuditLog:
         self.head = Head()
         self._anchored = Head()
         self._synced = Head()
-        with self._locked():
-            self._catch_up()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = open(folder / ".lock", "w")  # noqa: SIM115  (held open as long as this object)
+            with self._locked():
+                self._catch_up()
+        except OSError as error:
+            self._let_go()
+            raise ConfigError(f"the audit trail in {folder} cannot be used: {_words(error)}") from error
         self._anchored = self._synced = self.head
 
     def subject(self, tenant: str, customer_id: str) -> str:
@@ -109,7 +114,7 @@ class AuditLog:
                 self.head = Head(self.head.number + 1, code)
                 return written
         except OSError as error:
-            raise DependencyError(f"the audit trail cannot be written: {error.strerror or error}") from error
+            raise DependencyError(f"the audit trail cannot be written: {_words(error)}") from error
 
     def sync(self) -> None:
         """Have what was added on the disk.
@@ -125,16 +130,23 @@ class AuditLog:
         try:
             os.fsync(file)
         except OSError as error:
-            raise DependencyError(f"the audit trail cannot be written: {error.strerror}") from error
+            raise DependencyError(f"the audit trail cannot be written: {_words(error)}") from error
         finally:
             os.close(file)
         self._synced = head
 
     def anchor(self) -> None:
-        """Note the newest code elsewhere, if it is new."""
-        with self._locked():
-            self._catch_up()
-            head = self.head
+        """Note the newest code elsewhere, if it is new.
+
+        Raises:
+            DependencyError: The trail is not what it was.
+        """
+        try:
+            with self._locked():
+                self._catch_up()
+                head = self.head
+        except OSError as error:
+            raise DependencyError(f"the audit trail cannot be read: {_words(error)}") from error
         if head == self._anchored:
             return
         note = {"number": head.number, "at": to_rfc3339(self._now()), "code": head.code}
@@ -142,8 +154,11 @@ class AuditLog:
         if self._anchor is not None:
             try:
                 self._anchor.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with open(self._anchor, "ab") as file:
-                    file.write(orjson.dumps(note) + b"\n")
+                with open(self._anchor, "ab+") as file:
+                    file.seek(max(0, file.tell() - 1))
+                    # A crash may have left half a line.
+                    begun = b"\n" if file.read(1) not in (b"", b"\n") else b""
+                    file.write(begun + orjson.dumps(note) + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
@@ -153,20 +168,31 @@ class AuditLog:
 
     def close(self) -> None:
         """Anchor the end and let go of files."""
-        self.sync()
-        self.anchor()
-        os.close(self._file)
-        self._lock.close()
+        try:
+            self.sync()
+            self.anchor()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._lock is not None:
+            self._lock.close()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # The file lock keeps other processes out, the other one threads of this.
         with self._thread_lock:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            lock = self._lock
+            if lock is None:
+                raise OSError("it was let go of")
+            fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _catch_up(self) -> None:
         """Take over what other processes have added."""
@@ -178,7 +204,12 @@ class AuditLog:
             self._read_on()
 
     def _read_on(self) -> None:
-        size = os.fstat(self._file).st_size
+        found = os.fstat(self._file)
+        size = found.st_size
+        if not found.st_nlink:
+            raise OSError("its file was deleted")
+        if size < self._size:
+            raise OSError("it got shorter")
         if size == self._size:
             return
         start = max(self._size, size - _TAIL_BYTES)
@@ -190,8 +221,11 @@ class AuditLog:
             size -= len(rest)
             os.ftruncate(self._file, size)
         if whole:
-            newest = orjson.loads(whole.rpartition(b"\n")[2])
-            self.head = Head(newest["number"], newest["code"])
+            try:
+                newest = orjson.loads(whole.rpartition(b"\n")[2])
+                self.head = Head(newest["number"], newest["code"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                raise OSError("it ends with what is no record: run 'tidegate audit verify'") from None
         self._size = size
 
     def _open(self, number: int) -> None:
@@ -216,9 +250,20 @@ def _code(secret: bytes, line: Mapping[str, Any]) -> str:
     return hmac.digest(secret, b"record\0" + orjson.dumps(line), "sha256").hex()
 
 
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 def records(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Lines of a trail in their order, each with its place."""
-    for path in sorted(folder.glob("audit-*.jsonl")):
+    """Lines of a trail in their order, each with its place.
+
+    Raises:
+        ConfigError: There is no trail: one without a record has a file all the same.
+    """
+    paths = sorted(folder.glob("audit-*.jsonl"))
+    if not paths:
+        raise ConfigError(f"{folder} has no audit trail")
+    for path in paths:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 yield f"{path.name}:{number}", line
@@ -235,7 +280,13 @@ def verify(folder: Path, keys: KeyRing, anchors: Iterator[Mapping[str, Any]] | N
     Raises:
         ConfigError: It was changed; says where.
     """
-    noted = {int(a["number"]): str(a["code"]) for a in anchors or ()}
+    noted: dict[int, str] = {}
+    for anchor in anchors or ():
+        number, code = int(anchor["number"]), str(anchor["code"])
+        if noted.setdefault(number, code) != code:
+            raise ConfigError(
+                f"record {number} was anchored twice, with different codes: the trail was cut off and went on"
+            )
     head = Head()
     for place, line in records(folder):
         try:
@@ -268,7 +319,18 @@ def verify(folder: Path, keys: KeyRing, anchors: Iterator[Mapping[str, Any]] | N
 
 
 def read_anchors(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Anchors from a file."""
-    with open(path, "rb") as file:
-        for line in file:
-            yield orjson.loads(line)
+    """Anchors from a file, without lines that a crash has cut.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {_words(error)}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            note = orjson.loads(line)
+            yield {**note, "number": int(note["number"]), "code": str(note["code"])}
+        except (ValueError, KeyError, TypeError):
+            _log.warning("this is no anchor", place=f"{path.name}:{number}")

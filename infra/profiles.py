@@ -9,6 +9,7 @@ import redis.asyncio as redis
 from redis import exceptions
 
 from infra.contact_vault import ContactVault
+from infra.history_scan import keys_of
 from schemas.customer import SealedContact
 from schemas.errors import DependencyError
 
@@ -55,7 +56,7 @@ class StoredProfiles:
         """
         counts = Counter(rewrapped=0, already=0, changed=0)
         try:
-            async for key in self._redis.scan_iter(match=f"{{{self._namespace}:*}}:p:*", count=1000):
+            async for key in keys_of(self._redis, self._namespace, "p:"):
                 stored = await self._redis.get(key)
                 profile = orjson.loads(stored) if stored else {}
                 if "contact" not in profile:

@@ -11,7 +11,7 @@ hash() { printf '%s' "$(cat "$folder/$1")" | sha256sum | cut -d ' ' -f 1; }
 # What the programs call and no more; no user without a password.
 cat > "$folder/redis_users.acl" <<ACL
 user default off
-user tidegate on #$(hash redis_password) ~tg:* ~{tg:* ~tidegate:* -@all +@read +@write +@connection +@scripting -function|flush -function|delete -script|flush +info +config|get +time -keys -flushall -flushdb -swapdb
+user tidegate on #$(hash redis_password) ~tg:* ~{tg:* ~tidegate:* -@all +@read +@write +@connection +@scripting +multi +exec +discard +watch +unwatch -function|flush -function|delete -script|flush +info +config|get +time -keys -flushall -flushdb -swapdb
 user replica on #$(hash replica_password) -@all +psync +replconf +ping
 ACL
 # Services run as other users than the one who made these; the folder is closed to others.

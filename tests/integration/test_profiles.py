@@ -75,3 +75,22 @@ async def test_a_server_that_is_away_is_told():
     with pytest.raises(DependencyError):
         await away.rewrap(vault(NEW), "new")
     await away.close()
+
+
+@pytest.mark.parametrize("namespace", ["bank[eu]", "b?nk*"])
+async def test_a_namespace_with_wildcards_in_it_is_found(valkey, direct, namespace):
+    keys = ContactVault(LocalMasterKeys(KeyRing.of_text(OLD)), namespace)
+    sealed = await keys.seal("c-1", CONTACT)
+    direct.set(f"{{{namespace}:0}}:p:c-1", orjson.dumps({"contact": sealed.model_dump()}))
+    found = StoredProfiles(valkey.url, namespace)
+    both = ContactVault(LocalMasterKeys(KeyRing.of_text(f"{OLD},{NEW}")), namespace)
+    assert (await found.rewrap(both, "new"))["rewrapped"] == 1
+    await found.close()
+
+
+async def test_a_namespace_that_begins_as_another_is_none_of_it(profiles, filled):
+    sealed = await ContactVault(LocalMasterKeys(KeyRing.of_text(OLD)), "tg:eu").seal("c-9", CONTACT)
+    stored = orjson.dumps({"contact": sealed.model_dump()})
+    filled.set("{tg:eu:0}:p:c-9", stored)
+    assert (await profiles.rewrap(vault(f"{OLD},{NEW}"), "new"))["rewrapped"] == 4
+    assert filled.get("{tg:eu:0}:p:c-9") == stored

@@ -225,3 +225,59 @@ def test_a_customer_has_a_pseudonym_of_its_tenant(tmp_path):
     assert len(names) == 4
     assert log.subject("retail", "c-1") == log.subject("retail", "c-1")
     log.close()
+
+
+def test_a_trail_that_was_cut_off_and_went_on_does_not_fit_its_anchors(trail):
+    """Whoever may write the files, and has no key, lets the service write the anchored numbers once more."""
+    (trail / FILE).write_bytes(b"".join(lines(trail)[:12]))
+    log = written(trail, 8, anchor=trail / "elsewhere" / "anchors.jsonl")
+    log.close()
+    assert verify(trail, RING).number == 20
+    with pytest.raises(ConfigError, match="record 20 was anchored twice, with different codes"):
+        verify(trail, RING, anchors(trail))
+
+
+def test_an_anchor_that_a_crash_cut_does_not_hide_the_others(trail):
+    path = trail / "elsewhere" / "anchors.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"number":3,"co')
+    log = written(trail, 2, anchor=path)
+    log.close()
+    assert [note["number"] for note in anchors(trail)] == [20, 22]
+    assert verify(trail, RING, anchors(trail)).number == 22
+
+
+def test_a_file_of_anchors_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        list(read_anchors(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_trail_is_no_unbroken_one(tmp_path):
+    with pytest.raises(ConfigError, match="has no audit trail"):
+        verify(tmp_path, RING)
+    written(tmp_path, 0).close()
+    assert verify(tmp_path, RING).number == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "it got shorter"),
+        (lambda path: path.unlink(), "its file was deleted"),
+    ],
+)
+def test_a_trail_that_somebody_changes_under_us_is_not_gone_on_with(tmp_path, change, words):
+    log = written(tmp_path, 5)
+    change(tmp_path / FILE)
+    with pytest.raises(DependencyError, match=words):
+        log.append({"actor": "teller", "action": "read"})
+    with pytest.raises(DependencyError, match=words):
+        log.close()
+
+
+def test_a_folder_that_cannot_be_one_and_a_trail_with_no_record_at_its_end_are_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used: File exists"):
+        AuditLog(tmp_path / "file", RING)
+    (tmp_path / FILE).write_text("what is this\n")
+    with pytest.raises(ConfigError, match="ends with what is no record: run 'tidegate audit verify'"):
+        AuditLog(tmp_path, RING)
