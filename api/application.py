@@ -123,6 +123,7 @@ def create_app(
     next(iter(tenants.values())).policy.register(app.state.registry)
     app.state.replies = next(iter(tenants.values())).replies
     admission, metrics = Admission(security, app.state.registry), RequestMetrics(app.state.registry)
+    app.state.admission = admission
     https = settings.tls_cert is not None or bool(settings.trusted_proxies)
     app.add_middleware(KeepReplies)
     app.add_middleware(BodyLimit)

@@ -116,6 +116,27 @@ class Admission:
         Raises:
             InvalidToken: What it says proves nothing.
         """
+        found = await self._principal(scope)
+        if found is not None and self.security.verifier is not None:
+            self.outcomes.labels("accepted").inc()
+        return found
+
+    async def is_still(self, scope: Scope) -> bool:
+        """Whether who was let in by `authorise` would be let in now, by the same token."""
+        asked = _asked(scope)[1]
+        before: Principal = scope[PRINCIPAL]
+        try:
+            now = await self._principal(scope)
+        except InvalidToken:
+            return False
+        except DependencyError:
+            # Who keeps the keys is away; a request would be refused for that, not for the token.
+            return True
+        if now is None or now.tenant != before.tenant:
+            return False
+        return self.security.verifier is None or (asked is not None and asked.scope in now.scopes)
+
+    async def _principal(self, scope: Scope) -> Principal | None:
         if self.security.verifier is None:
             return DEVELOPER
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -136,7 +157,6 @@ class Admission:
             principal = Principal(principal.client_id, principal.tenant, principal.scopes & client.scopes)
             if principal.tenant != client.tenant:
                 raise InvalidToken("the client is of another tenant now")
-        self.outcomes.labels("accepted").inc()
         return principal
 
     def write_down(self, scope: Scope, answer: Message) -> None:
@@ -228,7 +248,9 @@ async def authorise(connection: HTTPConnection) -> None:
         if principal.tenant not in connection.app.state.tenants:
             raise forbidden("the token's tenant is not served here", None)
     if security.limits is not None and access is not None and access.kind is not None:
-        await count(connection, security.limits, access.kind, principal.client_id, route)
+        # Another issuer may give clients of two tenants one name.
+        who = f"{principal.tenant}/{principal.client_id}"
+        await count(connection, security.limits, access.kind, who, route)
     if security.auditor is not None and access is not None and access.kind == "change":
         await security.auditor.before(principal, access.scope or "", route, _subjects_of(scope))
 

@@ -1,23 +1,20 @@
 """Where the API is put together and run."""
 
 import gc
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
-import uvicorn
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
 
 from api.application import Api, create_app
 from api.audit import Auditor
-from api.connections import Http, Socket
 from api.deps import Loaded, Services
 from api.failure_policy import FailurePolicy
 from api.gate import Security
 from api.limits import Kind, Limits, LocalLimiter, Quota
+from api.listening import bound, check_tls, run
 from api.live import LiveHub
 from api.personal import Personal
 from api.ports import InvalidPosition, Kept, Page, Reply
@@ -26,6 +23,7 @@ from api.reloading import ModelReload
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
+from infra.addresses import check_bootstrap
 from infra.audit_log import AuditLog
 from infra.audit_topic import AuditTopic
 from infra.client_store import ClientStore
@@ -71,6 +69,7 @@ def build(settings: ApiSettings) -> Api:
         ModelError: A model is missing or does not fit.
     """
     check(settings)
+    _check_places(settings)
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
     security, closing = _security(settings, registry, redis, kafka)
@@ -148,6 +147,17 @@ def build(settings: ApiSettings) -> Api:
         # Spans are made by a middleware.
         app.lane = None
     return app
+
+
+def _check_places(settings: ApiSettings) -> None:
+    """Refuse addresses and files that cannot be any."""
+    if settings.bootstrap:
+        check_bootstrap(settings.bootstrap)
+    tenants = settings.tenants or {"default": settings.namespace}
+    for tenant, brokers in settings.tenant_bootstrap.items():
+        if tenant not in tenants:
+            raise ConfigError(f"TIDEGATE_TENANT_BOOTSTRAP: there is no tenant {tenant!r} in TIDEGATE_TENANTS")
+        check_bootstrap(brokers, "each value of TIDEGATE_TENANT_BOOTSTRAP")
 
 
 def _add_sink(services: Services, settings: ApiSettings, kafka: KafkaAccess) -> Callable[[], Awaitable[None]]:
@@ -271,40 +281,14 @@ def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:
 
 
 def serve(settings: ApiSettings) -> None:
-    """Run until told to stop."""
-    uvicorn.run(
-        build(settings),
-        host=settings.http_host,
-        port=settings.http_port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=5,
-        server_header=False,
-        http=Http,
-        ws=Socket,
-        # What clients say on a socket is not looked at.
-        ws_max_size=4096,
-        # A compressor for each of hundreds of clients costs more than what it saves.
-        ws_per_message_deflate=False,
-        # Only a proxy that is named may say who its clients are.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies or None,
-        **tls_options(settings),
-    )
+    """Run until told to stop.
 
-
-def tls_options(settings: ApiSettings) -> dict[str, Any]:
-    """What uvicorn is told about TLS; nothing where there is none."""
-    if settings.tls_cert is None:
-        return {}
-    given: dict[str, Any] = {
-        "ssl_certfile": settings.tls_cert,
-        "ssl_keyfile": settings.tls_key,
-        "ssl_ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
-    }
-    if settings.tls_client_ca is not None:
-        given |= {"ssl_ca_certs": str(settings.tls_client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return given
+    Raises:
+        ConfigError: Settings do not fit, or the port cannot be had.
+    """
+    check_tls(settings)
+    listening = bound(settings.http_host, settings.http_port)
+    run(build(settings), listening, settings)
 
 
 def _settle() -> None:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.limits import Quota
+from schemas.fields import Namespace
 
 
 def _rate(text: str) -> str:
@@ -23,7 +24,7 @@ class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="ignore")
 
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
-    namespace: str = Field(default="tg", description="First part of every Redis key.")
+    namespace: Namespace = Field(default="tg", description="First part of every Redis key.")
     models: Path = Field(default=Path(".tidegate/models"), description="Folder of the model registry.")
     features: Path | None = Field(
         default=None, description="YAML file of your own features (docs/declarations.md), as in training."
@@ -96,7 +97,7 @@ class ApiSettings(BaseSettings):
         default=3600.0, gt=0, description="How long keys are used while the other issuer is away."
     )
     security_dir: Path = Field(default=Path(".tidegate/security"), description="Folder of keys and clients.")
-    tenants: dict[str, str] = Field(
+    tenants: dict[Annotated[str, Field(min_length=1)], Namespace] = Field(
         default_factory=dict,
         description='JSON, tenant to namespace of its histories; empty: {"default": TIDEGATE_NAMESPACE}.',
     )

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from api.main import serve
 from api.production import check
 from api.settings import ApiSettings
 from cli.console import err
+from infra.given import settings_of
 from infra.logs import configure, level_by_signal
-from schemas.errors import ConfigError
 
 
 def api(
@@ -29,11 +28,7 @@ def api(
         "http_host": host,
         "http_port": port,
     }
-    try:
-        settings = ApiSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as invalid:
-        problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
-        raise ConfigError("; ".join(problems)) from None
+    settings = settings_of(ApiSettings, given)
     configure(settings.log_level, settings.log_format)
     check(settings)
     level_by_signal(settings.log_level, settings.log_format)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from cli.console import out, print_json
+from cli.options import NAMESPACE, Namespace
 from infra.access import from_environment
 from infra.contact_vault import ContactVault
 from infra.key_ring import PURPOSES, add_key, remove_key
@@ -114,9 +115,7 @@ def rewrap(
     redis_url: Annotated[str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey.")] = (
         "redis://127.0.0.1:6379/0"
     ),
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every key.")
-    ] = "tg",
+    namespace: Namespace = NAMESPACE,
     folder: Folder = _DEFAULT,
     key_text: Annotated[
         str, typer.Option(envvar="TIDEGATE_DATA_KEYS", help="NAME:BASE64,... instead.", show_default=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import err, print_json
+from cli.options import BOOTSTRAP, NAMESPACE, REDIS_URL, Bootstrap, Namespace, RedisUrl
 from infra.access import from_environment
 from infra.history_reset import HistoryReset
 from infra.log_tail import LogTail
@@ -17,15 +18,9 @@ _INPUTS = [topic.name for topic in TOPICS if topic.direction == "in"]
 
 
 def rebuild(
-    bootstrap: Annotated[
-        str, typer.Option(envvar="TIDEGATE_BOOTSTRAP", help="Kafka brokers, HOST:PORT[,HOST:PORT].")
-    ] = "127.0.0.1:9092",
-    redis_url: Annotated[
-        str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey, redis://HOST:PORT/DB.")
-    ] = "redis://127.0.0.1:6379/0",
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every Redis key.")
-    ] = "tg",
+    bootstrap: Bootstrap = BOOTSTRAP,
+    redis_url: RedisUrl = REDIS_URL,
+    namespace: Namespace = NAMESPACE,
     group: Annotated[str, typer.Option(envvar="TIDEGATE_GROUP", help="Kafka consumer group.")] = "tidegate",
     yes: Annotated[bool, typer.Option("--yes", help="Really remove the stored histories.")] = False,
     force: Annotated[

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
+from infra.given import settings_of
 from infra.logs import configure
-from schemas.errors import ConfigError
 from sink.app import run_sink
 from sink.settings import SinkSettings
 
@@ -31,10 +30,6 @@ def sink(
         "metrics_port": metrics_port,
         "log_level": log_level,
     }
-    try:
-        settings = SinkSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as invalid:
-        problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
-        raise ConfigError("; ".join(problems)) from None
+    settings = settings_of(SinkSettings, given)
     configure(settings.log_level, settings.log_format)
     raise typer.Exit(asyncio.run(run_sink(settings)))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import print_json
+from cli.options import NAMESPACE, Namespace
 from features.codec import decode
 from infra.access import from_environment
 from infra.history_store import RedisHistoryStore
@@ -26,9 +27,7 @@ def totals(
     redis_url: Annotated[str, typer.Option(envvar="TIDEGATE_REDIS_URL", help="Redis or Valkey.")] = (
         "redis://127.0.0.1:6379/0"
     ),
-    namespace: Annotated[
-        str, typer.Option(envvar="TIDEGATE_NAMESPACE", help="First part of every key.")
-    ] = "tg",
+    namespace: Namespace = NAMESPACE,
 ) -> None:
     """Print each customer's lifetime counts and sums, one JSON object a line.
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
+from infra.given import settings_of
 from infra.logs import configure, level_by_signal
-from schemas.errors import ConfigError
 from stream_app.app import run_worker
 from stream_app.settings import WorkerSettings
 
@@ -37,11 +36,7 @@ def worker(
         "metrics_port": metrics_port,
         "log_level": log_level,
     }
-    try:
-        settings = WorkerSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as invalid:
-        problems = [f"TIDEGATE_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in invalid.errors()]
-        raise ConfigError("; ".join(problems)) from None
+    settings = settings_of(WorkerSettings, given)
     configure(settings.log_level, settings.log_format)
     level_by_signal(settings.log_level, settings.log_format)
     raise typer.Exit(asyncio.run(run_worker(settings)))

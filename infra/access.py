@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryptography import x509
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.addresses import check_redis_url
+from infra.given import settings_of
 from schemas.errors import ConfigError
 
 _CONFIG = SettingsConfigDict(env_prefix="TIDEGATE_", extra="ignore")
@@ -141,11 +142,7 @@ def from_environment() -> tuple[KafkaAccess, RedisAccess]:
     Raises:
         ConfigError: A value is none of those allowed.
     """
-    try:
-        return KafkaAccess(), RedisAccess()
-    except ValidationError as invalid:
-        wrong = [f"TIDEGATE_{str(e['loc'][0]).upper()}: {e['msg']}" for e in invalid.errors()]
-        raise ConfigError("; ".join(wrong)) from None
+    return settings_of(KafkaAccess), settings_of(RedisAccess)
 
 
 def expires(path: Path) -> datetime:
@@ -179,6 +176,8 @@ def _secret(path: Path, variable: str) -> str:
         secret = path.read_text().strip("\r\n")
     except OSError as error:
         raise ConfigError(f"{variable} cannot be read: {error}") from error
+    except ValueError:
+        raise ConfigError(f"{variable}: {path} is no text in UTF-8") from None
     if not secret:
         raise ConfigError(f"{variable}: {path} is empty")
     return secret

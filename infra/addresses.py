@@ -27,7 +27,18 @@ def check_redis_url(url: str) -> None:
         raise ConfigError(f"{wanted}; the database of this one is no number")
 
 
-def check_bootstrap(bootstrap: str) -> None:
+def check_namespace(namespace: str) -> str:
+    """A namespace of Redis keys, unless it is none: what stands in braces decides where a key is.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not namespace or any(letter in "{}" or letter.isspace() for letter in namespace):
+        raise ConfigError("TIDEGATE_NAMESPACE (--namespace) is a name without braces and spaces")
+    return namespace
+
+
+def check_bootstrap(bootstrap: str, setting: str = "TIDEGATE_BOOTSTRAP (--bootstrap)") -> None:
     """Refuse what is no list of Kafka brokers.
 
     Raises:
@@ -36,6 +47,4 @@ def check_bootstrap(bootstrap: str) -> None:
     for broker in bootstrap.split(","):
         host, _, port = broker.strip().rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise ConfigError(
-                f"TIDEGATE_BOOTSTRAP (--bootstrap) is HOST:PORT[,HOST:PORT], not {bootstrap[:200]!r}"
-            )
+            raise ConfigError(f"{setting} is HOST:PORT[,HOST:PORT], not {bootstrap[:200]!r}")

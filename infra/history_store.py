@@ -47,8 +47,8 @@ class RedisHistoryStore:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        """Raise `DependencyError` unless the store answers."""
-        await self._server.call(self._redis.ping)
+        """Raise `DependencyError` unless the store answers, and lets us read."""
+        await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
 
     async def info(self) -> dict[str, Any]:
         """The server's own description, for checks of its settings."""

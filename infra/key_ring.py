@@ -60,7 +60,7 @@ class KeyRing:
             except binascii.Error:
                 secret = b""
             if not colon or not name or len(secret) != _BYTES:
-                raise ConfigError(f"key {number} is not NAME:BASE64 of {_BYTES} bytes")
+                raise ConfigError(f"audit or data keys: key {number} is not NAME:BASE64 of {_BYTES} bytes")
             keys.append(NamedKey(name, secret))
         return cls(keys)
 

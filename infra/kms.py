@@ -19,6 +19,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.contact_vault import LocalMasterKeys, MasterKeys
+from infra.given import settings_of
 from infra.key_ring import data_keys
 from schemas.errors import ConfigError, DependencyError, HistoryError
 
@@ -62,7 +63,7 @@ def master_keys(
     Raises:
         ConfigError: They cannot be used.
     """
-    access = access or KmsAccess()
+    access = access or settings_of(KmsAccess)
     ring = data_keys(text, folder)
     local = LocalMasterKeys(ring) if ring else None
     return TransitKeys(access, local, measure) if access.data_kms_url else local

@@ -1,6 +1,8 @@
 """Prometheus metrics of what learns from labels. No label ever names a customer."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from infra.metrics_server import serve_metrics
 
 
 class LearningMetrics:
@@ -24,7 +26,7 @@ class LearningMetrics:
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
-        start_http_server(port, addr=host, registry=self.registry)
+        serve_metrics(self.registry, host, port)
 
     def read(self, kind: str, count: int) -> None:
         """Messages were read."""

@@ -11,10 +11,10 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
+from infra.metrics_server import serve_metrics
 from infra.score_metrics import ScoreMetrics
 from infra.timings import Timing, Timings
 from models.churn_scores import ChurnResults
@@ -111,7 +111,7 @@ class WorkerMetrics:
 
     def serve(self, host: str, port: int) -> None:
         """Answer `GET /metrics`."""
-        start_http_server(port, addr=host, registry=self.registry)
+        serve_metrics(self.registry, host, port)
 
     def use(self, models: Models, partitions: int) -> None:
         """Show what this worker scores with, and of how many partitions."""

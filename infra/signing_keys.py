@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, import_key
 
 from infra.private_files import Watched, changing, read_json, write_private
@@ -167,7 +168,11 @@ def _made(algorithm: str) -> ECKey | OKPKey:
 
 
 def _named(jwk: dict[str, Any]) -> ECKey | OKPKey:
-    key = import_key(jwk)
+    try:
+        key = import_key(jwk)
+    except JoseError as error:
+        # Not its words: they may quote the key.
+        raise ConfigError(f"a signing key cannot be read: {type(error).__name__}") from None
     if not isinstance(key, ECKey | OKPKey):
         raise ConfigError("a signing key is an elliptic curve key")
     return key

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.fields import Namespace
+
 
 class WorkerSettings(BaseSettings):
     """Everything a worker can be told."""
@@ -14,7 +16,7 @@ class WorkerSettings(BaseSettings):
 
     bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka brokers, HOST:PORT[,HOST:PORT].")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis or Valkey.")
-    namespace: str = Field(default="tg", description="First part of every Redis key.")
+    namespace: Namespace = Field(default="tg", description="First part of every Redis key.")
     group: str = Field(default="tidegate", description="Kafka consumer group.")
     instance_id: str = Field(
         default="",

@@ -18,6 +18,7 @@ from api.gate import Security
 from api.limits import Limits
 from api.tokens import Principal, TokenIssuer, TokenVerifier
 from infra.client_store import Client
+from schemas.errors import DependencyError
 from tests.serving import NOW
 
 ISSUER, AUDIENCE = "https://bank.example", "tidegate"
@@ -30,8 +31,11 @@ class Keys:
 
     known: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    away: bool = False
 
     async def find(self, kid: str) -> Any:
+        if self.away:
+            raise DependencyError("the issuer does not answer")
         self.asked.append(kid)
         return self.known.get(kid)
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from api.main import tls_options
+from api.listening import tls_options
 from api.settings import ApiSettings
 from tests.deployment import eventually
 

@@ -49,8 +49,13 @@ def test_the_application_is_built_beside_an_anomaly_model_that_is_damaged_and_sh
 
 
 def test_serve_listens_where_it_is_told(registry, monkeypatch):
-    given = {}
-    monkeypatch.setattr(main.uvicorn, "run", lambda app, **options: given.update(options, app=app))
+    given = []
+    monkeypatch.setattr(main, "run", lambda app, listening, settings: given.append(listening.getsockname()))
+    monkeypatch.setattr(main, "bound", lambda host, port: given.append((host, port)) or Listening())
     main.serve(ApiSettings(models=registry._root, http_host="127.0.0.9", http_port=8123))
-    assert (given["host"], given["port"]) == ("127.0.0.9", 8123)
-    assert given["access_log"] is False
+    assert given == [("127.0.0.9", 8123), "there"]
+
+
+class Listening:
+    def getsockname(self):
+        return "there"

@@ -1,6 +1,6 @@
 import pytest
 
-from infra.addresses import check_bootstrap, check_redis_url
+from infra.addresses import check_bootstrap, check_namespace, check_redis_url
 from schemas.errors import ConfigError
 
 
@@ -45,3 +45,14 @@ def test_lists_of_brokers_are_taken(bootstrap):
 def test_what_is_no_list_of_brokers_is_refused(bootstrap):
     with pytest.raises(ConfigError, match="HOST:PORT"):
         check_bootstrap(bootstrap)
+
+
+@pytest.mark.parametrize("namespace", ["tg", "bank[eu]", "tg:eu", "t?"])
+def test_namespaces_are_taken(namespace):
+    assert check_namespace(namespace) == namespace
+
+
+@pytest.mark.parametrize("namespace", ["", "a{b}c", "a b", "a\n", "}"])
+def test_what_would_decide_where_a_key_is_is_no_namespace(namespace):
+    with pytest.raises(ConfigError, match="a name without braces and spaces"):
+        check_namespace(namespace)

@@ -72,6 +72,15 @@ async def test_without_the_master_key_contact_data_stays_masked(api, login, cust
     assert answer.json()["contact"] == {"email": "***", "phone": "***"}
 
 
+async def test_without_the_master_key_there_is_no_export(api, login, customer, known):
+    api._transport.app.state.personal = {}
+    headers = login.bearer(["customers:export"])
+    answer = await api.get(f"/customers/{customer}/export", headers=headers)
+    assert "no data keys" in assert_problem(answer, 503, "history-unreadable", *CONTACT.values())["detail"]
+    await known.store.apply(known.lease, Commit("customers", 1, 2, profiles={customer: None}))
+    assert (await api.get(f"/customers/{customer}/export", headers=headers)).json()["contact"] == {}
+
+
 async def test_contact_data_of_another_customer_is_not_opened(api, login, customer, known):
     stored = known.store._partitions[0].profiles[customer]
     await known.store.apply(known.lease, Commit("customers", 1, 2, profiles={"other": stored}))
@@ -116,6 +125,13 @@ async def test_an_unknown_customer_is_not_erased(api, login, sent):
     answer = await api.delete("/customers/nobody-home", headers=login.bearer())
     assert_problem(answer, 404, "unknown-customer", "nobody-home")
     assert sent == []
+
+
+async def test_an_erasure_is_asked_for_while_histories_are_built(api, login, known, customer, sent):
+    known.store._partitions[0].building = True
+    answer = await api.delete(f"/customers/{customer}", headers=login.bearer())
+    assert answer.status_code == 202
+    assert [request.customer_id for request in sent] == [customer]
 
 
 async def test_while_kafka_is_away_nothing_is_promised(api, login, customer):
