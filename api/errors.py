@@ -19,6 +19,8 @@ from schemas.errors import (
     HistoryError,
     HistoryIncomplete,
     ModelError,
+    QuestionError,
+    SlowAnswerError,
     TidegateError,
 )
 
@@ -45,6 +47,9 @@ _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
     InvalidCursor: (422, "invalid-cursor", "The cursor is refused"),
     InvalidPosition: (422, "invalid-event-id", "The event id is refused"),
     HistoryIncomplete: (503, "history-incomplete", "Histories are being built"),
+    QuestionError: (422, "too-much-asked", "The answer would be too large"),
+    # Before what it is a kind of: the first that fits is taken.
+    SlowAnswerError: (503, "too-slow", "The answer takes too long"),
     DependencyError: (503, "dependency-away", "A dependency does not answer"),
     HistoryError: (503, "history-unreadable", "The stored history cannot be used"),
     ModelError: (503, "model-unusable", "A model cannot be used"),
@@ -157,7 +162,7 @@ def _problem_of(
         detail = str(error)
         if isinstance(error, HistoryIncomplete):
             detail = INCOMPLETE_WORDS
-        elif isinstance(error, DependencyError):
+        elif isinstance(error, DependencyError) and not isinstance(error, SlowAnswerError):
             # They name hosts and ports, which are not for everybody.
             _log.warning("a request failed for a dependency", error=detail)
             detail = AWAY_WORDS

@@ -83,8 +83,12 @@ class EventLog(Protocol):
         """A customer's transactions, newest first."""
         ...
 
-    async def totals(self, by: Sequence[str], which: EventFilter) -> Sequence[Row]:
-        """Counts and sums of transactions by columns."""
+    async def totals(self, by: Sequence[str], which: EventFilter) -> bytes:
+        """Counts and sums of transactions by columns: a JSON array of `EventTotals`.
+
+        Raises:
+            QuestionError: There are more groups than an answer has.
+        """
         ...
 
 

@@ -1,13 +1,13 @@
 """Questions to the event log, over the files that the manifest names.
 
-A customer's transactions are read as `infra.event_rows` does; totals over all are DuckDB's work.
+A customer's transactions are read as `infra.event_rows` does; totals over all are `infra.event_totals`.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import duckdb
 import numpy as np
@@ -18,8 +18,9 @@ from infra.answers import Answers
 from infra.database import Database
 from infra.event_files import EventFile
 from infra.event_rows import CustomerRows
+from infra.event_totals import TOO_MANY, Filter, equal, totals_json, totals_sql
 from infra.sink_store import SinkStore
-from schemas.errors import DependencyError, HistoryError
+from schemas.errors import DependencyError, HistoryError, QuestionError, SlowAnswerError
 
 T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
@@ -50,38 +51,6 @@ COLUMNS: Final = (
     "offset",
 )
 """What a lookup shows. Positions, devices and card tokens stay in the files."""
-
-GROUPS: Final = {
-    "day": "strftime(event_time, '%Y-%m-%d')",
-    "hour": "strftime(event_time, '%Y-%m-%dT%H:00:00Z')",
-    **{
-        name: name
-        for name in (
-            "decision",
-            "currency",
-            "channel",
-            "transaction_type",
-            "merchant_category",
-            "merchant_country",
-            "model_version",
-        )
-    },
-}
-"""What totals can be by."""
-FILTERS: Final = frozenset({"decision", "currency", "channel", "transaction_type", "merchant_country"})
-
-
-class Filter(Protocol):
-    """Which transactions are asked for: event times in `[from_ms, to_ms)`."""
-
-    @property
-    def from_ms(self) -> int | None: ...  # noqa: D102
-    @property
-    def to_ms(self) -> int | None: ...  # noqa: D102
-    @property
-    def equal(self) -> Mapping[str, Any]: ...  # noqa: D102
-    @property
-    def min_score(self) -> float | None: ...  # noqa: D102
 
 
 class EventQueries:
@@ -118,7 +87,7 @@ class EventQueries:
         self._duckdb.execute("SET parquet_metadata_cache=true; SET TimeZone='UTC'")
         self._ready = False
         self._listed = (-_FILES_S, tuple[EventFile, ...]())
-        self._answers = Answers[list[dict[str, Any]]](_KEPT_ANSWERS)
+        self._answers = Answers[bytes | None](_KEPT_ANSWERS)
 
     def close(self) -> None:
         """Let go of DuckDB."""
@@ -176,7 +145,7 @@ class EventQueries:
     ) -> pa.Table:
         table = self._rows.read([f.path for f in files], [customer_id]).combine_chunks()
         table = table.set_column(0, "event_ms", table["event_time"].cast(pa.int64()))
-        masks = [pc.equal(table[name], value) for name, value in _equal(which)]
+        masks = [pc.equal(table[name], value) for name, value in equal(which)]
         if which.from_ms is not None:
             masks.append(pc.greater_equal(table["event_ms"], which.from_ms))
         if which.to_ms is not None:
@@ -189,14 +158,17 @@ class EventQueries:
             masks[0] = pc.and_(masks[0], mask)
         return table.filter(pc.fill_null(masks[0], False)) if masks else table
 
-    async def totals(self, by: Sequence[str], which: Filter) -> Sequence[Mapping[str, Any]]:
-        """Counts and sums of transactions by columns and currency, in the order of the columns.
+    async def totals(self, by: Sequence[str], which: Filter) -> bytes:
+        """Counts and sums of transactions by columns and currency, as `infra.event_totals` writes them.
 
         An answer is kept as long as the event log's files are the same, and asked for once at a time.
-        """
-        return await self._again(lambda: self._totals(by, which))
 
-    async def _totals(self, by: Sequence[str], which: Filter) -> Sequence[Mapping[str, Any]]:
+        Raises:
+            QuestionError: There are more groups than an answer has.
+        """
+        return await self._again(lambda: self._totals_of(by, which))
+
+    async def _totals_of(self, by: Sequence[str], which: Filter) -> bytes:
         files = [
             f
             for f in await self._files()
@@ -204,23 +176,14 @@ class EventQueries:
             and (which.to_ms is None or f.min_ms < which.to_ms)
         ]
         if not files:
-            return []
-        where, values = _conditions(which)
-        groups = [f"{GROUPS[name]} as {_quoted(name)}" for name in by]
-        keys = ", ".join(str(n) for n in range(1, len(by) + 2))
-        sql = (
-            f"select {', '.join([*groups, 'currency as of_currency'])}, count(*) as transactions, "  # noqa: S608
-            "sum(amount_minor)::bigint as amount_minor, "
-            "count(*) filter (where decision <> 'allow') as flagged, "
-            "count(*) filter (where decision = 'block') as blocked, avg(score) as score_mean, "
-            "count(distinct customer_id) as customers "
-            f"from read_parquet(?, hive_partitioning=false) where true {_and(where)} "
-            f"group by {keys} order by {keys} nulls last"
-        )
-        paths = self._paths(files)
-        return await self._answers.get(
-            (sql, tuple(paths), tuple(values)), lambda: self._ask(sql, [paths, *values])
-        )
+            return b"[]"
+        sql, values = totals_sql(by, which)
+        paths = [str(self._root / f.path) for f in files]
+        question = (sql, tuple(paths), tuple(values))
+        answer = await self._answers.get(question, lambda: self._ask(sql, [paths, *values], by))
+        if answer is None:
+            raise QuestionError(TOO_MANY)
+        return answer
 
     async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, and once more of the files that count now: an erasure removes files at once."""
@@ -232,9 +195,6 @@ class EventQueries:
             return await ask()
         except _FileGone as gone:
             raise DependencyError("a file of the event log cannot be read") from gone
-
-    def _paths(self, files: Sequence[EventFile]) -> list[str]:
-        return [str(self._root / f.path) for f in files]
 
     async def _files(self) -> Sequence[EventFile]:
         at, files = self._listed
@@ -257,16 +217,10 @@ class EventQueries:
         self._rows.keep_only(f.path for f in files)
         return files
 
-    async def _ask(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    async def _ask(self, sql: str, values: Sequence[Any], by: Sequence[str]) -> bytes | None:
         cursor = self._duckdb.cursor()
-
-        def run() -> list[dict[str, Any]]:
-            result = cursor.execute(sql, values)
-            names = [column[0] for column in result.description]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
         try:
-            return await self._in_turn(run)
+            return await self._in_turn(lambda: totals_json(cursor, sql, values, by))
         except DependencyError:
             cursor.interrupt()
             raise
@@ -276,7 +230,7 @@ class EventQueries:
             async with asyncio.timeout(self._timeout_s), self._turns:
                 return await asyncio.to_thread(run)
         except TimeoutError:
-            raise DependencyError(
+            raise SlowAnswerError(
                 f"the event log does not answer within {self._timeout_s:g} s: ask for fewer days"
             ) from None
         except (duckdb.IOException, HistoryError) as error:
@@ -307,33 +261,3 @@ def _before(table: pa.Table, position: tuple[Any, ...]) -> pa.ChunkedArray:
             pc.and_(same_time, pc.less(partition, position[1])), pc.and_(same, pc.less(offset, position[2]))
         ),
     )
-
-
-def _equal(which: Filter) -> list[tuple[str, Any]]:
-    for name in which.equal:
-        if name not in FILTERS:
-            raise KeyError(name)
-    return list(which.equal.items())
-
-
-def _conditions(which: Filter) -> tuple[list[str], list[Any]]:
-    where, values = [], list[Any]()
-    for bound, test in ((which.from_ms, ">="), (which.to_ms, "<")):
-        if bound is not None:
-            where.append(f"event_time {test} make_timestamptz(?::bigint * 1000)")
-            values.append(bound)
-    for name, value in _equal(which):
-        where.append(f"{_quoted(name)} = ?")
-        values.append(value)
-    if which.min_score is not None:
-        where.append("score >= ?")
-        values.append(which.min_score)
-    return where, values
-
-
-def _and(conditions: Sequence[str]) -> str:
-    return "".join(f" and {condition}" for condition in conditions)
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'

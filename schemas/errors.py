@@ -25,6 +25,14 @@ class HistoryIncomplete(DependencyError):
     """Histories are being built from the log: what is there of a customer is not all that there was."""
 
 
+class SlowAnswerError(DependencyError):
+    """An answer took too long; the sentence says what to ask instead and names no host: HTTP 503."""
+
+
+class QuestionError(TidegateError):
+    """A question has too large an answer; the sentence says what to ask instead: HTTP 422."""
+
+
 class HistoryError(TidegateError):
     """Stored history cannot be trusted or read: rebuild it from the topic."""
 

@@ -5,6 +5,7 @@ import signal
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -136,8 +137,9 @@ async def questions(deployment, database, index, published):
     assert all(t == totals[0] for t in totals)
     decisions = [s["decision"] for s in published.values()]
     counted: dict[str, int] = {}
-    for total in totals[0]:
-        counted[total["decision"]] = counted.get(total["decision"], 0) + total["transactions"]
+    for total in orjson.loads(totals[0]):
+        decision = total["keys"]["decision"]
+        counted[decision] = counted.get(decision, 0) + total["transactions"]
     assert counted == {d: decisions.count(d) for d in set(decisions)}
     events.close()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from schemas.errors import HistoryError, ModelError
+from schemas.errors import HistoryError, ModelError, QuestionError, SlowAnswerError
 from tests.serving import Broken, assert_problem, serving
 
 
@@ -42,15 +42,17 @@ async def test_an_error_that_nobody_foresaw_reaches_the_log(eager):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "status", "kind"),
     [
-        (HistoryError("the store is empty: no worker has run against it yet"), "history-unreadable"),
-        (ModelError("a model is gone"), "model-unusable"),
+        (HistoryError("the store is empty: no worker has run against it yet"), 503, "history-unreadable"),
+        (ModelError("a model is gone"), 503, "model-unusable"),
+        (SlowAnswerError("no answer within 5 s: ask for fewer days"), 503, "too-slow"),
+        (QuestionError("there are too many groups: ask for fewer days"), 422, "too-much-asked"),
     ],
 )
-async def test_errors_of_ours_are_told_in_their_own_words(eager, error, kind):
+async def test_errors_of_ours_are_told_in_their_own_words(eager, error, status, kind):
     # Raised by the application they would be a crash: the client raises what reaches it.
     async with serving(Broken(error), eager) as api:
         response = await api.get("/customers/c-1/features")
-    problem = assert_problem(response, 503, kind)
+    problem = assert_problem(response, status, kind)
     assert problem["detail"] == str(error)

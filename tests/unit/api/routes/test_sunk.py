@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from api.routes.analytics import EventFigures
+from infra import event_totals
 from schemas.errors import DependencyError
 from schemas.fields import to_rfc3339
 from tests.scoring import START
@@ -149,6 +151,22 @@ async def test_figures_add_up_to_what_was_scored(client, world):
     customers = (await client.get("/analytics/customers?by=last_decision")).json()
     assert sum(g["customers"] for g in customers["groups"]) == len(world.transactions)
     assert sum(g["transactions"] for g in customers["groups"]) == len(scores)
+
+
+async def test_figures_with_too_many_groups_say_what_to_ask_instead(client, monkeypatch):
+    monkeypatch.setattr(event_totals, "MOST_GROUPS", 5)
+    response = await client.get("/analytics/transactions?by=hour")
+    problem = assert_problem(response, 422, "too-much-asked")
+    assert "ask by fewer properties or for fewer days" in problem["detail"]
+
+
+async def test_the_document_describes_figures_and_their_groups(client):
+    document = (await client.get("/openapi.json")).json()
+    answers = document["paths"]["/analytics/transactions"]["get"]["responses"]
+    found = answers["200"]["content"]["application/json"]["schema"]["$ref"]
+    assert found == "#/components/schemas/EventFigures"
+    figures = (await client.get("/analytics/transactions?by=day&by=channel")).json()
+    assert EventFigures.model_validate(figures).model_dump(mode="json") == figures
 
 
 async def test_before_the_first_run_of_the_sink_it_is_said_what_to_do(world, eager, tmp_path, customer):

@@ -1,0 +1,118 @@
+"""Totals over files of an event log that holds a few rows."""
+
+import orjson
+import pytest
+
+from api.ports import EventFilter, Page
+from infra import event_totals
+from infra.database import Database
+from infra.event_files import EventFiles
+from infra.event_queries import EventQueries
+from infra.sink_store import SinkCommit, SinkStore
+from schemas.errors import QuestionError, SlowAnswerError
+
+DAY_MS = 86_400_000
+DAY = 20_000
+EVERYTHING = EventFilter()
+
+
+def row(number, **changes):
+    """A row as `infra.event_files.event_row` makes it."""
+    return {
+        "transaction_id": f"t-{number}",
+        "customer_id": f"c-{number % 3}",
+        "event_time": DAY * DAY_MS + number,
+        "amount_minor": 100,
+        "amount": 1.0,
+        "currency": "EUR",
+        "credit": False,
+        "channel": "pos",
+        "merchant_category": f"{number:04}",
+        "score": 0.5,
+        "decision": "allow",
+        "flags": [],
+        "reasons": "[]",
+        "model_version": "v1",
+        "scored_at": DAY * DAY_MS + number + 50,
+        "partition": 0,
+        "offset": number,
+        **changes,
+    }
+
+
+class Log:
+    """An event log that rows are added to, as the sink adds them."""
+
+    def __init__(self, folder):
+        self.database = Database(f"sqlite:///{folder}/index.db")
+        self.database.migrate()
+        self.files, self.folder, self.next = EventFiles(folder / "events"), folder, 0
+
+    def add(self, *rows):
+        source = ("transactions", 0)
+        start = {source: self.next} if self.next else {}
+        self.next += len(rows)
+        SinkStore(self.database).commit(SinkCommit(start, {source: self.next}, self.files.write(rows)))
+
+    def queries(self, **options):
+        return EventQueries(self.database, self.folder / "events", Page, **options)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(tmp_path)
+
+
+async def test_groups_are_in_the_order_of_what_was_asked_and_unknown_comes_last(log):
+    log.add(row(1), row(2, channel=None), row(3, currency="USD", decision="block", score=1.0), row(4))
+    found = orjson.loads(await log.queries().totals(["channel"], EVERYTHING))
+    assert found == [
+        {
+            "keys": {"channel": "pos"},
+            "currency": "EUR",
+            "transactions": 2,
+            "customers": 1,
+            "amount_minor": 200,
+            "flagged": 0,
+            "blocked": 0,
+            "score_mean": 0.5,
+        },
+        {
+            "keys": {"channel": "pos"},
+            "currency": "USD",
+            "transactions": 1,
+            "customers": 1,
+            "amount_minor": 100,
+            "flagged": 1,
+            "blocked": 1,
+            "score_mean": 1.0,
+        },
+        {
+            "keys": {"channel": None},
+            "currency": "EUR",
+            "transactions": 1,
+            "customers": 1,
+            "amount_minor": 100,
+            "flagged": 0,
+            "blocked": 0,
+            "score_mean": 0.5,
+        },
+    ]
+
+
+async def test_more_groups_than_an_answer_has_are_refused_with_what_to_ask_instead(log, monkeypatch):
+    monkeypatch.setattr(event_totals, "MOST_GROUPS", 3)
+    log.add(*(row(number) for number in range(4)))
+    queries = log.queries()
+    for _ in range(2):
+        with pytest.raises(QuestionError, match="ask by fewer properties or for fewer days"):
+            await queries.totals(["merchant_category"], EVERYTHING)
+    three = EventFilter(to_ms=DAY * DAY_MS + 3)
+    assert len(orjson.loads(await queries.totals(["merchant_category"], three))) == 3
+
+
+async def test_an_answer_that_takes_too_long_says_what_to_ask_instead(log):
+    log.add(row(1))
+    # Its turn never comes.
+    with pytest.raises(SlowAnswerError, match="ask for fewer days"):
+        await log.queries(concurrent=0, timeout_s=1.0).totals(["day"], EVERYTHING)
