@@ -233,9 +233,12 @@ class EventQueries:
             raise SlowAnswerError(
                 f"the event log does not answer within {self._timeout_s:g} s: ask for fewer days"
             ) from None
-        except (duckdb.IOException, HistoryError) as error:
+        except (duckdb.IOException, duckdb.InvalidInputException, HistoryError) as error:
             # Its words name files, which is no secret here and helps in the log only.
             raise _FileGone from error
+        except duckdb.Error as error:
+            # Not its words: they repeat values.
+            raise DependencyError(f"the event log cannot be asked: {type(error).__name__}") from error
 
 
 class _FileGone(Exception):

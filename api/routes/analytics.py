@@ -64,7 +64,9 @@ class EventTotals(BaseModel):
     currency: str
     transactions: int
     customers: int = Field(description="Different ones.")
-    amount_minor: int
+    amount_minor: int = Field(
+        description="Exact, whatever its size: of large amounts it may have more than 64 bits."
+    )
     flagged: int
     blocked: int
     score_mean: float

@@ -1,5 +1,7 @@
 """Totals over files of an event log that holds a few rows."""
 
+import json
+
 import orjson
 import pytest
 
@@ -9,7 +11,7 @@ from infra.database import Database
 from infra.event_files import EventFiles
 from infra.event_queries import EventQueries
 from infra.sink_store import SinkCommit, SinkStore
-from schemas.errors import QuestionError, SlowAnswerError
+from schemas.errors import DependencyError, QuestionError, SlowAnswerError
 
 DAY_MS = 86_400_000
 DAY = 20_000
@@ -109,6 +111,29 @@ async def test_more_groups_than_an_answer_has_are_refused_with_what_to_ask_inste
             await queries.totals(["merchant_category"], EVERYTHING)
     three = EventFilter(to_ms=DAY * DAY_MS + 3)
     assert len(orjson.loads(await queries.totals(["merchant_category"], three))) == 3
+
+
+async def test_a_sum_is_exact_where_it_has_more_than_64_bits(log):
+    largest = 2**63 - 1
+    log.add(*(row(number, currency="VND", amount_minor=largest) for number in range(3)))
+    (group,) = json.loads(await log.queries().totals(["decision"], EVERYTHING))
+    assert group["amount_minor"] == 3 * largest
+
+
+async def test_a_damaged_file_is_a_dependency_that_is_away(log):
+    log.add(row(1))
+    (file,) = SinkStore(log.database).files()
+    (log.folder / "events" / file.path).write_bytes(b"nothing that Parquet is")
+    with pytest.raises(DependencyError, match="a file of the event log cannot be read"):
+        await log.queries().totals(["day"], EVERYTHING)
+
+
+async def test_whatever_else_duckdb_fails_of_is_a_dependency_that_is_away(log, monkeypatch):
+    monkeypatch.setitem(event_totals.GROUPS, "channel", "cast(transaction_id as integer)")
+    log.add(row(1))
+    with pytest.raises(DependencyError, match="ConversionException") as failed:
+        await log.queries().totals(["channel"], EVERYTHING)
+    assert "t-1" not in str(failed.value)
 
 
 async def test_an_answer_that_takes_too_long_says_what_to_ask_instead(log):
