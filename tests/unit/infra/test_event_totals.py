@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from api.ports import EventFilter, Page
-from infra import event_totals
+from infra import event_queries, event_totals
 from infra.database import Database
 from infra.event_files import EventFiles
 from infra.event_queries import EventQueries
@@ -134,6 +134,26 @@ async def test_whatever_else_duckdb_fails_of_is_a_dependency_that_is_away(log, m
     with pytest.raises(DependencyError, match="ConversionException") as failed:
         await log.queries().totals(["channel"], EVERYTHING)
     assert "t-1" not in str(failed.value)
+
+
+async def test_answers_over_older_lists_of_files_are_not_kept(log, monkeypatch):
+    monkeypatch.setattr(event_queries, "_FILES_S", 0.0)
+    queries, counts = log.queries(), []
+    for number in range(4):
+        log.add(row(number))
+        (group,) = orjson.loads(await queries.totals(["day"], EVERYTHING))
+        counts.append(group["transactions"])
+    assert counts == [1, 2, 3, 4]
+    assert len(queries._answers._found) == 1
+
+
+async def test_files_of_days_that_are_not_asked_for_change_no_kept_answer(log, monkeypatch):
+    monkeypatch.setattr(event_queries, "_FILES_S", 0.0)
+    log.add(row(1))
+    queries, that_day = log.queries(), EventFilter(to_ms=(DAY + 1) * DAY_MS)
+    before = await queries.totals(["day"], that_day)
+    log.add(row(1, event_time=(DAY + 2) * DAY_MS))
+    assert await queries.totals(["day"], that_day) is before
 
 
 async def test_an_answer_that_takes_too_long_says_what_to_ask_instead(log):
