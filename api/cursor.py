@@ -48,6 +48,9 @@ def decode_cursor(
         raise InvalidCursor("cursor: not one that was given out") from None
     if question != _question(asked):
         raise InvalidCursor("cursor: given out for another filter or order; begin again without it")
+    # A number that no column holds would be an error of the database.
+    if any(isinstance(part, int) and not -(2**63) <= part < 2**63 for part in position):
+        raise InvalidCursor("cursor: not one that was given out")
     if kinds is not None and [type(part) for part in position] != list(kinds):
         raise InvalidCursor("cursor: not one that was given out")
     return tuple(position)

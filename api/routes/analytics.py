@@ -12,7 +12,7 @@ from api.errors import problems
 from api.ports import CustomerFilter, EventFilter
 from api.routes.customers import QueryMoment
 from api.shapes import json_answer
-from schemas.fields import Moment, epoch_ms_to_rfc3339, to_epoch_ms
+from schemas.fields import EARLIEST, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, Decision
 from schemas.transaction import Channel, Currency, TransactionType
 
@@ -119,7 +119,9 @@ async def transactions(
     # To the end of the day: the same question is the same until tomorrow, and its answer can be kept.
     tomorrow = given.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     until_ms = to_epoch_ms(until or tomorrow)
-    since_ms = to_epoch_ms(since) if since else until_ms - _DEFAULT_DAYS * 86_400_000
+    # No moment is before 1980, nor is one that is left out.
+    default_ms = max(until_ms - _DEFAULT_DAYS * 86_400_000, to_epoch_ms(EARLIEST))
+    since_ms = to_epoch_ms(since) if since else default_ms
     if "hour" in by:
         since_ms = max(since_ms, until_ms - _HOUR_DAYS * 86_400_000)
     equal: dict[str, Any] = {

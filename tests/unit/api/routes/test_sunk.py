@@ -1,6 +1,8 @@
 """Routes that read what the sink keeps: lists, customers, transactions, figures."""
 
+import base64
 import itertools
+import json
 from collections import Counter
 from datetime import timedelta
 
@@ -84,6 +86,21 @@ async def test_a_cursor_of_another_question_is_refused(client):
     assert_problem(response, 422, "invalid-cursor")
 
 
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, -(2**63) - 1, 2**64])
+async def test_a_cursor_with_a_number_that_nothing_holds_is_refused(client, customer, number):
+    asked = {"limit": 1, "sort": "transactions"}
+    for path, params, place in (
+        ("/customers", asked, 1),
+        *((f"/customers/{customer}/transactions", {"limit": 1}, place) for place in (1, 2, 3)),
+    ):
+        given = (await client.get(path, params=params)).json()["next_cursor"]
+        position = json.loads(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)))
+        position[place] = number
+        cursor = base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+        response = await client.get(path, params=params | {"cursor": cursor})
+        assert_problem(response, 422, "invalid-cursor", str(number))
+
+
 async def test_a_customer_is_what_index_and_state_know(client, world):
     for customer, transactions in world.transactions.items():
         found = (await client.get(f"/customers/{customer}")).json() if "/" not in customer else None
@@ -151,6 +168,11 @@ async def test_figures_add_up_to_what_was_scored(client, world):
     customers = (await client.get("/analytics/customers?by=last_decision")).json()
     assert sum(g["customers"] for g in customers["groups"]) == len(world.transactions)
     assert sum(g["transactions"] for g in customers["groups"]) == len(scores)
+
+
+async def test_figures_until_shortly_after_the_earliest_moment_begin_with_it(client):
+    figures = (await client.get("/analytics/transactions?until=1980-01-02T00:00:00Z")).json()
+    assert (figures["since"], figures["groups"]) == ("1980-01-01T00:00:00.000Z", [])
 
 
 async def test_figures_with_too_many_groups_say_what_to_ask_instead(client, monkeypatch):
