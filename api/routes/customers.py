@@ -26,7 +26,7 @@ from api.shapes import (
 from features.codec import decode
 from features.ports import CustomerState
 from features.retention import history_cut
-from schemas.errors import DependencyError
+from schemas.errors import DependencyError, HistoryError
 from schemas.fields import CountryCode, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, ChurnScore, Decision, FraudScore
 
@@ -229,7 +229,8 @@ whole = APIRouter(prefix="/customers", tags=["customers"], responses=router.resp
 async def customer(customer_id: CustomerId, given: Given) -> Response:
     """A customer: totals and newest scores from the sink's index, completed from the stream's state.
 
-    Where one of the two is away the other answers, and `degraded` names what is missing.
+    Where one of the two is away the other answers, and `degraded` names what is missing; a tenant without a
+    sink has no index that could be missing.
     """
     return json_answer(await whole_customer(given, customer_id))
 
@@ -238,7 +239,8 @@ async def whole_customer(given: Services, customer_id: str) -> dict[str, Any]:
     """`CustomerOut`."""
 
     async def indexed() -> Row | None:
-        return await given.require_index().get(customer_id)
+        # A tenant without a sink has no index: it knows nobody, and trying again would change nothing.
+        return None if given.index is None else await given.index.get(customer_id)
 
     row, state = cast(
         tuple[Row | BaseException | None, CustomerState | BaseException | None],
@@ -246,7 +248,10 @@ async def whole_customer(given: Services, customer_id: str) -> dict[str, Any]:
     )
     degraded = []
     for name, found in (("index", row), ("state", state)):
-        if isinstance(found, DependencyError):
+        # A state that is empty or cannot be read is as good as away, where the index knows the customer.
+        if isinstance(found, DependencyError) or (
+            isinstance(found, HistoryError) and not isinstance(row, BaseException | None)
+        ):
             degraded.append(name)
         elif isinstance(found, BaseException):
             raise found

@@ -10,7 +10,7 @@ import pytest
 
 from api.routes.analytics import EventFigures
 from infra import event_totals
-from schemas.errors import DependencyError
+from schemas.errors import DependencyError, HistoryError
 from schemas.fields import to_rfc3339
 from tests.scoring import START
 from tests.serving import AWAY, NOW, Broken, assert_problem, serving, sunk
@@ -120,13 +120,31 @@ async def test_where_one_part_is_away_the_other_answers_and_says_so(world, eager
         found = (await client.get(f"/customers/{customer}")).json()
         assert (found["degraded"], found["transactions"]) == (["state"], len(world.transactions[customer]))
         assert_problem(await client.get("/customers/nobody-home"), 503, "dependency-away", "nobody")
-    async with serving(world.store, eager) as client:
+    async with serving(world.store, eager, extras={"index": Broken(AWAY)}) as client:
         found = (await client.get(f"/customers/{customer}")).json()
         assert (found["degraded"], found["transactions"]) == (["index"], len(world.transactions[customer]))
         assert found["last_score"] == world.published[customer][-1]["score"]
         assert_problem(await client.get("/customers"), 503, "dependency-away")
+        assert_problem(await client.get("/customers/nobody-home"), 503, "dependency-away", "nobody")
+    async with serving(Broken(AWAY), eager, extras={"index": Broken(AWAY)}) as client:
+        assert_problem(await client.get(f"/customers/{customer}"), 503, "dependency-away", customer)
+
+
+async def test_a_tenant_without_a_sink_answers_from_the_state_and_knows_nobody_else(world, eager, customer):
+    async with serving(world.store, eager) as client:
+        found = (await client.get(f"/customers/{customer}")).json()
+        assert (found["degraded"], found["transactions"]) == ([], len(world.transactions[customer]))
+        assert_problem(await client.get("/customers/nobody-home"), 404, "unknown-customer", "nobody")
     async with serving(Broken(AWAY), eager) as client:
         assert_problem(await client.get(f"/customers/{customer}"), 503, "dependency-away", customer)
+
+
+async def test_a_store_that_is_empty_leaves_the_index_to_answer(world, eager, kept, customer):
+    empty = Broken(HistoryError("the store is empty: no worker has run against it yet"))
+    async with serving(empty, eager, extras=kept()) as client:
+        found = (await client.get(f"/customers/{customer}")).json()
+        assert (found["degraded"], found["transactions"]) == (["state"], len(world.transactions[customer]))
+        assert_problem(await client.get("/customers/nobody-home"), 503, "history-unreadable", "nobody")
 
 
 async def test_transactions_are_those_of_the_customer_newest_first_with_their_scores(client, world, customer):
