@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from api.audit import about
 from api.deps import CustomerId, Given, entities_of
 from api.errors import problems
 from api.routes.inference import EXAMPLE_TRANSACTION, ChurnAnswer, churn_answers
@@ -91,6 +92,8 @@ class Batch(BaseModel):
 async def churn_batch(asked: ChurnBatchRequest, given: Given) -> Response:
     """Churn probabilities of up to 1,000 customers as of a moment."""
     customers = list(dict.fromkeys(asked.customer_ids))
+    for customer in customers:
+        about(customer)
     stored = await given.store.histories(customers)
     known = [(c, decode(h)) for c, h in zip(customers, stored, strict=True) if h is not None]
     scores = churn_answers(given, known, asked.as_of, explained=asked.drivers) if known else []
@@ -108,6 +111,7 @@ async def batch_process(asked: BatchRequest, given: Given) -> Response:
         try:
             # The standard library writes whatever it read: numbers of any length, halves of surrogates.
             transaction = parse_message(Transaction, json.dumps(message).encode())
+            about(transaction.customer_id)
             amount_minor = transaction.amount_minor
             check_not_future(transaction.event_time_ms, now_ms)
         except EventError as refused:

@@ -105,6 +105,24 @@ async def test_a_customer_named_in_a_body_is_written_down(closed, login, trail, 
     )
 
 
+async def test_every_customer_of_a_batch_is_written_down(closed, login, trail, world):
+    customers = list(world.transactions)[:3]
+    asked = {"customer_ids": [*customers, "nobody-home", customers[0]]}
+    await closed.post("/inference/churn-batch", json=asked, headers=login.bearer())
+    transactions = [world.transactions[c][-1] for c in customers]
+    messages = [json.loads(t.model_dump_json(exclude_unset=True)) for t in transactions]
+    asked = {"transactions": [*messages, {"transaction_id": "bad", "customer_id": "c-1"}, messages[0]]}
+    await closed.post("/inference/batch-process", json=asked, headers=login.bearer())
+    assert [(r["route"], r["subjects"], r["status"]) for r in trail.records] == [
+        (
+            "POST /inference/churn-batch",
+            [f"<default {c}>" for c in (*customers, "nobody-home")],
+            200,
+        ),
+        ("POST /inference/batch-process", [f"<default {c}>" for c in customers], 200),
+    ]
+
+
 async def test_requests_side_by_side_do_not_mix_their_customers(closed, login, trail, world):
     customers = list(world.transactions)[:8]
     await asyncio.gather(
