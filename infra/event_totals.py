@@ -57,6 +57,7 @@ def totals_sql(by: Sequence[str], which: Filter) -> tuple[str, list[Any]]:
     sql = (
         f"select {', '.join([*groups, 'currency as of_currency'])}, count(*) as transactions, "  # noqa: S608
         "count(distinct customer_id) as customers, sum(amount_minor) as amount_minor, "
+        "coalesce(sum(amount_minor) filter (where credit), 0) as credit_minor, "
         "count(*) filter (where decision <> 'allow') as flagged, "
         "count(*) filter (where decision = 'block') as blocked, avg(score) as score_mean "
         f"from read_parquet(?, hive_partitioning=false) where true {_and(where)} "
@@ -78,7 +79,8 @@ def totals_json(
     groups = []
     for row in rows:
         figures = dict(zip(names, row[len(by) :], strict=True))
-        figures["amount_minor"] = _exact(figures["amount_minor"])
+        for name in ("amount_minor", "credit_minor"):
+            figures[name] = _exact(figures[name])
         groups.append({"keys": dict(zip(by, row[: len(by)], strict=True)), **figures})
     return orjson.dumps(groups)
 

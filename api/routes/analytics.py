@@ -62,11 +62,13 @@ class EventTotals(BaseModel):
 
     keys: dict[str, str | None] = Field(examples=[{"day": "2026-03-01"}])
     currency: str
-    transactions: int
+    transactions: int = Field(description="Corrections count as transactions of their own.")
     customers: int = Field(description="Different ones.")
     amount_minor: int = Field(
-        description="Exact, whatever its size: of large amounts it may have more than 64 bits."
+        description="Debits and credits added, which is no balance; of a corrected transaction every version "
+        "counts, as in `transactions`. Exact, so it may have more than 64 bits."
     )
+    credit_minor: int = Field(description="The part of `amount_minor` that are credits.")
     flagged: int
     blocked: int
     score_mean: float

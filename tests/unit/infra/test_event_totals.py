@@ -75,6 +75,7 @@ async def test_groups_are_in_the_order_of_what_was_asked_and_unknown_comes_last(
             "transactions": 2,
             "customers": 1,
             "amount_minor": 200,
+            "credit_minor": 0,
             "flagged": 0,
             "blocked": 0,
             "score_mean": 0.5,
@@ -85,6 +86,7 @@ async def test_groups_are_in_the_order_of_what_was_asked_and_unknown_comes_last(
             "transactions": 1,
             "customers": 1,
             "amount_minor": 100,
+            "credit_minor": 0,
             "flagged": 1,
             "blocked": 1,
             "score_mean": 1.0,
@@ -95,6 +97,7 @@ async def test_groups_are_in_the_order_of_what_was_asked_and_unknown_comes_last(
             "transactions": 1,
             "customers": 1,
             "amount_minor": 100,
+            "credit_minor": 0,
             "flagged": 0,
             "blocked": 0,
             "score_mean": 0.5,
@@ -111,6 +114,12 @@ async def test_more_groups_than_an_answer_has_are_refused_with_what_to_ask_inste
             await queries.totals(["merchant_category"], EVERYTHING)
     three = EventFilter(to_ms=DAY * DAY_MS + 3)
     assert len(orjson.loads(await queries.totals(["merchant_category"], three))) == 3
+
+
+async def test_credits_are_part_of_the_sum_and_are_told_apart(log):
+    log.add(row(1, amount_minor=700), row(2, amount_minor=50, credit=True))
+    (group,) = orjson.loads(await log.queries().totals(["day"], EVERYTHING))
+    assert (group["amount_minor"], group["credit_minor"]) == (750, 50)
 
 
 async def test_a_sum_is_exact_where_it_has_more_than_64_bits(log):
