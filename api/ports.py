@@ -60,7 +60,7 @@ class CustomerIndex(Protocol):
         ...
 
     async def status(self) -> Row:
-        """How much there is and how new it is."""
+        """How much there is."""
         ...
 
 
@@ -89,6 +89,10 @@ class EventLog(Protocol):
         Raises:
             QuestionError: There are more groups than an answer has.
         """
+        ...
+
+    async def newest(self) -> tuple[int | None, int | None]:
+        """The newest event and the newest score that are stored, in ms; `None` where there is none."""
         ...
 
 

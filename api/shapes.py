@@ -7,7 +7,7 @@ import orjson
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from api.ports import Row
+from api.ports import EventLog, Row
 from features.codec import decode
 from features.ports import CustomerState
 from schemas.fields import Moment, epoch_ms_to_rfc3339
@@ -45,6 +45,16 @@ class CustomerOut(BaseModel):
     opened_on: str | None = Field(default=None, examples=["2019-04-01"])
     degraded: list[str] = Field(
         default_factory=list, description="What did not answer: `index` (of the sink) or `state` (Redis)."
+    )
+
+
+class Stored(BaseModel):
+    """Up to when figures go: what is not stored yet is not in them."""
+
+    newest_event: Moment | None = Field(description="Event time of the newest transaction that is stored.")
+    newest_score: Moment | None = Field(
+        description="When the transaction that was scored last of those stored was scored. It stands still "
+        "while the sink does, and while nothing is scored."
     )
 
 
@@ -111,6 +121,12 @@ def customer_out(
     if state is not None and "transactions" not in row:
         found |= _of_state(state)
     return found | {"degraded": list(degraded)}
+
+
+async def stored_until(events: EventLog | None) -> dict[str, str | None]:
+    """The fields of `Stored`."""
+    event_ms, score_ms = (None, None) if events is None else await events.newest()
+    return {"newest_event": _moment(event_ms), "newest_score": _moment(score_ms)}
 
 
 def _moment(time_ms: int | None) -> str | None:

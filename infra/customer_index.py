@@ -122,12 +122,11 @@ class SqlCustomerIndex:
         return await self._totals.get((by, conditions, numbers), lambda: self._ask(ask))
 
     async def status(self) -> Mapping[str, Any]:
-        """How much there is and how new it is."""
+        """How much there is."""
         counted = sa.select(
             sa.func.count().label("files"),
             sa.func.coalesce(sa.func.sum(EVENT_FILES.c.rows), 0).label("rows"),
             sa.func.coalesce(sa.func.sum(EVENT_FILES.c.bytes), 0).label("bytes"),
-            sa.func.max(EVENT_FILES.c.written_ms).label("written_ms"),
         ).where(EVENT_FILES.c.retired_ms == 0)
 
         def ask(connection: sa.Connection) -> Mapping[str, Any]:

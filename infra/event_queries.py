@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,8 @@ _DAY_MS: Final = 86_400_000
 _FILES_S: Final = 0.5
 _KEPT_ANSWERS: Final = 256
 _KEPT_ANSWERS_BYTES: Final = 32 << 20
+# Files whose footers are read for the newest score, from the one written last on: all of a few flushes.
+_LOOKED_AT: Final = 256
 # Row groups in memory, decoded: a quarter of a million rows.
 _KEPT_BYTES: Final = 96 << 20
 
@@ -89,6 +92,7 @@ class EventQueries:
         self._duckdb.execute("SET parquet_metadata_cache=true; SET TimeZone='UTC'")
         self._ready = False
         self._listed = (-_FILES_S, tuple[EventFile, ...]())
+        self._newest: tuple[Sequence[EventFile], int | None, int | None] = ((), None, None)
         self._answers = Answers[bytes | None](
             _KEPT_ANSWERS, size=lambda answer: len(answer or b""), most_size=_KEPT_ANSWERS_BYTES
         )
@@ -190,6 +194,30 @@ class EventQueries:
         if answer is None:
             raise QuestionError(TOO_MANY)
         return answer
+
+    async def newest(self) -> tuple[int | None, int | None]:
+        """The newest event and the newest score that are stored, in ms; `None` where there is none.
+
+        By what files hold, not by when they were written: a merge writes old rows anew.
+        """
+        files = await self._files()
+        if self._newest[0] is not files:
+            score_ms = await asyncio.to_thread(self._newest_score, files)
+            self._newest = (files, max((f.max_ms for f in files), default=None), score_ms)
+        return self._newest[1:]
+
+    def _newest_score(self, files: Sequence[EventFile]) -> int | None:
+        newest: int | None = None
+        for file in sorted(files, key=lambda f: f.written_ms, reverse=True)[:_LOOKED_AT]:
+            # What is stored was scored before: older files have nothing newer.
+            if newest is not None and newest >= file.written_ms:
+                break
+            # A file that an erasure removed just now: the next look has its successor.
+            with suppress(HistoryError):
+                found = self._rows.greatest(file.path, "scored_at")
+                found_ms = None if found is None else round(found.timestamp() * 1000)
+                newest = max((ms for ms in (newest, found_ms) if ms is not None), default=None)
+        return newest
 
     async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, and once more of the files that count now: an erasure removes files at once."""

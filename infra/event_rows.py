@@ -99,6 +99,21 @@ class CustomerRows:
                 if (place := group.places.get(customer)) is not None:
                     yield group.rows.slice(place[0], place[1] - place[0])
 
+    def greatest(self, path: str, column: str) -> Any:
+        """The greatest value of a column in a file, as its footer says; `None` where it does not.
+
+        Raises:
+            HistoryError: The file is missing or damaged.
+        """
+        try:
+            parquet = self._footer(path).parquet
+        except (OSError, pa.ArrowException) as bad:
+            raise HistoryError(f"the event log at {self._root} is damaged: {bad}") from bad
+        place = parquet.schema.names.index(column)
+        groups = (parquet.row_group(number).column(place) for number in range(parquet.num_row_groups))
+        found = [g.statistics.max for g in groups if g.is_stats_set and g.statistics.has_min_max]
+        return max(found, default=None)
+
     def keep_only(self, paths: Iterable[str]) -> None:
         """Forget files that are not among these: what was erased is not to stay in memory."""
         kept = set(paths)

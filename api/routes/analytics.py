@@ -11,7 +11,7 @@ from api.deps import Given
 from api.errors import problems
 from api.ports import CustomerFilter, EventFilter
 from api.routes.customers import QueryMoment
-from api.shapes import json_answer
+from api.shapes import Stored, json_answer, stored_until
 from schemas.fields import EARLIEST, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, Decision
 from schemas.transaction import Channel, Currency, TransactionType
@@ -50,7 +50,7 @@ class CustomerTotals(BaseModel):
     value_at_risk: float
 
 
-class CustomerFigures(BaseModel):
+class CustomerFigures(Stored):
     """Customers by a property."""
 
     by: CustomerGroup
@@ -74,7 +74,7 @@ class EventTotals(BaseModel):
     score_mean: float
 
 
-class EventFigures(BaseModel):
+class EventFigures(Stored):
     """Transactions by properties."""
 
     by: list[EventGroup]
@@ -93,8 +93,11 @@ async def customers(
     """Counts and sums of customers."""
     since = None if active_since is None else to_epoch_ms(active_since)
     which = CustomerFilter(churn_band=churn_band, active_since_ms=since)
-    rows = await given.require_index().totals(by, which)
-    return CustomerFigures(by=by, groups=[CustomerTotals.model_validate(row) for row in rows])
+    index = given.require_index()
+    stored = await stored_until(given.events)
+    rows = await index.totals(by, which)
+    groups = [CustomerTotals.model_validate(row) for row in rows]
+    return CustomerFigures.model_validate({"by": by, "groups": groups, **stored})
 
 
 @router.get(
@@ -134,6 +137,8 @@ async def transactions(
     }
     names = list(dict.fromkeys(by))
     which = EventFilter(since_ms, until_ms, {n: v for n, v in equal.items() if v is not None})
+    # Before the figures: they may have more than is said, never less.
+    stored = await stored_until(given.require_events())
     groups = await given.require_events().totals(names, which)
     return json_answer(
         {
@@ -141,5 +146,6 @@ async def transactions(
             "since": epoch_ms_to_rfc3339(since_ms),
             "until": epoch_ms_to_rfc3339(until_ms),
             "groups": orjson.Fragment(groups),
+            **stored,
         }
     )

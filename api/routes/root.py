@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from api.deps import Given
+from api.shapes import stored_until
 from schemas.errors import DependencyError, TidegateError
 from schemas.fields import Moment
 
@@ -63,7 +64,7 @@ async def detailed(given: Given, response: Response) -> Details:
         return {}
 
     async def index() -> Mapping[str, Any]:
-        return await given.require_index().status()
+        return {**await given.require_index().status(), **await stored_until(given.events)}
 
     asked = {"redis": redis} | ({"event_log": index} if given.index is not None else {})
     found = await asyncio.gather(*(_asked(ask) for ask in asked.values()))

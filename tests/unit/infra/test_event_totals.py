@@ -165,6 +165,21 @@ async def test_files_of_days_that_are_not_asked_for_change_no_kept_answer(log, m
     assert await queries.totals(["day"], that_day) is before
 
 
+async def test_the_newest_event_and_score_are_of_what_is_stored_and_a_merge_makes_neither_newer(
+    log, monkeypatch
+):
+    monkeypatch.setattr(event_queries, "_FILES_S", 0.0)
+    queries, start = log.queries(), DAY * DAY_MS
+    assert await queries.newest() == (None, None)
+    log.add(row(1, event_time=start + 9, scored_at=start + 20), row(2, scored_at=start + 7))
+    log.add(row(3, event_time=start + 4, scored_at=start + DAY_MS))
+    assert await queries.newest() == (start + 9, start + DAY_MS)
+    store = SinkStore(log.database)
+    old = store.files()
+    assert store.replace(old, log.files.merge(old))
+    assert await queries.newest() == (start + 9, start + DAY_MS)
+
+
 async def test_an_answer_that_takes_too_long_says_what_to_ask_instead(log):
     log.add(row(1))
     # Its turn never comes.

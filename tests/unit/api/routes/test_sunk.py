@@ -193,6 +193,20 @@ async def test_figures_until_shortly_after_the_earliest_moment_begin_with_it(cli
     assert (figures["since"], figures["groups"]) == ("1980-01-01T00:00:00.000Z", [])
 
 
+async def test_figures_and_health_say_up_to_when_transactions_are_stored(client, world):
+    scores = itertools.chain(*world.published.values())
+    transactions = itertools.chain(*world.transactions.values())
+    newest = {
+        "newest_event": to_rfc3339(max(t.event_time for t in transactions)),
+        "newest_score": max(s["scored_at"] for s in scores),
+    }
+    for path in ("/analytics/transactions", "/analytics/customers"):
+        figures = (await client.get(path)).json()
+        assert {name: figures[name] for name in newest} == newest
+    facts = (await client.get("/health/detailed")).json()["parts"]["event_log"]["facts"]
+    assert {name: facts[name] for name in newest} == newest
+
+
 async def test_figures_with_too_many_groups_say_what_to_ask_instead(client, monkeypatch):
     monkeypatch.setattr(event_totals, "MOST_GROUPS", 5)
     response = await client.get("/analytics/transactions?by=hour")
