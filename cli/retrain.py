@@ -17,6 +17,7 @@ from cli.durations import days_too
 from cli.file_log import print_refused, read_log
 from cli.options import MODELS, MlflowUri, Models
 from cli.trained import load_trained
+from cli.training_report import doubts, flaws
 from features.definitions import DAY_MS
 from features.engine import Engine
 from features.lifetime import customer_names
@@ -57,7 +58,7 @@ def retrain(
         ),
     ] = None,
     share: Annotated[
-        float, typer.Option(min=0.001, max=0.999, help="Of customers, for one that does not win.")
+        float, typer.Option(min=0.001, max=0.999, help="Of customers, for one as good as it can be told.")
     ] = 0.05,
     resamples: Annotated[int, typer.Option(min=20, help="Draws of the bootstrap.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Of training and of the draws.")] = 7,
@@ -71,8 +72,9 @@ def retrain(
 
     The newest days whose outcomes are known are held back; the challenger learns from what was known before
     them. Both score these days. The challenger becomes the champion if the 95 % confidence interval of the
-    difference in average precision (paired bootstrap over customers) is above zero. Otherwise it is kept as
-    challenger: it scores a share of the customers until it is promoted or retired.
+    difference in average precision (paired bootstrap over customers) is above zero. If zero lies within, it
+    is kept as challenger: it scores a share of the customers until it is promoted or retired. If it is worse,
+    if nothing can be told, or if it would be of no use, it is saved without a role.
     """
     registry = open_registry(models, mlflow_uri)
     registry.check_writable(which.value)
@@ -99,6 +101,8 @@ def retrain(
     card = registry.save(card, trees, memory)
     refused = _give_role(registry, card, champion.card, found, share)
     _say(card, champion.card, found, registry, json)
+    for doubt in doubts(card):
+        err.print(f"[yellow]{card.name} {card.version}[/] {doubt}", highlight=False, soft_wrap=True)
     if refused:
         err.print(refused, highlight=False, soft_wrap=True)
 
@@ -159,8 +163,15 @@ def _give_role(
             why.append(
                 f"{roles.champion} was promoted meanwhile, and it was compared with {champion.version}"
             )
+        elif found.verdict == "loses":
+            why.append(f"it is worse than {champion.version}")
+        elif useless := next(flaws(card), ""):
+            # By its own days; to win against a champion that is worse still does not mend it.
+            why.append(f"it {useless}")
         elif found.verdict == "wins":
             return roles.promoted(card.version)
+        elif not found.difference:
+            why.append("customers are not to be scored by what nothing can be told of")
         elif roles.challenger:
             why.append(f"{roles.challenger} is the challenger already")
         else:

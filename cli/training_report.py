@@ -97,15 +97,27 @@ def doubts(card: ModelCard) -> Iterator[str]:
     >>> list(doubts(replace(card, metrics={"roc_auc": 0.62, "positives": 100})))
     []
     """
+    if card.name in NAMES and card.metrics.get("roc_auc") is None:
+        why = card.metrics.get("note") or "too few outcomes on held-back days"
+        yield f"was not measured: {why}. Look at a backtest before it is used"
+    yield from flaws(card)
+
+
+def flaws(card: ModelCard) -> Iterator[str]:
+    """Why nobody is to be scored by a model: sentences that go on from its name.
+
+    >>> effect = {"alerts_a_day": 0.0}
+    >>> list(flaws(ModelCard("fraud", "v1", "", "", (), 1.0, 0.0, {}, {}, {"decisions": effect})))
+    ['alerts on nothing: at these costs no review pays, or no alerts are allowed']
+    """
     if card.name not in NAMES:
         return
     auc, positives = card.metrics.get("roc_auc"), card.metrics.get("positives", 0)
-    if auc is None:
-        why = card.metrics.get("note") or "too few outcomes on held-back days"
-        yield f"was not measured: {why}. Look at a backtest before it is used"
     # Twice the largest standard error that an area can have (Birnbaum and Klose 1957): 1 / (2 sqrt(n)).
-    elif auc <= 0.5 + 1.0 / max(positives, 1) ** 0.5:
+    if auc is not None and auc <= 0.5 + 1.0 / max(positives, 1) ** 0.5:
         yield f"was no better than chance on held-back days (ROC AUC {auc:.3f} of {positives:,} positives)"
+    if card.metrics.get("decisions", {}).get("alerts_a_day") == 0:
+        yield "alerts on nothing: at these costs no review pays, or no alerts are allowed"
 
 
 def segment_table(card: ModelCard) -> Table:

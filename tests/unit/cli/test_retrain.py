@@ -120,6 +120,57 @@ def test_one_that_won_against_who_is_not_in_use_any_more_gets_no_role(
     assert registry.roles("fraud").of(registry.versions("fraud")[-1]) == ""
 
 
+def other_world(turned_on: int) -> list[str]:
+    """Up to a day small payments are fraud, then large ones: who learns from the first days is misled."""
+    head, *rows = lines()
+    made = [head]
+    for n, row in enumerate(rows):
+        *fields, _ = row.split(",")
+        large = float(fields[3]) >= 400
+        fraud = large if n // A_DAY >= turned_on else float(fields[3]) < 20
+        made.append(",".join((*fields, str(int(fraud)))))
+    return made
+
+
+def saved_without_role(folder: Path, tmp_path: Path, made: list[str], *more: object) -> tuple[str, str]:
+    """What is said of a model that is trained on other days, and why it has no role."""
+    path = tmp_path / "models"
+    shutil.copytree(folder / "models", path)
+    (tmp_path / "other.csv").write_text("\n".join(made) + "\n")
+    file = ("--data", tmp_path / "other.csv", "--mapping", folder / "mapping.yaml", "--models", path)
+    before = ModelRegistry(path).roles("fraud")
+    result = CliRunner().invoke(app, [str(a) for a in ("retrain", "fraud", *file, *more, "--json")])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["role"] == ""
+    assert ModelRegistry(path).roles("fraud") == before
+    assert said["version"] in ModelRegistry(path).versions("fraud")
+    return said["verdict"], " ".join(result.stderr.split())
+
+
+def test_one_that_loses_scores_no_customer(folder: Path, first: dict[str, Any], tmp_path: Path) -> None:
+    verdict, said = saved_without_role(folder, tmp_path, other_world(74), "--held-back-days", 28)
+    assert verdict == "loses"
+    assert "is saved without a role: it is worse than v2" in said
+
+
+def test_one_of_which_nothing_can_be_told_scores_no_customer(
+    folder: Path, first: dict[str, Any], tmp_path: Path
+) -> None:
+    verdict, said = saved_without_role(folder, tmp_path, lines(), "--held-back-days", 1)
+    assert verdict == "undecided"
+    assert "is saved without a role: customers are not to be scored by what nothing can be told of" in said
+
+
+def test_one_that_would_alert_on_nothing_scores_no_customer(
+    folder: Path, first: dict[str, Any], tmp_path: Path
+) -> None:
+    # A thousandth of the amounts: no fraud is worth a review any more.
+    _, said = saved_without_role(folder, tmp_path, lines(scale=0.001), "--held-back-days", 14)
+    assert "is saved without a role: it alerts on nothing" in said
+    assert "alerts on nothing: at these costs no review pays" in said
+
+
 def test_two_versions_are_compared_on_the_same_rows(folder: Path, first: dict[str, Any]) -> None:
     both = ("models", "compare", "fraud", "v1", "v2", *file_of(folder), "--from", "2026-03-31", "--json")
     found = run(*both)
