@@ -22,7 +22,7 @@ from infra.model_store import open_registry
 from infra.scored_rows import read_scored
 from models.churn import customers_as_of, end_of, joined, longest_silence
 from models.churn_backtest import every
-from models.drift import MOVED, STABLE, CalibrationBin, Reference, calibration, psi
+from models.drift import MOVED, STABLE, CalibrationBin, Reference, calibration, full_from, psi
 from models.fraud_data import vectors_of
 from models.tree import TreeModel
 from schemas.errors import ConfigError
@@ -30,6 +30,10 @@ from schemas.fields import to_epoch_ms
 
 _SHOWN = 15
 _BLOCK = 50_000
+_NOT_FULL = (
+    "the model learned from the first days of a log too (or is of an earlier version), when windows of 90 "
+    "days were not full: counts and sums of long windows seem to grow. Train it on 120 days or more"
+)
 
 
 def drift(
@@ -73,10 +77,11 @@ def drift(
     moved: dict[str, float] = {}
     if data is not None and mapping is not None:
         model, engine = load_trained(registry, name, card.version, features)
-        X, proba, y = _replayed(model, engine, data, Mapping.load(mapping), from_ms)
+        X, proba, y = _replayed(model, engine, data, Mapping.load(mapping), from_ms, reference.full)
         for feature, column in zip(card.feature_names, model.columns.tolist(), strict=True):
-            bins = reference.features[feature]
-            moved[feature] = psi(bins.shares, bins.count(X[:, column].astype(np.float64)))
+            # Nothing is said of those that move by themselves.
+            if (bins := reference.features.get(feature)) is not None:
+                moved[feature] = psi(bins.shares, bins.count(X[:, column].astype(np.float64)))
     elif scored is not None:
         proba, y = read_scored(scored, from_ms or 0)
     if not len(proba):
@@ -91,6 +96,8 @@ def drift(
         if y is None
         else [asdict(one) for one in calibration(proba[y >= 0], y[y >= 0] == 1)],
     }
+    if moved and not reference.full:
+        result["note"] = _NOT_FULL
     if json:
         print_json(result)
     else:
@@ -105,13 +112,18 @@ Outcomes = npt.NDArray[np.int8]
 
 
 def _replayed(
-    model: TreeModel, engine: Engine, data: Path, mapping: Mapping, from_ms: int | None
+    model: TreeModel, engine: Engine, data: Path, mapping: Mapping, from_ms: int | None, full: bool
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], Outcomes | None]:
-    """Rows `(n, n_features)`, their probabilities and outcomes; -1 for one that is not known yet."""
+    """Rows `(n, n_features)`, their probabilities and outcomes; -1 for one that is not known yet.
+
+    Without `from_ms` those whose windows are not full are left out if the model's reference is `full`.
+    """
     with progress() as bar:
         rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)
         bar.add_task("replaying history", total=None)
+        if from_ms is None and full:
+            from_ms = full_from(rows.time_ms, int(rows.time_ms[0]))
         if model.card.name == "fraud":
             found = vectors_of(rows, engine, from_ms=from_ms)
             known = np.where(
@@ -150,6 +162,8 @@ def _print(result: dict[str, Any]) -> None:
         for feature, value in list(result["feature_psi"].items())[:_SHOWN]:
             table.add_row(feature, f"{value:.3f}", _word(value))
         out.print(table)
+    if "note" in result:
+        out.print(result["note"], highlight=False, soft_wrap=True)
     if result["calibration"]:
         table = Table("score", "rows", "expected", "came")
         for one in result["calibration"]:

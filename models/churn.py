@@ -304,7 +304,9 @@ def train_churn(
     trees = bytes(booster.save_raw("ubj"))
     # Those of long ago are learned from, as they can be asked about; the stream has nothing of them.
     live = of_late(rows.X, engine, horizon_days * DAY_MS)
-    return with_reference(card, trees, rows.X[live], names), trees
+    since_ms = rows.as_of_ms - rows.X[:, names.index("tenure_s")].astype(np.float64) * 1000
+    times = rows.as_of_ms[live]
+    return with_reference(card, trees, rows.X[live], names, times, round(since_ms.min())), trees
 
 
 def is_customer_feature(feature: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from features.definitions import DAY_MS, MAX_WINDOW_MS
 from features.engine import Matrix
 from features.lifetime import SEASON_NAMES
 from models.tree import ModelCard, TreeModel, Vector
@@ -18,6 +19,11 @@ STABLE, MOVED = 0.1, 0.25
 """Below the first nothing happened, above the second something did (Siddiqi 2006, Credit Risk Scorecards)."""
 _SAMPLE: Final = 50_000
 _LEAST_SHARE: Final = 1e-4
+_FEWEST_FULL: Final = 500
+_LEAST_FULL_MS: Final = 28 * DAY_MS
+"""Of fewer days an index would show which days of the week and of the month they are."""
+
+Times = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +84,46 @@ def psi(expected: Vector, counts: Counts) -> float:
     return float(np.sum((a - e) * np.log(a / e)))
 
 
+def full_from(times_ms: Times, since_ms: int) -> int | None:
+    """When the longest windows of customers are full, of a log that begins with nothing known.
+
+    Args:
+        times_ms: `(n,)` of the rows that there are.
+        since_ms: When the log began.
+
+    Returns:
+        `None` where too few of the rows are later to say how values are distributed.
+    """
+    begin = since_ms + MAX_WINDOW_MS
+    if times_ms.max(initial=0) < begin + _LEAST_FULL_MS or np.sum(times_ms >= begin) < _FEWEST_FULL:
+        return None
+    return begin
+
+
 def with_reference(
-    card: ModelCard, trees: bytes, X: npt.NDArray[np.floating[Any]], names: Sequence[str]
+    card: ModelCard,
+    trees: bytes,
+    X: npt.NDArray[np.floating[Any]],
+    names: Sequence[str],
+    times_ms: Times,
+    since_ms: int,
 ) -> ModelCard:
     """A card that knows how the columns it reads, and its own scores, were distributed.
+
+    Where windows are not full yet, counts and sums are smaller than they will ever be again: if there is
+    enough behind, only that is looked at.
 
     Args:
         card: The model's.
         trees: Its artefact.
         X: `(n, n_features)` what it was trained on; at most 50,000 rows of it, evenly spread, are looked at.
         names: Columns of `X`.
+        times_ms: `(n,)` of the rows.
+        since_ms: When the log began that they are of.
     """
+    begin = full_from(times_ms, since_ms)
+    if begin is not None:
+        X = X[times_ms >= begin]
     rows = X[:: max(1, -(-len(X) // _SAMPLE))].astype(np.float64)
     if not len(rows):
         return card
@@ -100,11 +135,16 @@ def with_reference(
         if name not in SEASON_NAMES
     }
     score = Bins.of(model.predict_proba(rows)).document()
-    return replace(card, reference={"rows": len(rows), "features": features, "score": score})
+    return replace(
+        card, reference={"rows": len(rows), "full": begin is not None, "features": features, "score": score}
+    )
 
 
 class Reference:
     """What a card says of the data its model was trained on.
+
+    Attributes:
+        full: Whether it is of rows whose windows were full; not known of models of earlier versions.
 
     Args:
         card: Of a model; one without a reference has no features here.
@@ -114,6 +154,7 @@ class Reference:
         said: Mapping[str, Any] = card.reference
         self.features = {name: _bins(bins) for name, bins in said.get("features", {}).items()}
         self.score = _bins(said["score"]) if "score" in said else None
+        self.full = said.get("full") is True
 
 
 def _bins(said: Mapping[str, Any]) -> Bins:

@@ -31,12 +31,14 @@ class FraudData:
         time_ms: `(n,)`.
         known_ms: `(n,)` when its fraud became known, `NEVER` where it did not.
         end_ms: As of when: what was not known by then is not used.
+        since_ms: When the log began; what was before is not known.
     """
 
     X: npt.NDArray[np.float32]
     time_ms: Times
     known_ms: Times
     end_ms: int
+    since_ms: int = 0
 
     def known_by(self, as_of_ms: int) -> Labels:
         """`(n,)` whether it was known to be fraud."""
@@ -91,4 +93,5 @@ def vectors_of(
     if to_ms is not None and end:
         # Of later days the file says nothing, neither transactions nor labels: nobody is genuine by that.
         end_ms = min(to_ms, max(end_ms, int(rows.label_time_ms.max())))
-    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms)
+    since_ms = int(rows.time_ms[0]) if end else 0
+    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms, since_ms)

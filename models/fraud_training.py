@@ -126,7 +126,7 @@ def train_fraud(
         | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
     )
     trees = bytes(booster.save_raw("ubj"))
-    return with_reference(card, trees, data.X, engine.names), trees
+    return with_reference(card, trees, data.X, engine.names, data.time_ms, data.since_ms), trees
 
 
 def memory_of(data: FraudData, label_delay_days: float = 7) -> Memory:
