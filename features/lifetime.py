@@ -92,6 +92,15 @@ LIFETIME: Final[tuple[Feature, ...]] = (
 LIFETIME_NAMES: Final = tuple(feature.name for feature in LIFETIME)
 SEASON_NAMES: Final = ("year_cosine", "year_sine")
 """Of no use to who has not seen each time of the year: then they tell early days from late ones."""
+GROWING_NAMES: Final = (
+    "tenure_s",
+    "txn_count_ever",
+    "amount_sum_ever",
+    "credit_sum_ever",
+    "active_days_ever",
+    "silence_to_tenure",
+)
+"""Those that are larger with every day of the same customers; over tenure, smaller."""
 
 
 def customer_names(engine: Engine) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from features.definitions import DAY_MS, MAX_WINDOW_MS
 from features.engine import Matrix
-from features.lifetime import SEASON_NAMES
+from features.lifetime import GROWING_NAMES, SEASON_NAMES
 from models.tree import ModelCard, TreeModel, Vector
 
 Counts = npt.NDArray[np.float64]
@@ -131,8 +131,8 @@ def with_reference(
     features = {
         name: Bins.of(rows[:, column]).document()
         for name, column in zip(card.feature_names, model.columns.tolist(), strict=True)
-        # Any day is far from a whole year.
-        if name not in SEASON_NAMES
+        # Any day is far from a whole year, and any later one from what only grows or shrinks.
+        if name not in SEASON_NAMES and name not in GROWING_NAMES
     }
     score = Bins.of(model.predict_proba(rows)).document()
     return replace(
