@@ -4,6 +4,7 @@ Elkan, C. (2001), IJCAI 17, 973-978: with costs that differ by row, the best dec
 expected to cost least.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -43,6 +44,10 @@ class Costs:
     alerts_share: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            # Every comparison with NaN is false, so what is below would let it pass.
+            if value is not None and not math.isfinite(value):
+                raise ConfigError(f"{name.replace('_', ' ')} of {value} is no number")
         for name, most in (
             ("found_share", 1.0),
             ("leaving_proba", 1.0),

@@ -96,3 +96,13 @@ def test_a_budget_of_alerts_is_kept():
 def test_costs_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError):
         Costs(**wrong)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["review", "found_share", "refusal", "leaving_proba", "margin_ratio", "alerts_a_day", "alerts_share"],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_no_cost(name, value):
+    with pytest.raises(ConfigError, match=rf"{name.replace('_', ' ')} of -?(nan|inf) is no number"):
+        Costs(**{name: value})
