@@ -14,7 +14,7 @@ from rich.table import Table
 from cli.churn import backtest_churn_on_file, print_churn_report
 from cli.console import err, out, print_json, progress
 from cli.durations import days_too, delay_ms
-from cli.file_log import engine_of, print_refused, read_log
+from cli.file_log import check_entities, engine_of, print_refused, read_log
 from infra.ahead import one_ahead
 from infra.cells import moment
 from infra.mapping import Mapping
@@ -153,6 +153,7 @@ def backtest(
 def _run_fraud(plan: BacktestPlan) -> None:
     started = time.monotonic()
     engine = engine_of(plan.card, plan.features)
+    check_entities(engine, plan.mapping)
     registry = ModelRegistry(plan.root)
     model = registry.load("fraud", engine.names, plan.card.version)
     learning = None

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cli.console import out, progress
 from cli.durations import days_too
-from cli.file_log import print_refused, read_log
+from cli.file_log import check_entities, print_refused, read_log
 from cli.trained import load_trained
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -100,6 +100,9 @@ def compare_on_file(registry: ModelRegistry, cards: Sequence[ModelCard], plan: C
         horizons = " and ".join(f"{card.version} {card.horizon_days} days" for card in cards)
         raise ConfigError(f"the versions foresee different horizons, so outcomes differ: {horizons}")
     rules = Mapping.load(plan.mapping).with_delay(days_too(plan.label_delay))
+    if cards[0].name == "fraud":
+        for _, engine in both:
+            check_entities(engine, rules)
     with progress() as bar:
         logs = {}
         for _, engine in both:

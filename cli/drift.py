@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from cli.console import err, out, print_json, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import check_entities, print_refused, read_log
 from cli.options import MODELS, MlflowUri, Models
 from cli.trained import load_trained
 from features.definitions import DAY_MS
@@ -118,6 +118,8 @@ def _replayed(
 
     Without `from_ms` those whose windows are not full are left out if the model's reference is `full`.
     """
+    if model.card.name == "fraud":
+        check_entities(engine, mapping)
     with progress() as bar:
         rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)

@@ -125,6 +125,22 @@ def check_attributes(engine: Engine, mapping: Mapping) -> None:
         )
 
 
+def check_entities(engine: Engine, mapping: Mapping) -> None:
+    """Refuse to look for entities in a file where the mapping finds none: all of theirs would be unknown.
+
+    For models of transactions only: one of customers reads nothing of entities, and another file will do.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    fields = {f"{feature.entity}_id" for feature in engine.entities}
+    if missing := sorted(fields - mapping.fields.keys()):
+        raise ConfigError(
+            f"{mapping.source}: the model is to read {', '.join(missing)} of each transaction, and no column "
+            "is said to be that: name it as a field"
+        )
+
+
 def attributes_of(mapping: Mapping) -> str:
     """Balances and attributes that the mapping reads from the file, as settings name them.
 

@@ -14,7 +14,7 @@ from cli.churn import ChurnTraining, train_churn_on_rows
 from cli.compare import HeldBack, newest_known, print_contest
 from cli.console import err, out, print_json, progress
 from cli.durations import days_too
-from cli.file_log import print_refused, read_log
+from cli.file_log import check_entities, print_refused, read_log
 from cli.options import MODELS, MlflowUri, Models
 from cli.trained import load_trained
 from cli.training_report import doubts, flaws
@@ -83,6 +83,7 @@ def retrain(
     rules = Mapping.load(mapping).with_delay(days_too(label_delay))
     if which is Which.FRAUD:
         rules.check_trains_fraud()
+        check_entities(engine, rules)
     delay = rules.label_delay_ms
     with progress() as bar:
         rows, account = read_log(data, rules, engine, bar)

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from cli.churn import ChurnTraining, churn_rows_of, train_churn_of, train_churn_on_rows
 from cli.console import err, progress
-from cli.file_log import print_refused, read_log
+from cli.file_log import check_entities, print_refused, read_log
 from cli.generated import parsed
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -105,6 +105,8 @@ def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[Mode
         mapping.check_trains_fraud()
     _check_writable(plan)
     engine = load_engine(plan.features, plan.entities, plan.attributes)
+    if plan.which is Which.ALL:
+        check_entities(engine, mapping)
     with progress() as bar:
         rows, account = read_log(data, mapping, engine, bar)
         print_refused(account)
@@ -176,6 +178,7 @@ def _vectors(
     *,
     untold: bool = False,
 ) -> FraudData:
+    check_entities(engine, mapping)
     rows, account = read_log(data, mapping, engine, bar)
     found = _replayed(plan, rows, engine, bar, untold=untold)
     print_refused(account)

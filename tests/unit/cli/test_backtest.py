@@ -215,6 +215,25 @@ def test_attributes_of_a_file_find_what_nothing_else_of_it_tells(folder: Path, t
         train(tmp_path, "--out", tmp_path / "typo", "--attributes", "domian")
 
 
+def test_a_mapping_without_an_entity_that_the_model_reads_is_refused(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mapping.yaml").write_text(MAPPING.replace("merchant_id: shop\n", ""))
+    file = ("--data", folder / "data.csv", "--mapping", tmp_path / "mapping.yaml")
+    out = tmp_path / "out"
+    for command in (
+        ("backtest", "--model", model, "--out", out),
+        ("retrain", "fraud", "--models", model),
+        ("drift", "fraud", "--models", model),
+        ("models", "compare", "fraud", "v1", "v1", "--models", model),
+        ("train", "fraud", "--entities", "merchant", "--out", out),
+        ("train", "anomaly", "--entities", "merchant", "--out", out),
+        ("train", "all", "--entities", "merchant", "--out", out),
+    ):
+        with pytest.raises(ConfigError, match=r"the model is to read merchant_id of each transaction"):
+            run(*command, *file)
+
+
 @pytest.mark.slow
 def test_a_banks_own_features_are_trained_and_scored_with(folder: Path, model: Path) -> None:
     train(folder, "--to", "2026-02-10", "--out", folder / "own", "--features", OWN)
