@@ -37,6 +37,7 @@ class Finding(NamedTuple):
         transaction: Hash of its id.
         fraud: What it was.
         tries: How often it was asked for in vain.
+        told: Whether a label says it, and not that none came.
     """
 
     known_ms: int
@@ -45,6 +46,23 @@ class Finding(NamedTuple):
     transaction: int
     fraud: bool
     tries: int = 0
+    told: bool = False
+
+
+class _Said(NamedTuple):
+    """The newest word on a transaction that was reported as fraud.
+
+    Attributes:
+        time_ms: When it became known.
+        fraud: Whether it is that, or that it was none after all.
+        number: Of its finding.
+        learned: Whether a model has learned the transaction as fraud.
+    """
+
+    time_ms: int
+    fraud: bool
+    number: int
+    learned: bool
 
 
 class Findings:
@@ -52,7 +70,8 @@ class Findings:
 
     Frauds are known when they are reported; of the transactions that nobody reports one in `EVERY`, by the
     hash of its id, is genuine when its label delay is over. Time is the events' own: that of the newest
-    transaction scored.
+    transaction scored. The newest label of a transaction counts: a fraud that is withdrawn before anybody has
+    learned it is none, and one that was learned already is a finding once more, as genuine.
 
     Args:
         delay_ms: The label delay.
@@ -67,7 +86,7 @@ class Findings:
         self._waiting: list[Finding] = []
         # The newest: histories still have them.
         self._sample: deque[Finding] = deque(maxlen=4 * FIRST)
-        self._frauds: set[tuple[str, int]] = set()
+        self._said: dict[tuple[str, int], _Said] = {}
         self._sampled: set[int] = set()
         self._number = 0
         self.now_ms = 0
@@ -89,29 +108,40 @@ class Findings:
             heapq.heappush(self._waiting, finding)
 
     def reported(self, label: Label) -> None:
-        """A label was read; only those that say fraud are findings of their own."""
-        if label.label != "fraud" or label.transaction_id is None:
+        """A label was read; one that says genuine is a finding where a model has learned the contrary."""
+        if label.label == "account_closed" or label.transaction_id is None:
             return
-        transaction = transaction_hash(label.transaction_id)
-        if (label.customer_id, transaction) in self._frauds:
+        transaction, time_ms = transaction_hash(label.transaction_id), label.label_time_ms
+        key, fraud = (label.customer_id, transaction), label.label == "fraud"
+        before = self._said.get(key)
+        if before is None and not fraud:
             return
-        self._frauds.add((label.customer_id, transaction))
-        if label.label_time_ms > self._since_ms:
-            heapq.heappush(
-                self._waiting, self._finding(label.label_time_ms, label.customer_id, transaction, fraud=True)
-            )
+        # Told twice, or an older one that comes late or again.
+        if before is not None and (before.fraud == fraud or time_ms < before.time_ms):
+            return
+        finding = self._finding(time_ms, label.customer_id, transaction, fraud=fraud, told=True)
+        is_new = time_ms > self._since_ms
+        learned = before is not None and before.learned
+        if is_new and (fraud or learned):
+            heapq.heappush(self._waiting, finding)
+        self._said[key] = _Said(time_ms, fraud, finding.number, learned or (fraud and not is_new))
 
     def due(self, most: int) -> list[Finding]:
         """The next that are known by now, in their order."""
         found: list[Finding] = []
         while self._waiting and self._waiting[0].known_ms <= self.now_ms and len(found) < most:
             finding = heapq.heappop(self._waiting)
-            if finding.fraud:
-                found.append(finding)
+            key = (finding.customer_id, finding.transaction)
+            said = self._said.get(key)
+            if finding.told:
+                # Another one: a newer label says something else.
+                if said is not None and said.number == finding.number:
+                    self._said[key] = said._replace(learned=finding.fraud)
+                    found.append(finding)
                 continue
             self._sampled.discard(finding.transaction)
             # Reported after its delay was over: genuine until then, and fraud once it is reported.
-            reported = (finding.customer_id, finding.transaction) in self._frauds
+            reported = said is not None and said.fraud
             if not reported and finding.known_ms - self._delay_ms >= self.now_ms - LATENESS_MS:
                 found.append(finding)
         return found
@@ -136,9 +166,11 @@ class Findings:
         """Nobody asks for the sample any more."""
         self._sample = deque(maxlen=0)
 
-    def _finding(self, known_ms: int, customer_id: str, transaction: int, *, fraud: bool) -> Finding:
+    def _finding(
+        self, known_ms: int, customer_id: str, transaction: int, *, fraud: bool, told: bool = False
+    ) -> Finding:
         self._number += 1
-        return Finding(known_ms, self._number, customer_id, transaction, fraud)
+        return Finding(known_ms, self._number, customer_id, transaction, fraud, told=told)
 
 
 def event_of(history: Records, transaction: int) -> Records | None:

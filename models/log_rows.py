@@ -27,8 +27,9 @@ class MessageLog(NamedTuple):
 def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], engine: Engine) -> MessageLog:
     """Transactions and labels, in any order, as rows.
 
-    Of several labels of a transaction the first that says fraud counts, else the first.
+    Of several labels of a transaction the newest counts, since when no other has said the contrary.
     """
+    labels: list[tuple[str, Label]] = []
     told: dict[str, Label] = {}
     closed_ms: dict[str, int] = {}
 
@@ -39,14 +40,16 @@ def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], 
             elif message.label == "account_closed":
                 closed_ms.setdefault(message.customer_id, message.label_time_ms)
             elif message.transaction_id is not None:
-                before = told.get(message.transaction_id)
-                if before is None or (message.label, before.label) == ("fraud", "genuine"):
-                    told[message.transaction_id] = message
+                labels.append((message.transaction_id, message))
 
     rows = in_time_order(_batches(transactions(), engine))
+    for transaction_id, label in sorted(labels, key=lambda one: one[1].label_time_ms):
+        before = told.get(transaction_id)
+        if before is None or before.label != label.label:
+            told[transaction_id] = label
     for row, transaction_id in enumerate(rows.transaction_ids):
-        if (label := told.get(transaction_id)) is not None:
-            rows.labels[row], rows.label_time_ms[row] = label_code(label.label), label.label_time_ms
+        if (newest := told.get(transaction_id)) is not None:
+            rows.labels[row], rows.label_time_ms[row] = label_code(newest.label), newest.label_time_ms
     return MessageLog(rows, closed_ms)
 
 

@@ -139,6 +139,9 @@ class Relearning:
     def add(self, told: Told) -> None:
         """A transaction's label has come; of one that was told before it takes the place of the other."""
         self._genuine.pop(told.number, None)
+        if not told.fraud:
+            # Withdrawn after trees were grown from it.
+            self._frauds.pop(told.number, None)
         before = self._new.pop(told.number, None)
         # A copy: a row of many would keep all of them in memory.
         self._new[told.number] = told._replace(x=told.x.copy())

@@ -68,6 +68,38 @@ def test_findings_come_in_the_order_in_which_they_became_known():
     ]
 
 
+def test_fraud_that_is_withdrawn_before_it_was_learned_is_none():
+    findings = Findings(WEEK_MS)
+    for name in (SAMPLED, UNSAMPLED):
+        findings.scored("c", name, T0)
+        findings.reported(fraud(name, T0 + DAY_MS))
+        findings.reported(fraud(name, T0 + 2 * DAY_MS, "genuine"))
+        # Told again, as brokers do.
+        findings.reported(fraud(name, T0 + DAY_MS))
+    findings.scored("c", UNSAMPLED + "x", T0 + 2 * WEEK_MS)
+    assert known(findings) == [(transaction_hash(SAMPLED), False)], "as one that nobody reported"
+
+
+def test_fraud_that_is_withdrawn_after_it_was_learned_is_learned_once_more_as_genuine():
+    findings = Findings(WEEK_MS, since_ms=T0)
+    findings.scored("c", "later", T0 + WEEK_MS)
+    findings.reported(fraud("in training", T0))
+    findings.reported(fraud("a", T0 + 1))
+    assert known(findings) == [(transaction_hash("a"), True)]
+    for name in ("a", "in training", "a"):
+        findings.reported(fraud(name, T0 + 2, "genuine"))
+    assert known(findings) == [(transaction_hash(name), False) for name in ("a", "in training")]
+
+
+def test_fraud_that_is_found_again_after_it_was_withdrawn_is_learned_once():
+    findings = Findings(WEEK_MS)
+    for day, word in enumerate(("fraud", "genuine", "fraud", "genuine", "fraud")):
+        findings.reported(fraud("a", T0 + day * DAY_MS, word))
+    findings.scored("c", "later", T0 + WEEK_MS)
+    (finding,) = findings.due(100)
+    assert (finding.known_ms, finding.fraud) == (T0 + 4 * DAY_MS, True)
+
+
 @pytest.mark.parametrize("label", ["genuine", "account_closed"])
 def test_other_labels_are_no_findings(label):
     findings = Findings(WEEK_MS)

@@ -40,23 +40,33 @@ def test_a_duplicate_is_learned_from_once(engine):
     assert len(vectors_of(rows, engine).X) == 3
 
 
-def test_fraud_counts_from_its_first_label_and_more_than_that_it_was_taken_for_genuine(engine):
+def test_the_newest_label_counts_from_when_it_was_first_said(engine):
     stream = [
-        *(at(n, transaction_id=f"t-{n}") for n in (1, 2, 3, 4)),
-        label(5, "t-1"),
+        *(at(n, transaction_id=f"t-{n}") for n in (1, 2, 3, 4, 5, 6)),
         label(6, "t-1"),
-        label(6, "t-1", "genuine"),
+        label(5, "t-1"),
+        label(4, "t-1", "genuine"),
+        label(7, "t-5"),
+        label(8, "t-5", "genuine"),
+        label(7.5, "t-5"),
+        label(7, "t-6"),
+        label(9, "t-6"),
+        label(8, "t-6", "genuine"),
         label(5, "t-2", "genuine"),
         label(7, "t-2"),
         label(5, "t-3", "genuine"),
         label(8, "t-9"),
     ]
     rows, closed_ms = rows_of_messages(stream, engine)
-    assert rows.labels.tolist() == [FRAUD, FRAUD, GENUINE, NO_LABEL]
-    assert ((rows.label_time_ms[:3] - START_MS) // DAY_MS).tolist() == [5, 7, 5]
+    assert rows.labels.tolist() == [FRAUD, FRAUD, GENUINE, NO_LABEL, GENUINE, FRAUD]
+    assert ((rows.label_time_ms - START_MS) // DAY_MS)[[0, 1, 2, 4, 5]].tolist() == [5, 7, 5, 8, 9]
     assert closed_ms == {}
     known_ms = vectors_of(rows.frauds_only(), engine).known_ms
-    assert known_ms.tolist() == [START_MS + 5 * DAY_MS, START_MS + 7 * DAY_MS, NEVER, NEVER]
+    assert known_ms.tolist() == [
+        *(START_MS + day * DAY_MS for day in (5, 7)),
+        *(NEVER, NEVER, NEVER),
+        START_MS + 9 * DAY_MS,
+    ]
 
 
 def test_an_account_is_closed_when_that_was_said_first(engine):

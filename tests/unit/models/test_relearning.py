@@ -190,6 +190,9 @@ def test_what_is_reported_late_was_genuine_only_until_then(models, memory, new_w
     relearning.add(Told(relearning._genuine[mistaken], 0, True, mistaken))
     assert mistaken not in relearning._genuine
     assert relearning._new[mistaken].fraud
+    withdrawn = next(iter(relearning._frauds))
+    relearning.add(Told(relearning._frauds[withdrawn], 0, False, withdrawn))
+    assert withdrawn not in relearning._frauds
 
 
 def test_a_learning_model_has_the_grown_trees_and_nothing_beside_them(models, memory, new_way):
