@@ -237,7 +237,9 @@ def _print(document: dict[str, Any], report: FraudReport) -> None:
         if np.isnan(figure.value):
             table.add_row(label, "not defined", "")
         else:
-            table.add_row(label, f"{figure.value:.4f}", f"{figure.low:.4f} to {figure.high:.4f}")
+            # Of no resamples there is no interval.
+            interval = "" if np.isnan(figure.low) else f"{figure.low:.4f} to {figure.high:.4f}"
+            table.add_row(label, f"{figure.value:.4f}", interval)
     out.print(table)
     for line in report.notes:
         out.print(line, highlight=False, soft_wrap=True)

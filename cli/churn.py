@@ -1,5 +1,6 @@
 """Churn from a file of one's own: `tidegate train churn --data` and `tidegate backtest` of a churn model."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: b
     for name, label in FIGURES:
         if name in report.figures:
             value, low, high = report.figures[name]
-            table.add_row(label, f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+            table.add_row(label, f"{value:.4f}", "" if math.isnan(low) else f"{low:.4f} to {high:.4f}")
     if table.row_count:
         out.print(table)
     else:

@@ -15,6 +15,13 @@ WORDS = {
     "30d": "30 days",
     "90d": "90 days",
 }
+_SEVERAL = {
+    "merchant": "merchants",
+    "counterparty": "counterparties",
+    "device": "devices",
+    "country": "countries",
+    "category": "categories",
+}
 
 
 def count(name: str, category: str, what: str, window: str, *where: Where, phrase: str) -> Feature:
@@ -66,7 +73,7 @@ def distinct(field: str, category: str, window: str) -> Feature:
         f"Different values of {field} in the last {WORDS[window]}.",
         field=field,
         window=window,
-        phrase=f"{{value:.0f}} different of {field} in {window}",
+        phrase=f"{{value:.0f}} different {_SEVERAL[field]} in the last {WORDS[window]}",
     )
 
 

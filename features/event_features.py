@@ -73,7 +73,9 @@ def _velocity() -> list[Feature]:
         ),
         *(count("debit", "velocity", "Debits", window, DEBIT, phrase="payments") for window in ("1h", "24h")),
         *(
-            count(name, "velocity", f"Transactions by {text}", window, where, phrase=f"by {text}")
+            count(
+                name, "velocity", f"Transactions by {text}", window, where, phrase=f"transactions by {text}"
+            )
             for name, text, where in (("ecommerce", "e-commerce", ecommerce), ("atm", "cash machine", atm))
             for window in ("1h", "24h")
         ),

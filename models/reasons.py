@@ -84,6 +84,8 @@ def in_words(feature: Declared, value: float) -> str:
         return phrase.replace(coded, _WORDS[coded][int(value) - 1])
     if coded is not None or math.isnan(value):
         return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
+    if 0 <= value < 0.05:
+        phrase = phrase.replace("{value:.1f} times", "less than 0.1 times")
     weekday = _DAYS[int(value) % 7]
     if "{duration" in phrase:
         return phrase.format(value=value, duration=duration(value), weekday=weekday)

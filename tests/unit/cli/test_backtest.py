@@ -215,6 +215,14 @@ def test_attributes_of_a_file_find_what_nothing_else_of_it_tells(folder: Path, t
         train(tmp_path, "--out", tmp_path / "typo", "--attributes", "domian")
 
 
+def test_without_resamples_figures_have_no_interval(folder: Path, model: Path) -> None:
+    file = ("--data", folder / "data.csv", "--mapping", folder / "mapping.yaml")
+    out = ("--out", folder / "plain.parquet", "--resamples", 0)
+    said = run("backtest", "--model", model, *file, *out)
+    assert "average precision" in said
+    assert "nan" not in said
+
+
 def test_a_mapping_without_an_entity_that_the_model_reads_is_refused(
     folder: Path, model: Path, tmp_path: Path
 ) -> None:

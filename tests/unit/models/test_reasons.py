@@ -121,3 +121,17 @@ def test_reasons_of_both_directions_are_the_largest(models, suspicious):
 
 def test_no_rows_have_no_reasons(models, suspicious):
     assert explain(models.fraud, suspicious[:0], DECLARED) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("country_distinct_30d", 2.0, "2 different countries in the last 30 days"),
+        ("counterparty_distinct_24h", 0.0, "0 different counterparties in the last 24 hours"),
+        ("atm_count_24h", 1.0, "1 transactions by cash machine in the last 24 hours"),
+        ("amount_to_max_90d", 0.04, "less than 0.1 times the largest payment of 90 days"),
+        ("amount_to_max_90d", 0.06, "0.1 times the largest payment of 90 days"),
+    ],
+)
+def test_counts_and_small_shares_are_in_plain_words(name, value, words):
+    assert in_words(by_name(FEATURES)[name], value) == words
