@@ -1,0 +1,158 @@
+"""What the sink reads: its topics from where the event log ends, without a consumer group."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from infra.consumers import connected
+from infra.log_tail import LogTail
+from infra.topics_admin import TopicsAdmin
+from schemas.errors import DependencyError, HistoryError
+from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, FRAUD_SCORES, TRANSACTIONS
+
+_TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.name, ERASURES.name)
+# A log that is ahead of the other waits: what is read and not joined is in memory.
+_AHEAD = 20_000
+_CONNECT_S = 30.0
+
+
+class SinkFeed:
+    """Reads the sink's topics. Erasures that the log holds at the start come before everything else.
+
+    Args:
+        bootstrap: Brokers, `HOST:PORT[,HOST:PORT]`.
+        records: As many at a time at most.
+        options: Encryption and login, from `infra.access`.
+    """
+
+    def __init__(self, bootstrap: str, records: int, *, options: Mapping[str, Any] | None = None) -> None:
+        self._bootstrap, self._records, self._options = bootstrap, records, options
+        self._admin = TopicsAdmin(bootstrap, options=options)
+        self._consumer: Any = None
+        self._paused: set[TopicPartition] = set()
+        # Erasures that the log held at the start, and up to where: nothing else is taken before them.
+        self._first: dict[TopicPartition, int] = {}
+
+    async def claim(self) -> tuple[int, str]:
+        """Number of partitions, and the cluster's id.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        return await self._admin.source_partitions(), await self._admin.cluster_id()
+
+    async def open(self, partitions: int, stored: Mapping[tuple[str, int], int]) -> None:
+        """Connect and go to where the event log ends.
+
+        Raises:
+            DependencyError: The broker does not answer.
+            HistoryError: The log does not go back that far.
+        """
+        await self.close()
+        self._paused, self._first = set(), {}
+        self._consumer = consumer = await connected(
+            self._bootstrap,
+            timeout_s=_CONNECT_S,
+            options=self._options,
+            # Never silently elsewhere than where the event log ends.
+            auto_offset_reset="none",
+            fetch_max_wait_ms=100,
+        )
+        tps = [TopicPartition(topic, p) for topic in _TOPICS for p in range(partitions)]
+        consumer.assign(tps)
+        starts = await self._starts(consumer, tps)
+        for tp in tps:
+            start, known = starts[tp], stored.get(tp)
+            if known is not None and known < start and tp.topic != CUSTOMERS.name:
+                raise HistoryError(
+                    f"{tp.topic} {tp.partition} starts at offset {start}, the event log goes to "
+                    f"{known}: what lies between was deleted by the broker; start again with an empty event "
+                    "log and database, and give the topic a longer retention"
+                )
+            consumer.seek(tp, max(start, known or 0))
+        await self._erasures_first(consumer, partitions)
+
+    async def _starts(
+        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                found: dict[TopicPartition, int] = await consumer.beginning_offsets(tps)
+                return found
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._away(error) from error
+
+    async def _erasures_first(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
+        """Let everything else wait for the erasures that the log holds now."""
+        bounds = await self.bounds((ERASURES.name, p) for p in range(partitions))
+        ends = {TopicPartition(*tp): end for tp, (_, end) in bounds.items()}
+        self._first = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
+        if self._first:
+            self._paused = {tp for tp in consumer.assignment() if tp.topic != ERASURES.name}
+            consumer.pause(*self._paused)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def bounds(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """First and next offset of partitions.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        tail = LogTail(self._bootstrap, options=self._options)
+        try:
+            return await tail.bounds(partitions)
+        finally:
+            await tail.stop()
+
+    async def fetch(self) -> dict[tuple[str, int], list[Any]]:
+        """What came of each partition; nothing after a while without anything.
+
+        Raises:
+            HistoryError: The log is not there where it is to be read.
+            DependencyError: The broker does not answer.
+        """
+        try:
+            found: dict[tuple[str, int], list[Any]] = await self._consumer.getmany(
+                timeout_ms=200, max_records=self._records
+            )
+        except OffsetOutOfRangeError as lost:
+            raise HistoryError(
+                f"the log does not hold the offsets that the event log needs next ({lost}): it was replaced "
+                "or cut; connect to the other one, or start again with an empty event log and database"
+            ) from lost
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        return found
+
+    async def regulate(self, waiting: Mapping[tuple[str, int], int]) -> None:
+        """Pause the log that is too far ahead of the other, and read on where it no longer is.
+
+        Args:
+            waiting: By partition, how many records were read and are not joined.
+        """
+        if self._first:
+            position = self._consumer.position
+            self._first = {tp: end for tp, end in self._first.items() if await position(tp) < end}
+            if not self._first:
+                self._consumer.resume(*self._paused)
+                self._paused.clear()
+            return
+        for key, count in waiting.items():
+            tp = TopicPartition(*key)
+            if count > _AHEAD and tp not in self._paused:
+                self._consumer.pause(tp)
+                self._paused.add(tp)
+            elif count <= _AHEAD // 2 and tp in self._paused:
+                self._consumer.resume(tp)
+                self._paused.discard(tp)
+
+    def _away(self, error: Exception) -> DependencyError:
+        return DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}")
