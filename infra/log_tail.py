@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -149,6 +149,36 @@ class LogTail:
             record.offset == source.offset and _transaction_id(record.value) != source.transaction_id
             for record in records
         )
+
+    async def holds(self, topic: str, partition: int, offset: int, is_it: Callable[[str], bool]) -> bool:
+        """Whether a record is still where it was: a topic that was made again has another one, or none.
+
+        Args:
+            topic: Of transactions, or of scores.
+            partition: Of the topic.
+            offset: Where the record was; true where the log begins behind it.
+            is_it: Knows the record by its transaction's id.
+
+        Raises:
+            DependencyError: The broker does not answer.
+        """
+        tp = TopicPartition(topic, partition)
+        async with self._look(f"does not show what {topic} has") as consumer:
+            start, end = [
+                (await look([tp]))[tp] for look in (consumer.beginning_offsets, consumer.end_offsets)
+            ]
+            if offset < start:
+                return True
+            if offset >= end and (end == start or offset >= await self._highwater(consumer, tp, end - 1)):
+                return False
+            consumer.assign([tp])
+            consumer.seek(tp, offset)
+            while await consumer.position(tp) == offset:
+                for record in (await consumer.getmany(tp, timeout_ms=1000, max_records=1)).get(tp, ()):
+                    found = _transaction_id(record.value)
+                    return record.offset == offset and found is not None and is_it(found)
+            # Markers of transactions, and what was aborted, are offsets without a record.
+            return False
 
     async def scored_upto(
         self, topic: str, partition: int, source_topic: str, stored: int = 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -9,6 +10,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from infra.consumers import connected
 from infra.log_tail import LogTail
+from infra.sink_commit import record_name
 from infra.topics_admin import TopicsAdmin
 from schemas.errors import DependencyError, HistoryError
 from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, FRAUD_SCORES, TRANSACTIONS
@@ -44,8 +46,10 @@ class SinkFeed:
         """
         return await self._admin.source_partitions(), await self._admin.cluster_id()
 
-    async def open(self, partitions: int, stored: Mapping[tuple[str, int], int]) -> None:
-        """Connect and go to where the event log ends.
+    async def open(
+        self, partitions: int, stored: Mapping[tuple[str, int], int]
+    ) -> dict[tuple[str, int], int]:
+        """Connect and go to where the event log ends; returns where each partition begins.
 
         Raises:
             DependencyError: The broker does not answer.
@@ -74,6 +78,7 @@ class SinkFeed:
                 )
             consumer.seek(tp, max(start, known or 0))
         await self._erasures_first(consumer, partitions)
+        return {(tp.topic, tp.partition): start for tp, start in starts.items()}
 
     async def _starts(
         self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
@@ -111,6 +116,39 @@ class SinkFeed:
             return await tail.bounds(partitions)
         finally:
             await tail.stop()
+
+    async def check(self, newest: Mapping[tuple[str, int], tuple[int, str]]) -> None:
+        """See that the log has what the event log was written from.
+
+        Args:
+            newest: By partition, offset and `record_name` of a record that was stored.
+
+        Raises:
+            HistoryError: It is another log.
+            DependencyError: The broker does not answer.
+        """
+        tail = LogTail(self._bootstrap, options=self._options)
+        try:
+            for (topic, partition), (offset, name) in newest.items():
+                if not await tail.holds(topic, partition, offset, partial(_is_named, name)):
+                    raise HistoryError(
+                        f"{topic} {partition} is another log than the event log was written from: at offset "
+                        f"{offset} it does not have the record that was stored; if the topic was made again, "
+                        "put event log and database aside and start with empty ones (TIDEGATE_EVENTS and "
+                        "TIDEGATE_DATABASE_URL), else connect to the log that they are of"
+                    )
+        finally:
+            await tail.stop()
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read a partition from another offset on."""
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    async def progress(self, topic: str, partition: int) -> tuple[int, bool]:
+        """How far a partition was read, behind markers of transactions too, and whether that was all."""
+        tp = TopicPartition(topic, partition)
+        read_upto, end = int(await self._consumer.position(tp)), self._consumer.highwater(tp)
+        return read_upto, end is not None and read_upto >= end
 
     async def fetch(self) -> dict[tuple[str, int], list[Any]]:
         """What came of each partition; nothing after a while without anything.
@@ -156,3 +194,7 @@ class SinkFeed:
 
     def _away(self, error: Exception) -> DependencyError:
         return DependencyError(f"Kafka at {self._bootstrap} does not answer: {error!r}")
+
+
+def _is_named(name: str, transaction_id: str) -> bool:
+    return record_name(transaction_id) == name

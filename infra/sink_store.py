@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,51 +16,20 @@ from infra.database import (
     Database,
 )
 from infra.event_files import EventFile
+from infra.sink_commit import SinkCommit, TopicPartition, record_name
 from schemas.erasure import erased_name
 from schemas.errors import DependencyError, HistoryError
 
-TopicPartition = tuple[str, int]
 _CHURN = ("churn_probability", "churn_band", "churn_as_of_ms", "value_at_risk")
 _PROFILE = ("country", "segment", "opened_on", "profile_ms")
 # When files with rows of erased customers were retired: so long ago that they are removed next.
 _AT_ONCE = 1
+_NEWEST = "newest "
 _FILE_FIELDS = tuple(EventFile.__dataclass_fields__)
 
 
 class SinkFenced(DependencyError):
     """Somebody else has moved the offsets: this sink's rows are already there."""
-
-
-@dataclass(slots=True)
-class SinkCommit:
-    """Everything that one flush changes.
-
-    Attributes:
-        expected: Offsets that it starts from; absent before the first.
-        reached: Offsets after it.
-        files: New files.
-        activity: By customer, rows of `customers` to add to what is stored.
-        churn: By customer, the newest churn score.
-        profiles: By customer, the newest profile.
-        erased: By customer, until when (ms) all that is kept goes. `activity` then is of all that stays.
-        replaced: Files with rows of erased customers, each with the one in its place; `None`: no row is left.
-        doubtful: Customers erased earlier with something new: dropped again where it is no new customer.
-    """
-
-    expected: dict[TopicPartition, int] = field(default_factory=dict)
-    reached: dict[TopicPartition, int] = field(default_factory=dict)
-    files: Sequence[EventFile] = ()
-    activity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    churn: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    erased: Mapping[str, int] = field(default_factory=dict)
-    replaced: Mapping[EventFile, EventFile | None] = field(default_factory=dict)
-    doubtful: Sequence[str] = ()
-
-    @property
-    def new_files(self) -> list[EventFile]:
-        """All files that it names."""
-        return [*self.files, *(file for file in self.replaced.values() if file is not None)]
 
 
 class SinkStore:
@@ -114,6 +83,30 @@ class SinkStore:
             self._upsert(connection, commit.churn, _with_churn)
             self._upsert(connection, commit.profiles, _with_profile)
             self._drop_empty(connection, [*commit.erased, *commit.doubtful])
+            self._remember(connection, commit.newest)
+
+    def _remember(self, connection: sa.Connection, newest: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Keep which records are the newest that were taken: how a topic that was made again is noticed."""
+        if newest:
+            insert = self._database.insert(SINK_META)
+            statement = insert.on_conflict_do_update(
+                index_elements=[SINK_META.c.name], set_={"value": insert.excluded.value}
+            )
+            rows = [
+                {"name": f"{_NEWEST}{topic} {partition}", "value": f"{offset} {record_name(transaction_id)}"}
+                for (topic, partition), (offset, transaction_id) in sorted(newest.items())
+            ]
+            connection.execute(statement, rows)
+
+    def newest(self) -> dict[TopicPartition, tuple[int, str]]:
+        """Offset and `record_name` of the newest record that was taken of each partition."""
+        statement = sa.select(SINK_META).where(SINK_META.c.name.startswith(_NEWEST))
+        found: dict[TopicPartition, tuple[int, str]] = {}
+        with self._database.begin() as connection:
+            for row in connection.execute(statement):
+                (topic, partition), (offset, name) = row.name.split()[1:], row.value.split()
+                found[topic, int(partition)] = (int(offset), name)
+        return found
 
     def erased(self) -> dict[str, int]:
         """Digests of erased customers, and until when (ms) nothing of them is taken."""

@@ -19,9 +19,10 @@ from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
 from infra.event_upkeep import EventUpkeep
 from infra.retried import Stopped, retried
+from infra.sink_commit import SinkCommit, record_name
 from infra.sink_feed import SinkFeed
 from infra.sink_metrics import SinkMetrics
-from infra.sink_store import SinkCommit, SinkFenced, SinkStore
+from infra.sink_store import SinkFenced, SinkStore
 from schemas.errors import DependencyError, TidegateError
 from schemas.topics import CHURN_SCORES, CUSTOMERS, FRAUD_SCORES, TRANSACTIONS
 from sink.batch import Batch, activity_of
@@ -87,6 +88,7 @@ class Sink:
         self._joins: dict[int, PartitionJoin] = {}
         self._other: dict[tuple[str, int], int] = {}
         self._stored: dict[tuple[str, int], int] = {}
+        self._newest: dict[tuple[str, int], tuple[int, str]] = {}
         self._batch = Batch()
         self._idle = False
 
@@ -143,13 +145,16 @@ class Sink:
         await self._ask(self._store.claim, cluster)
         self._stored = stored = await self._ask(self._store.offsets)
         self._batch, self._other = Batch(Erasures(await self._ask(self._store.erased))), {}
-        await self.retried("kafka", lambda: self._feed.open(partitions, stored))
+        self._newest = newest = await self._ask(self._store.newest)
+        await self.retried("kafka", lambda: self._feed.check(newest))
+        starts = await self.retried("kafka", lambda: self._feed.open(partitions, stored))
         self._joins = {
             p: PartitionJoin(
                 p,
                 TRANSACTIONS.name,
                 stored.get((FRAUD_SCORES.name, p), 0),
                 stored.get((TRANSACTIONS.name, p), 0),
+                starts[TRANSACTIONS.name, p],
             )
             for p in range(partitions)
         }
@@ -180,6 +185,8 @@ class Sink:
             self._other[topic, partition] = records[-1].offset + 1
         for joined in join.take():
             batch.add(joined, partition, event_row)
+        if join.rewind:
+            self._feed.seek(TRANSACTIONS.name, partition, join.begin())
 
     def _waiting(self) -> dict[tuple[str, int], int]:
         """By partition, how many records were read and are not joined."""
@@ -187,12 +194,41 @@ class Sink:
         scores = {(FRAUD_SCORES.name, p): join.scores_waiting for p, join in self._joins.items()}
         return transactions | scores
 
+    async def _look_closer(self) -> None:
+        """Ask the log about scores that do not fit what was read.
+
+        Raises:
+            HistoryError: Topics were made again.
+        """
+        late = []
+        for p, join in self._joins.items():
+            read_upto, all_read = await self._feed.progress(TRANSACTIONS.name, p)
+            if join.waits_for is not None and (all_read or join.waits_for < read_upto):
+                late.append((p, join, read_upto))
+        if late:
+            ask = [(TRANSACTIONS.name, p) for p, _, _ in late]
+            bounds = await self.retried("kafka", lambda: self._feed.bounds(ask))
+            for p, join, read_upto in late:
+                if count := join.drop_unfound(read_upto, bounds[TRANSACTIONS.name, p][1]):
+                    _log.warning("scores of transactions that are not there", partition=p, scores=count)
+                    self._take(TRANSACTIONS.name, p, [])
+        # A crash makes the worker repeat scores, and so does a topic that was made again.
+        doubtful = {p for p, join in self._joins.items() if join.repeated or join.foreign}
+        newest = {key: record for key, record in self._newest.items() if key[1] in doubtful}
+        if newest:
+            await self.retried("kafka", lambda: self._feed.check(newest))
+
     async def _flush(self) -> None:
         """Write what is complete, in one step."""
-        reached = dict(self._other)
+        await self._look_closer()
+        reached, newest = dict(self._other), {}
         for p, join in self._joins.items():
             reached[FRAUD_SCORES.name, p] = join.next_score
             reached[TRANSACTIONS.name, p] = join.next_source
+            if join.newest is not None:
+                source, score, transaction_id = join.newest
+                newest[TRANSACTIONS.name, p] = (source, transaction_id)
+                newest[FRAUD_SCORES.name, p] = (score, transaction_id)
         moved = {key: offset for key, offset in reached.items() if offset != self._stored.get(key, 0)}
         self._idle = not self._batch.rows
         if not moved:
@@ -223,10 +259,12 @@ class Sink:
             erased,
             replaced,
             [c for c in {**batch.churn, **batch.profiles} if erasures.until_ms(c) >= 0],
+            newest,
         )
         await self._ask(self._store.commit, commit)
         self._crash("after-commit")
         self._stored |= moved
+        self._newest |= {key: (offset, record_name(id_)) for key, (offset, id_) in newest.items()}
         self._upkeep.unscrubbed |= bool(erased)
         self._metrics.flushed(len(batch.rows), time.perf_counter() - started)
         self._metrics.erased(len(erased))
@@ -235,7 +273,9 @@ class Sink:
         for join in self._joins.values():
             self._metrics.skipped("unreadable", join.unreadable)
             self._metrics.skipped("repeated", join.repeated)
-            join.unreadable = join.repeated = 0
+            self._metrics.skipped("foreign", join.foreign)
+            join.unreadable = join.repeated = join.foreign = 0
+            join.newest = None
 
     async def _maintain(self) -> None:
         await self._ask(self._upkeep.run, self._idle)

@@ -47,8 +47,7 @@ class Batch:
 
     def add(self, joined: Joined, partition: int, event_row: EventRow) -> None:
         """Take in a transaction and its score."""
-        transaction = Transaction.model_validate_json(joined.transaction)
-        row = event_row(transaction, joined.score, partition, joined.offset)
+        row = event_row(joined.transaction, joined.score, partition, joined.offset)
         if self._is_erased(row):
             self.erased += 1
         else:

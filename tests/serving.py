@@ -22,7 +22,8 @@ from infra.database import Database
 from infra.event_files import EventFiles, event_row
 from infra.event_queries import EventQueries
 from infra.memory_store import MemoryHistoryStore
-from infra.sink_store import SinkCommit, SinkStore
+from infra.sink_commit import SinkCommit
+from infra.sink_store import SinkStore
 from models.model_set import Models
 from schemas.errors import DependencyError
 from schemas.transaction import Transaction
@@ -158,8 +159,7 @@ def sunk(world: World, folder: Path) -> dict[str, Any]:
     batch, offset = Batch(), 0
     for customer, transactions in world.transactions.items():
         for transaction, score in zip(transactions, world.published[customer], strict=True):
-            raw = transaction.model_dump_json(exclude_unset=True).encode()
-            batch.add(Joined(offset, raw, json.loads(json.dumps(score))), 0, event_row)
+            batch.add(Joined(offset, transaction, json.loads(json.dumps(score))), 0, event_row)
             offset += 1
     store.commit(SinkCommit({}, {("transactions", 0): offset}, files.write(batch.rows), batch.activity))
     return {

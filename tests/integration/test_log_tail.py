@@ -97,3 +97,13 @@ async def test_what_the_log_does_not_hold_any_more_says_nothing(producer, tail):
     await log(producer, 2)
     await publish(producer, range(5), log="other")
     assert await tail.scored_upto(TOPIC, 1, "transactions", stored=5) == (5, False)
+
+
+async def test_a_record_is_known_where_it_was_and_another_or_none_there_is_not_it(producer, tail):
+    await publish(producer, range(5))
+    assert await tail.holds(TOPIC, 1, 3, "this-3".__eq__)
+    assert await tail.holds(TOPIC, 1, 4, "this-4".__eq__)
+    assert not await tail.holds(TOPIC, 1, 3, "older-3".__eq__)
+    for offset in (5, 500):
+        assert not await tail.holds(TOPIC, 1, offset, "this-5".__eq__)
+    assert not await tail.holds(TOPIC, 0, 0, "this-0".__eq__)

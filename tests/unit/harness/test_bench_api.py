@@ -5,7 +5,8 @@ import asyncio
 from harness.bench_api import _until_sunk
 from infra.database import Database
 from infra.event_files import EventFile
-from infra.sink_store import SinkCommit, SinkStore
+from infra.sink_commit import SinkCommit
+from infra.sink_store import SinkStore
 
 
 async def test_a_sink_that_has_no_tables_yet_is_waited_for(tmp_path):

@@ -7,7 +7,8 @@ from alembic.migration import MigrationContext
 
 from infra.database import CUSTOMERS, METADATA, Database
 from infra.event_files import EventFile
-from infra.sink_store import SinkCommit, SinkFenced, SinkStore
+from infra.sink_commit import SinkCommit, record_name
+from infra.sink_store import SinkFenced, SinkStore
 from schemas.erasure import erased_name
 from schemas.errors import ConfigError, DependencyError, HistoryError
 
@@ -252,3 +253,11 @@ def test_a_customer_whose_id_no_database_takes_is_left_out_of_the_index(store, d
     store.commit(SinkCommit({}, {SOURCE: 1}, [file(1)], rows))
     store.commit(SinkCommit({SOURCE: 1}, {SOURCE: 2}, erased={"c\0": 9}, doubtful=["c\0"]))
     assert set(customers(database)) == {"c-1"}
+
+
+def test_the_newest_records_are_known_by_digest_of_their_transactions(store):
+    store.claim("a cluster")
+    store.commit(SinkCommit({}, {SOURCE: 5}, newest={SOURCE: (3, "t-3"), SCORES: (7, "t-3")}))
+    store.commit(SinkCommit({SOURCE: 5}, {SOURCE: 9}, newest={SOURCE: (8, "t-8")}))
+    assert store.newest() == {SOURCE: (8, record_name("t-8")), SCORES: (7, record_name("t-3"))}
+    assert "t-8" not in str(store.newest())

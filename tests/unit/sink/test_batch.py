@@ -23,7 +23,7 @@ def joined(offset, transaction, proba, decision):
         "model": {"version": "v1"},
         "scored_at": "2026-01-01T00:00:00.000Z",
     }
-    return Joined(offset, transaction.model_dump_json(exclude_unset=True).encode(), score)
+    return Joined(offset, transaction, score)
 
 
 def test_a_customers_activity_adds_up_and_the_newest_event_counts():
@@ -54,7 +54,7 @@ def test_a_row_holds_the_transaction_and_the_score_as_published(eager):
         chunk, scored, 0, eager, scored_at="2026-01-02T00:00:00.000Z", source={"offset": 7}
     )
     batch = Batch()
-    batch.add(Joined(7, transaction.model_dump_json().encode(), json.loads(json.dumps(score))), 3, event_row)
+    batch.add(Joined(7, transaction, json.loads(json.dumps(score))), 3, event_row)
     (row,) = batch.rows
     assert row["score"] == score["score"]
     assert (row["partition"], row["offset"], row["amount_minor"]) == (3, 7, 1250)
