@@ -1,6 +1,7 @@
 """What the sink reads: its topics from where the event log ends, without a consumer group."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +20,9 @@ _TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.na
 # A log that is ahead of the other waits: what is read and not joined is in memory.
 _AHEAD = 20_000
 _CONNECT_S = 30.0
+# The client says nothing of a broker that is away: whoever hears nothing asks. Who answers after a silence
+# may be somebody else, so that what comes first is not taken before that is known.
+_ASK_EVERY_S, _ASK_SILENT_S, _ASK_AFTER_S = 30.0, 5.0, 1.0
 
 
 class SinkFeed:
@@ -37,6 +41,8 @@ class SinkFeed:
         self._paused: set[TopicPartition] = set()
         # Erasures that the log held at the start, and up to where: nothing else is taken before them.
         self._first: dict[TopicPartition, int] = {}
+        self._claimed: tuple[int, str] | None = None
+        self._heard_s = self._asked_s = 0.0
 
     async def claim(self) -> tuple[int, str]:
         """Number of partitions, and the cluster's id.
@@ -44,7 +50,13 @@ class SinkFeed:
         Raises:
             DependencyError: The broker does not answer.
         """
-        return await self._admin.source_partitions(), await self._admin.cluster_id()
+        self._claimed = claimed = await self._ask()
+        return claimed
+
+    async def _ask(self) -> tuple[int, str]:
+        answer = await self._admin.source_partitions(), await self._admin.cluster_id()
+        self._heard_s = self._asked_s = time.monotonic()
+        return answer
 
     async def open(
         self, partitions: int, stored: Mapping[tuple[str, int], int]
@@ -103,7 +115,9 @@ class SinkFeed:
         """Disconnect."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            # With a broker away, the client's own tasks cancel whoever stops it, connections still open.
+            await asyncio.gather(consumer.stop(), return_exceptions=True)
+            await asyncio.gather(consumer._client.close(), return_exceptions=True)
 
     async def bounds(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
         """First and next offset of partitions.
@@ -155,9 +169,12 @@ class SinkFeed:
 
         Raises:
             HistoryError: The log is not there where it is to be read.
-            DependencyError: The broker does not answer.
+            DependencyError: The broker does not answer, or is not what it was: claim and open again.
         """
         try:
+            if (task := self._consumer._fetcher.error_future).done():
+                # It fetches nothing any more, and does not say so.
+                raise KafkaError(repr(task.exception()))
             found: dict[tuple[str, int], list[Any]] = await self._consumer.getmany(
                 timeout_ms=200, max_records=self._records
             )
@@ -168,6 +185,14 @@ class SinkFeed:
             ) from lost
         except (KafkaError, OSError) as error:
             raise self._away(error) from error
+        silent_s = time.monotonic() - self._heard_s
+        if (
+            silent_s > (_ASK_AFTER_S if found else _ASK_SILENT_S)
+            or time.monotonic() - self._asked_s > _ASK_EVERY_S
+        ) and await self._ask() != self._claimed:
+            raise DependencyError(f"Kafka at {self._bootstrap} has other partitions, or is another cluster")
+        if found:
+            self._heard_s = time.monotonic()
         return found
 
     async def regulate(self, waiting: Mapping[tuple[str, int], int]) -> None:

@@ -6,6 +6,7 @@ the offsets decide, and a second sink on the same database is fenced off by them
 """
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -39,6 +40,8 @@ async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -
 
     0 after a stop that was asked for, 3 where event log, database and Kafka do not fit, 1 otherwise.
     """
+    # Several lines a second while a broker is away; the sink itself says that it waits.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     metrics = metrics or SinkMetrics()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,7 +93,7 @@ class Sink:
         self._stored: dict[tuple[str, int], int] = {}
         self._newest: dict[tuple[str, int], tuple[int, str]] = {}
         self._batch = Batch()
-        self._idle = False
+        self._idle = self._lost = False
 
     async def run(self) -> None:
         """Read and write until told to stop.
@@ -160,13 +163,18 @@ class Sink:
         }
 
     async def _fetch(self) -> dict[tuple[str, int], list[Any]]:
+        return await self.retried("kafka", self._fetch_once)
+
+    async def _fetch_once(self) -> dict[tuple[str, int], list[Any]]:
+        if self._lost:
+            # What was read and not written is read again. The log may be another one now.
+            await self._open()
+            self._lost = False
         try:
             return await self._feed.fetch()
-        except DependencyError as error:
-            self._metrics.retry("kafka")
-            _log.warning("waiting", dependency="kafka", error=str(error))
-            await asyncio.wait([asyncio.ensure_future(self._stop.wait())], timeout=1.0)
-            return {}
+        except DependencyError:
+            self._lost = True
+            raise
 
     def _take(self, topic: str, partition: int, records: list[Any]) -> None:
         join, batch = self._joins[partition], self._batch

@@ -5,6 +5,7 @@ import signal
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+import httpx
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -154,3 +155,34 @@ async def test_a_sink_on_another_log_is_refused_with_exit_code_3(deployment, tmp
         assert sink._process.poll() == 3
         assert "Kafka cluster another cluster" in sink.log_path.read_text()
     database.close()
+
+
+async def test_a_sink_waits_for_a_broker_that_is_away_and_gives_up_with_exit_code_1(deployment):
+    await deployment.create_topics()
+    with started(sink_of(deployment, give_up_s=6)) as sink:
+        await eventually(lambda: "sink ready" in sink.log_path.read_text(), 60, "a sink that reads")
+        deployment.stack.broker.stop()
+        await eventually(lambda: '"waiting"' in sink.log_path.read_text(), 60, "a sink that waits")
+        assert 'tidegate_retries_total{dependency="kafka"}' in await metrics_of(sink)
+        await eventually(lambda: not sink.running, 60, "the end of the sink")
+        assert sink._process.poll() == 1
+        assert '"aiokafka' not in sink.log_path.read_text()
+
+
+async def test_a_broker_that_comes_back_with_another_log_is_refused_with_exit_code_3(deployment):
+    await deployment.create_topics()
+    with started(sink_of(deployment)) as sink:
+        await eventually(lambda: "sink ready" in sink.log_path.read_text(), 60, "a sink that reads")
+        deployment.stack.broker.stop()
+        await eventually(lambda: '"waiting"' in sink.log_path.read_text(), 60, "a sink that waits")
+        # The embedded broker without a disk begins a new log, and takes a new id.
+        deployment.stack.broker.start()
+        await deployment.create_topics()
+        await eventually(lambda: not sink.running, 60, "the end of the sink")
+        assert sink._process.poll() == 3
+        assert "the event log was written from Kafka cluster" in sink.log_path.read_text()
+
+
+async def metrics_of(sink):
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"{sink.url}/metrics")).text
