@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra import event_mark
 from infra.event_rows import CustomerRows
 from schemas.errors import DependencyError, HistoryError
 from schemas.transaction import Transaction
@@ -125,15 +126,20 @@ class EventFiles:
 
     Args:
         root: Folder of the event log; made where it is missing.
+
+    Attributes:
+        mark: The id that the folder must have for anything to be written or removed; `None` asks for none.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.mark: str | None = None
 
     def write(self, rows: Sequence[dict[str, Any]]) -> list[EventFile]:
         """Write rows to one new file for each day.
 
         Raises:
+            HistoryError: The folder has another mark.
             DependencyError: The disk takes no files.
         """
         by_day: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -193,7 +199,16 @@ class EventFiles:
             (self.root / path).unlink(missing_ok=True)
 
     def strays(self, named: set[str], older_than_s: float) -> list[str]:
-        """Files that the manifest does not name, left by a crash long enough ago."""
+        """Files that the manifest does not name, left by a crash long enough ago.
+
+        None in a folder without a mark: they may be somebody else's.
+
+        Raises:
+            HistoryError: The folder has another mark.
+        """
+        if self.mark is None:
+            return []
+        event_mark.check(self.root, self.mark)
         limit = time.time() - older_than_s
         found = []
         for path in self.root.glob("day=*/*"):
@@ -207,10 +222,13 @@ class EventFiles:
         table = table.sort_by([(name, "ascending") for name in ("customer_id", "event_time", "offset")])
         folder = self.root / f"day={datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y-%m-%d}"
         now_ms = time.time_ns() // 1_000_000
+        if self.mark is not None:
+            # A volume that is not mounted any more is an empty folder.
+            event_mark.check(self.root, self.mark)
         path = folder / f"{now_ms}-{secrets.token_hex(6)}.parquet"
         partial = path.with_suffix(".partial")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=self.mark is None, exist_ok=True)
             groups = min(max(len(table) // 64, _LEAST_ROW_GROUP), _ROW_GROUP)
             pq.write_table(table, partial, compression="zstd", row_group_size=groups)
             size = partial.stat().st_size

@@ -59,6 +59,17 @@ class SinkStore:
                 "other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS"
             )
 
+    def mark(self) -> str | None:
+        """The id of the folder of events, as `infra.event_mark` has it; `None` where it has none yet."""
+        with self._database.begin() as connection:
+            stored = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == "folder"))
+            return stored.scalar_one_or_none()
+
+    def set_mark(self, mark: str) -> None:
+        """Keep the id of the folder of events."""
+        with self._database.begin() as connection:
+            connection.execute(sa.insert(SINK_META).values(name="folder", value=mark))
+
     def offsets(self) -> dict[TopicPartition, int]:
         """Next offset of each partition that was ever read."""
         with self._database.begin() as connection:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from infra import event_mark
 from infra.access import from_environment
 from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
@@ -146,6 +147,7 @@ class Sink:
         """Go to where the event log ends."""
         partitions, cluster = await self.retried("kafka", self._feed.claim)
         await self._ask(self._store.claim, cluster)
+        await self.retried("disk", lambda: asyncio.to_thread(self._claim_folder))
         self._stored = stored = await self._ask(self._store.offsets)
         self._batch, self._other = Batch(Erasures(await self._ask(self._store.erased))), {}
         self._newest = newest = await self._ask(self._store.newest)
@@ -161,6 +163,10 @@ class Sink:
             )
             for p in range(partitions)
         }
+
+    def _claim_folder(self) -> None:
+        named = [file.path for file in self._store.files()]
+        self._files.mark = event_mark.claim(self._files.root, self._store, named)
 
     async def _fetch(self) -> dict[tuple[str, int], list[Any]]:
         return await self.retried("kafka", self._fetch_once)

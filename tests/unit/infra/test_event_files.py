@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.event_files import SCHEMA, EventFiles, event_row
+from infra.event_mark import NAME, claim
 from schemas.errors import DependencyError, HistoryError
 from schemas.fields import to_epoch_ms
 from tests.scoring import DAY_MS, START, at
@@ -18,6 +19,18 @@ SCORE = {
     "scored_at": "2026-01-02T03:04:05.678Z",
 }
 START_DAY = int(START.timestamp() * 1000) // DAY_MS
+
+
+class Marks:
+    """A database of one deployment."""
+
+    known = None
+
+    def mark(self):
+        return self.known
+
+    def set_mark(self, mark):
+        self.known = mark
 
 
 def row(offset, day, customer="c-1", **fields):
@@ -107,10 +120,11 @@ def test_a_damaged_file_is_an_error_that_names_the_log(tmp_path):
 
 def test_strays_of_a_crash_are_found_once_they_are_old(tmp_path):
     files = EventFiles(tmp_path)
+    files.mark = claim(tmp_path, Marks(), [])
     kept, stray = (files.write([row(n, 0)])[0] for n in range(2))
     (tmp_path / "day=2025-09-01" / "x.partial").write_bytes(b"half")
     assert files.strays({kept.path}, 3600) == []
-    for path in tmp_path.rglob("*.*"):
+    for path in tmp_path.glob("*/*.*"):
         os.utime(path, (1, 1))
     assert set(files.strays({kept.path}, 3600)) == {stray.path, "day=2025-09-01/x.partial"}
     files.remove([stray.path, "day=2025-09-01/x.partial", "day=2025-09-01/gone.parquet"])
@@ -121,3 +135,52 @@ def test_a_folder_that_cannot_be_written_is_a_dependency_away(tmp_path):
     (tmp_path / "events").write_text("a file, not a folder")
     with pytest.raises(DependencyError, match="takes no files"):
         EventFiles(tmp_path / "events").write([row(0, 0)])
+
+
+def test_strays_in_a_folder_without_a_mark_are_somebody_elses(tmp_path):
+    files = EventFiles(tmp_path)
+    (file,) = files.write([row(0, 0)])
+    os.utime(tmp_path / file.path, (1, 1))
+    assert files.strays(set(), 3600) == []
+
+
+def test_nothing_is_written_where_the_folders_volume_is_not_mounted_any_more(tmp_path):
+    files = EventFiles(tmp_path / "events")
+    files.mark = claim(files.root, Marks(), [])
+    files.root.rename(tmp_path / "elsewhere")
+    for empty in (False, True):
+        if empty:
+            files.root.mkdir()
+        with pytest.raises(HistoryError, match="is its volume mounted"):
+            files.write([row(0, 0)])
+        with pytest.raises(HistoryError, match="is its volume mounted"):
+            files.strays(set(), 3600)
+    assert not list(files.root.iterdir())
+
+
+def test_a_folder_of_another_deployment_is_neither_written_nor_cleaned(tmp_path):
+    ours, theirs = EventFiles(tmp_path / "ours"), EventFiles(tmp_path / "theirs")
+    marks = Marks()
+    claim(ours.root, marks, [])
+    theirs.mark = claim(theirs.root, Marks(), [])
+    theirs.write([row(0, 0)])
+    with pytest.raises(HistoryError, match="is of another database"):
+        claim(theirs.root, marks, [])
+    with pytest.raises(HistoryError, match="the database names none"):
+        claim(theirs.root, Marks(), [])
+    assert claim(ours.root, marks, []) == marks.known == (ours.root / NAME).read_text().strip()
+
+
+def test_a_deployment_without_a_mark_gets_one_where_all_files_are_there(tmp_path):
+    files, marks = EventFiles(tmp_path), Marks()
+    (file,) = files.write([row(0, 0)])
+    with pytest.raises(HistoryError, match="does not have 1 of 2 files"):
+        claim(tmp_path, marks, [file.path, "day=2025-09-01/gone.parquet"])
+    assert marks.known is None
+    files.mark = claim(tmp_path, marks, [file.path])
+    assert files.write([row(1, 0)])
+
+
+def test_a_crash_between_folder_and_database_leaves_a_mark_that_is_taken_over(tmp_path):
+    first, second = Marks(), Marks()
+    assert claim(tmp_path, first, []) == claim(tmp_path, second, [])

@@ -261,3 +261,9 @@ def test_the_newest_records_are_known_by_digest_of_their_transactions(store):
     store.commit(SinkCommit({SOURCE: 5}, {SOURCE: 9}, newest={SOURCE: (8, "t-8")}))
     assert store.newest() == {SOURCE: (8, record_name("t-8")), SCORES: (7, record_name("t-3"))}
     assert "t-8" not in str(store.newest())
+
+
+def test_the_folders_mark_is_kept(store):
+    assert store.mark() is None
+    store.set_mark("a-mark")
+    assert store.mark() == "a-mark"
