@@ -47,7 +47,11 @@ class Batch:
 
     def add(self, joined: Joined, partition: int, event_row: EventRow) -> None:
         """Take in a transaction and its score."""
-        row = event_row(joined.transaction, joined.score, partition, joined.offset)
+        try:
+            row = event_row(joined.transaction, joined.score, partition, joined.offset)
+        except (EventError, TypeError, ValueError):
+            self.unreadable += 1
+            return
         if self._is_erased(row):
             self.erased += 1
         else:

@@ -17,10 +17,26 @@ from typing import Any
 import orjson
 
 from schemas.errors import EventError, HistoryError
+from schemas.fields import Identifier, Moment, Part, Proba
 from schemas.parse import parse_message
+from schemas.score import Decision, ModelRef, Source
 from schemas.transaction import Transaction
 
 _MOST_HELD = 20_000
+
+
+class _Stored(Part):
+    """What is stored of a score. Not the whole message: a newer worker may say more than is known here."""
+
+    transaction_id: Identifier
+    customer_id: Identifier
+    scored_at: Moment
+    score: Proba
+    decision: Decision
+    reasons: list[Any]
+    model: ModelRef
+    flags: list[str]
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +117,9 @@ class PartitionJoin:
         """The next record of the scores' log."""
         try:
             score = orjson.loads(value or b"")
-            source = score["source"]
-            found = int(source["offset"]) if source["topic"] == self.source_topic else -1
-        except (ValueError, TypeError, KeyError):
+            source = _Stored.model_validate(score).source
+            found = source.offset if source.topic == self.source_topic else -1
+        except ValueError:
             found, score = -1, {}
         self._scores.append((offset, found, score))
 

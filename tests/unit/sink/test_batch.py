@@ -151,3 +151,11 @@ def test_a_profile_with_a_card_number_in_it_is_left_out_as_the_worker_does():
     batch = Batch()
     batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "segment": number}).encode(), 1)
     assert (batch.profiles, batch.unreadable) == ({}, 1)
+
+
+def test_a_score_that_makes_no_row_is_counted_and_the_others_are_kept():
+    batch = Batch()
+    odd = joined(0, at(1.0), 0.2, "allow")
+    batch.add(Joined(0, odd.transaction, odd.score | {"scored_at": 1_767_225_600_000}), 0, event_row)
+    batch.add(joined(1, at(1.0), 0.2, "allow"), 0, event_row)
+    assert ([row["offset"] for row in batch.rows], batch.unreadable) == ([1], 1)

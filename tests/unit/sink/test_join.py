@@ -11,10 +11,23 @@ from tests.scoring import at
 
 
 def score(offset, topic="transactions", log="this", customer="c-1"):
+    ids = {"transaction_id": f"{log}-{offset}", "customer_id": customer}
     source = {"topic": topic, "partition": 0, "offset": offset}
-    return json.dumps(
-        {"transaction_id": f"{log}-{offset}", "customer_id": customer, "source": source}
-    ).encode()
+    return json.dumps({**SAID, **ids, "source": source}).encode()
+
+
+SAID = {
+    "score": 0.1,
+    "decision": "allow",
+    "reasons": [],
+    "flags": ["of a newer version"],
+    "model": {"name": "fraud", "version": "v1"},
+    "scored_at": "2026-01-01T00:00:00.000Z",
+}
+
+
+def without(name):
+    return json.dumps({k: v for k, v in json.loads(score(0)).items() if k != name}).encode()
 
 
 @cache
@@ -63,7 +76,16 @@ def test_a_repeated_score_is_counted_and_left_out():
     assert (merge.repeated, merge.unreadable, merge.next_score) == (2, 0, 5)
 
 
-@pytest.mark.parametrize("bad", [None, b"", b"{", b"[]", b"{}", b'{"source": null}', score(0, "another")])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(None, b"", b"{", b"[]", b"{}", b'{"source": null}', score(0, "another"), score(-1), score(10**30)),
+        *(without(name) for name in ("score", "decision", "reasons", "flags", "model", "scored_at")),
+        *(score(0).replace(b"0.1", odd) for odd in (b"7", b"NaN", b'"much"')),
+        score(0).replace(b"2026-01-01T", b"yesterday"),
+        score(0).replace(b'"allow"', b'"perhaps"'),
+    ],
+)
 def test_what_is_no_score_is_counted_and_left_out(bad):
     merge = join()
     merge.add_transaction(0, value(0))
