@@ -90,6 +90,31 @@ async def test_worker_and_api_against_redis_with_tls_and_users(deployment, acces
         assert "tidegate_redis_up 1.0" in shown
     finally:
         api.kill()
+    worker.kill()
+    # Whoever checks and repairs is the same user.
+    verified = command(deployment, access, "verify", "--json")
+    assert verified.returncode == 0, verified.stderr
+    rebuilt = command(deployment, access, "rebuild", "--yes", "--force")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert json.loads(rebuilt.stdout)["messages"] > 0
+
+
+def command(deployment, access, name, *options):
+    """A command against a deployment, with its login."""
+    given = {f"TIDEGATE_{key.upper()}": str(value) for key, value in access.items()}
+    where = {
+        "TIDEGATE_REDIS_URL": deployment.stack.redis_url,
+        "TIDEGATE_BOOTSTRAP": deployment.stack.bootstrap,
+        "TIDEGATE_MODELS": str(deployment.models),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", name, *options],
+        env={**environment(), **given, **where},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.parametrize(
