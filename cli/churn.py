@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,13 +64,7 @@ def train_churn_on_rows(
     return train_churn_of(plan, churn_rows_of(plan, rows, engine, bar), engine, bar)
 
 
-def churn_rows_of(
-    plan: ChurnTraining,
-    rows: Rows,
-    engine: Engine,
-    bar: Progress,
-    closed_ms: Mapping[str, int] | None = None,
-) -> ChurnRows:
+def churn_rows_of(plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress) -> ChurnRows:
     """Customers of a log in time order at the cut-offs, as `customers_as_of` finds them.
 
     Raises:
@@ -116,7 +110,6 @@ def churn_rows_of(
         cut_offs,
         horizon_ms=horizon_ms,
         end_ms=end_ms,
-        closed_ms=closed_ms,
         share=MOST_ROWS / max(found, 1),
     ):
         parts.append(part)

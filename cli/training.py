@@ -94,9 +94,9 @@ def train_on_bank(plan: TrainingPlan, settings: BankSettings) -> list[ModelCard]
                 if isinstance(message, Transaction | Label):
                     yield message
 
-        rows, closed_ms = rows_of_messages(messages(), engine)
+        rows = rows_of_messages(messages(), engine)
         # An analyst's word for some does not mean that of the others nobody knows.
-        return _saved(plan, _trained(plan, rows.frauds_only(), engine, source, bar, closed_ms))
+        return _saved(plan, _trained(plan, rows.frauds_only(), engine, source, bar))
 
 
 def train_on_file(plan: TrainingPlan, data: Path, mapping: Mapping) -> list[ModelCard]:
@@ -119,13 +119,12 @@ def _trained(
     engine: Engine,
     source: str,
     bar: Progress,
-    closed_ms: dict[str, int] | None = None,
 ) -> list[Trained]:
     """What the plan asks for, of one log in time order."""
     trained: list[Trained] = []
     if plan.which in (Which.CHURN, Which.SEGMENTS, Which.ALL):
         what = ChurnTraining(source, plan.horizon_days, plan.from_ms, plan.to_ms, (), plan.seed)
-        looked_at = churn_rows_of(what, rows, engine, bar, closed_ms)
+        looked_at = churn_rows_of(what, rows, engine, bar)
     if plan.which in (Which.FRAUD, Which.ANOMALY, Which.ALL):
         vectors = _replayed(plan, rows, engine, bar, untold=plan.which is Which.ANOMALY)
     if plan.which in (Which.FRAUD, Which.ALL):

@@ -42,6 +42,7 @@ class PlainEvent(NamedTuple):
     transaction: Transaction | WireTransaction
     amount_minor: int
     label: RowLabel | None
+    closed_ms: int | None = None
 
 
 class RefusedRow(NamedTuple):
@@ -185,7 +186,7 @@ class Intake:
         """
         for batch in self._batches():
             yield [
-                PlainEvent(row.transaction, row.amount_minor, row.label)
+                PlainEvent(row.transaction, row.amount_minor, row.label, row.closed_ms)
                 for row in self._good(batch, plain=True)
                 if row.transaction is not None
             ]

@@ -85,11 +85,13 @@ class Mapping(Context):
         Field(max_length=MAX_ATTRIBUTES),
     ] = {}  # noqa: RUF012
     label: LabelRule | None = None
+    account_closed: Annotated[TimeRule | None, BeforeValidator(as_column)] = None
     skip_if: Annotated[tuple[SkipRule, ...], BeforeValidator(_as_rules)] = ()
 
     _models: ClassVar[dict[str, type[BaseModel]]] = {
         "event_time": TimeRule,
         "label": LabelRule,
+        "account_closed": TimeRule,
         "skip_if": SkipRule,
         "csv": CsvFormat,
         "fields": FieldRule,
@@ -203,6 +205,7 @@ class Mapping(Context):
         readers += [(name, rule.used_columns()) for name, rule in self.fields.items()]
         readers += [(f"attributes.{name}", rule.used_columns()) for name, rule in self.attributes.items()]
         readers += [("label", self.label.used_columns())] if self.label else []
+        readers += [("account_closed", self.account_closed.used_columns())] if self.account_closed else []
         readers += [("skip_if", rule.used_columns()) for rule in self.skip_if]
         used: dict[str, list[str]] = {}
         for name, columns in readers:
@@ -246,7 +249,9 @@ class Mapping(Context):
 
     @cached_property
     def _mapper(self) -> RowMapper:
-        return RowMapper(self.fields, self.event_time, self.attributes, self.label, self.skip_if, self)
+        return RowMapper(
+            self.fields, self.event_time, self.attributes, self.label, self.account_closed, self.skip_if, self
+        )
 
 
 def _type_of(name: str) -> TypeAdapter[object]:

@@ -74,10 +74,14 @@ def to_rows(events: list[PlainEvent], *, labels: bool, attributes: Sequence[Attr
     transactions = [event.transaction for event in events]
     codes = np.zeros(len(events), dtype=np.int8)
     times = np.zeros(len(events), dtype=np.int64)
+    closed_ms: dict[str, int] = {}
     for i, event in enumerate(events):
         # Later than the contract takes: `publish` leaves such a label out.
         if labels and event.label is not None and event.label.time_ms < _LATEST_MS:
             codes[i], times[i] = label_code(event.label.value), event.label.time_ms
+        if event.closed_ms is not None:
+            customer_id = event.transaction.customer_id
+            closed_ms[customer_id] = min(event.closed_ms, closed_ms.get(customer_id, event.closed_ms))
     return Rows(
         [transaction.transaction_id for transaction in transactions],
         [transaction.customer_id for transaction in transactions],
@@ -85,6 +89,7 @@ def to_rows(events: list[PlainEvent], *, labels: bool, attributes: Sequence[Attr
         codes,
         times,
         attribute_values(attributes, transactions),
+        closed_ms,
     )
 
 

@@ -50,6 +50,7 @@ class MappedRow(NamedTuple):
         transaction: The same, validated.
         amount_minor: Its amount in minor units.
         event_time_ms: Its event time in milliseconds since 1970.
+        closed_ms: When its customer closed the account, if the file says so.
         problem: Why the row was refused; `None` if it was not.
         skipped: The mapping leaves it out on purpose.
     """
@@ -61,6 +62,7 @@ class MappedRow(NamedTuple):
     amount_minor: int = 0
     event_time_ms: int = 0
     label: RowLabel | None = None
+    closed_ms: int | None = None
     problem: str | None = None
     skipped: bool = False
 
@@ -92,6 +94,7 @@ class RowMapper:
         event_time: TimeRule,
         attributes: Dict[str, FieldRule],
         label: LabelRule | None,
+        account_closed: TimeRule | None,
         skip_if: Sequence[SkipRule],
         context: Context,
     ) -> None:
@@ -117,6 +120,10 @@ class RowMapper:
         self._label_time = None
         if label is not None and label.time is not None:
             self._label_time = _Step("label.time", label.time, label.time.convert(context), required=False)
+        self._closed = None
+        if account_closed is not None:
+            convert = account_closed.convert(context)
+            self._closed = _Step("account_closed", account_closed, convert, required=False)
 
     def rows(
         self, columns: Columns, first_row: int, broken: Dict[int, str], *, plain: bool = False
@@ -142,6 +149,9 @@ class RowMapper:
         known: Sequence[object] = [None] * size
         if self._label_time is not None:
             known = self._label_time.run(columns, first_row, size, refused)
+        closed: Sequence[object] | None = None
+        if self._closed is not None:
+            closed = self._closed.run(columns, first_row, size, refused)
         skipped = self._skipped(columns)
         # Before its cells, of which it has none.
         refused.update(broken)
@@ -155,7 +165,10 @@ class RowMapper:
             else:
                 cells = zip(names, row, strict=True)
                 message = dict(cells if whole else [cell for cell in cells if cell[1] is not None])
-                yield self._validated(number, message, labels[i], known[i], plain)
+                mapped = self._validated(number, message, labels[i], known[i], plain)
+                if closed is not None and isinstance(moment := closed[i], str):
+                    mapped = mapped._replace(closed_ms=_epoch_ms(moment))
+                yield mapped
 
     def _attributes_of(
         self, columns: Columns, first_row: int, size: int, refused: dict[int, str]
@@ -194,8 +207,12 @@ class RowMapper:
         known_ms = event_ms + self._delay_ms
         if isinstance(known, str):
             # Files round such times to the day: still, nothing is known before it happened.
-            known_ms = max(event_ms, to_epoch_ms(datetime.fromisoformat(known)))
+            known_ms = max(event_ms, _epoch_ms(known))
         return MappedRow(number, message, raw, transaction, amount_minor, event_ms, RowLabel(word, known_ms))
+
+
+def _epoch_ms(moment: str) -> int:
+    return to_epoch_ms(datetime.fromisoformat(moment))
 
 
 def _with_hint(refused: str) -> str:

@@ -123,10 +123,11 @@ def customers_as_of(
     horizon_ms: int,
     end_ms: int,
     silent_ms: int | None = None,
-    closed_ms: Mapping[str, int] | None = None,
     share: float = 1.0,
 ) -> Iterator[ChurnRows]:
     """Customers at each cut-off, from what was known then, by the code of the worker's sweep.
+
+    Those who closed their account are left out from then on.
 
     Args:
         rows: A log in time order.
@@ -135,7 +136,6 @@ def customers_as_of(
         horizon_ms: How long nothing must happen.
         end_ms: Outcomes at or after it are not known.
         silent_ms: Leave out who was silent for longer; `None`: nobody.
-        closed_ms: When customers closed their account. They are left out from then on.
         share: Of the customers at each cut-off, drawn by their ids.
     """
     times = rows.records["time_ms"]
@@ -152,7 +152,7 @@ def customers_as_of(
             customer_id
             for customer_id, time_ms in newest.items()
             if (silent_ms is None or time_ms >= as_of - silent_ms)
-            and (closed_ms is None or closed_ms.get(customer_id, as_of) >= as_of)
+            and rows.closed_ms.get(customer_id, as_of) >= as_of
             and (
                 share >= 1 or xxhash.xxh32_intdigest(f"{as_of} {customer_id}".encode()) < share * _ALL_HASHES
             )
@@ -166,7 +166,7 @@ def customers_as_of(
         width = len(customer_names(engine))
         after, before = np.searchsorted(times, [as_of, as_of + horizon_ms])
         active = set(ids[np.unique(codes[after:before])].tolist())
-        churned = _outcomes(here, active, as_of, horizon_ms, end_ms, closed_ms or {})
+        churned = _outcomes(here, active, as_of, horizon_ms, end_ms, rows.closed_ms)
         yield ChurnRows(
             here,
             np.full(len(here), as_of, dtype=np.int64),

@@ -1,8 +1,8 @@
 """A log of messages as rows: transactions with what became known of each, as a file of them would have it."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,14 +17,7 @@ from schemas.wire import WireTransaction
 _BATCH = 2_000
 
 
-class MessageLog(NamedTuple):
-    """Rows in time order, and when customers closed their account."""
-
-    rows: Rows
-    closed_ms: dict[str, int]
-
-
-def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], engine: Engine) -> MessageLog:
+def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], engine: Engine) -> Rows:
     """Transactions and labels, in any order, as rows.
 
     Of several labels of a transaction the newest counts, since when no other has said the contrary.
@@ -50,7 +43,7 @@ def rows_of_messages(messages: Iterable[Transaction | WireTransaction | Label], 
     for row, transaction_id in enumerate(rows.transaction_ids):
         if (newest := told.get(transaction_id)) is not None:
             rows.labels[row], rows.label_time_ms[row] = label_code(newest.label), newest.label_time_ms
-    return MessageLog(rows, closed_ms)
+    return replace(rows, closed_ms=closed_ms)
 
 
 def _batches(transactions: Iterator[Transaction | WireTransaction], engine: Engine) -> Iterator[Rows]:

@@ -2,8 +2,8 @@
 
 import heapq
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -39,6 +39,7 @@ class Rows:
         label_time_ms: `(n,)` since when.
         attributes: `(n, n_attributes)` of `features.attributes`, 64 bits or the 32 that models read; `None`
             where none were asked for.
+        closed_ms: When customers closed their account, of those who did.
     """
 
     transaction_ids: Sequence[str]
@@ -47,6 +48,7 @@ class Rows:
     labels: npt.NDArray[np.int8]
     label_time_ms: npt.NDArray[np.int64]
     attributes: Values | None = None
+    closed_ms: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,6 +69,7 @@ class Rows:
             self.labels[rows],
             self.label_time_ms[rows],
             None if self.attributes is None else self.attributes[rows],
+            self.closed_ms,
         )
 
     def part(self, begin: int, end: int) -> "Rows":
@@ -78,6 +81,7 @@ class Rows:
             self.labels[begin:end],
             self.label_time_ms[begin:end],
             None if self.attributes is None else self.attributes[begin:end],
+            self.closed_ms,
         )
 
     def frauds_only(self) -> "Rows":
@@ -98,7 +102,10 @@ def in_time_order(batches: Iterable[Rows], values: npt.DTypeLike = np.float64) -
     records: list[Records] = [np.empty(0, dtype=RECORD)]
     labels, times = [np.empty(0, np.int8)], [np.empty(0, np.int64)]
     attributes: Values | None = None
+    closed_ms: dict[str, int] = {}
     for batch in batches:
+        for customer_id, time_ms in batch.closed_ms.items():
+            closed_ms[customer_id] = min(time_ms, closed_ms.get(customer_id, time_ms))
         transactions += batch.transaction_ids
         # One object a customer: a file of a million transactions has some thousand of them.
         customers += map(sys.intern, batch.customer_ids)
@@ -118,6 +125,7 @@ def in_time_order(batches: Iterable[Rows], values: npt.DTypeLike = np.float64) -
         np.concatenate(labels),
         np.concatenate(times),
         attributes,
+        closed_ms,
     )
     if (np.diff(rows.time_ms) >= 0).all():
         return rows

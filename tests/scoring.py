@@ -85,7 +85,7 @@ class TrainingData:
 
 
 def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingData:
-    rows, closed_ms = rows_of_messages(stream, engine)
+    rows = rows_of_messages(stream, engine)
     horizon_ms, end_ms = HORIZON_DAYS * DAY_MS, end_of(rows)
     parts = customers_as_of(
         rows,
@@ -93,7 +93,6 @@ def replayed(stream: Iterable[Transaction | Label], engine: Engine) -> TrainingD
         default_cut_offs(int(rows.time_ms[0]), end_ms, horizon_ms),
         horizon_ms=horizon_ms,
         end_ms=end_ms,
-        closed_ms=closed_ms,
     )
     churn = joined(list(parts), len(customer_names(engine)))
     return TrainingData(vectors_of(rows.frauds_only(), engine), churn)

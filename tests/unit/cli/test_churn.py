@@ -17,7 +17,7 @@ PLAN = ChurnTraining("file", 10, None, None, (), 7)
 
 def log(engine, *extra, days=60):
     sent = [at(d + 0.5, customer_id=f"c-{n}") for d in range(days) for n in range(3)]
-    return rows_of_messages([*sent, *extra], engine).rows
+    return rows_of_messages([*sent, *extra], engine)
 
 
 def looked_at(plan, rows, engine):
@@ -60,5 +60,17 @@ def test_rows_of_one_invoice_are_counted_and_those_of_two_customers_are_not(engi
         at(1 + n, transaction_id="i-1", amount=amount) for n, amount in enumerate(("1.00", "2.00", "2.00"))
     ]
     other = at(5, transaction_id="i-1", amount="9.00", customer_id="c-2")
-    assert corrections(rows_of_messages([*lines, other], engine).rows) == 1
-    assert corrections(rows_of_messages([at(1), at(2)], engine).rows) == 0
+    assert corrections(rows_of_messages([*lines, other], engine)) == 1
+    assert corrections(rows_of_messages([at(1), at(2)], engine)) == 0
+
+
+def test_who_closes_the_account_leaves_and_is_not_looked_at_again(engine):
+    rows = log(engine)
+    closed_ms = START_MS + 35 * DAY_MS
+    told = looked_at(PLAN, replace(rows, closed_ms={"c-1": closed_ms}), engine)
+    mine = np.array([customer_id == "c-1" for customer_id in told.customer_ids])
+    assert told.as_of_ms[mine].max() <= closed_ms < told.as_of_ms[~mine].max()
+    leaves = told.as_of_ms + 10 * DAY_MS > closed_ms
+    np.testing.assert_array_equal(told.churned[mine], leaves[mine])
+    assert not told.churned[~mine].any()
+    assert not looked_at(PLAN, rows, engine).churned.any()

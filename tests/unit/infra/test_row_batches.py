@@ -153,3 +153,15 @@ def test_attributes_of_rows_are_those_of_their_messages_in_any_order_of_the_file
     assert found.part(10, 20).attributes.tobytes() == expected[10:20].tobytes()  # type: ignore[union-attr]
     with RowBatches(Job(path, rules, NOW_MS)) as batches:
         assert in_time_order(batches).attributes is None
+
+
+def test_the_first_closure_of_each_customer_counts_whoever_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    days = [f"t{i},c{i % 3},2026-03-01T10:00:00Z,5,{'' if i % 3 else 2000 + i}" for i in range(4000)]
+    path.write_text("id,customer,ts,amount,left\n" + "\n".join([*reversed(days)]) + "\n")
+    rules = mapping(account_closed="{column: left, format: epoch_s}")
+    with RowBatches(Job(path, rules, NOW_MS), readers=2) as batches:
+        rows = in_time_order(batches)
+    assert len(rows) == 4000
+    assert rows.closed_ms == {"c0": 2_000_000}
+    assert rows.part(0, 1).closed_ms == rows.take(np.array([5])).closed_ms == rows.closed_ms

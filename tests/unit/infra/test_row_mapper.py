@@ -124,3 +124,13 @@ def test_label_messages_are_valid() -> None:
     label = parse_message(Label, label_message(row.transaction, row.label))
     assert (label.transaction_id, label.customer_id, label.label) == ("t1", "c1", "fraud")
     assert to_epoch_ms(label.label_time) == EVENT_MS + 7 * DAY_MS
+
+
+def test_a_closed_account_is_told_by_its_time_and_an_empty_cell_tells_nothing():
+    rules = mapping(account_closed="{column: left, format: '%d.%m.%Y', timezone: Europe/Berlin}")
+    assert map_row(rules, left="02.03.2026").closed_ms == 1_772_406_000_000
+    assert map_row(rules, left="").closed_ms is None
+    refused = map_row(rules, left="soon")
+    assert refused.transaction is None
+    assert "account_closed: column left" in refused.problem
+    assert map_row(mapping()).closed_ms is None

@@ -59,8 +59,9 @@ LOG = rows_of(
 
 
 def outcome(cut_off: int, horizon: int, **options) -> dict[str, int]:
+    log = replace(LOG, closed_ms=options.pop("closed_ms", {}))
     (found,) = customers_as_of(
-        LOG, options.pop("engine"), [day(cut_off)], horizon_ms=horizon * DAY_MS, end_ms=end_of(LOG), **options
+        log, options.pop("engine"), [day(cut_off)], horizon_ms=horizon * DAY_MS, end_ms=end_of(LOG), **options
     )
     return dict(zip(found.customer_ids, found.churned.tolist(), strict=True))
 

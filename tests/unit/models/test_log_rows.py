@@ -26,7 +26,7 @@ def label(day, transaction_id, value="fraud", customer_id="c-1"):
 
 def test_vectors_of_a_log_are_those_of_the_stream(bank_messages, models):
     stream = transactions_of(bank_messages, 12)[:2500]
-    rows, _ = rows_of_messages(stream, models.engine)
+    rows = rows_of_messages(stream, models.engine)
     data = vectors_of(rows, models.engine)
     served = np.array(score_in_chunks(stream, [640], models).vectors)
     np.testing.assert_array_equal(data.X, served.astype(np.float32))
@@ -35,7 +35,7 @@ def test_vectors_of_a_log_are_those_of_the_stream(bank_messages, models):
 
 
 def test_a_duplicate_is_learned_from_once(engine):
-    rows, _ = rows_of_messages([at(1), at(2), at(2), at(3)], engine)
+    rows = rows_of_messages([at(1), at(2), at(2), at(3)], engine)
     assert len(rows) == 4
     assert len(vectors_of(rows, engine).X) == 3
 
@@ -57,10 +57,10 @@ def test_the_newest_label_counts_from_when_it_was_first_said(engine):
         label(5, "t-3", "genuine"),
         label(8, "t-9"),
     ]
-    rows, closed_ms = rows_of_messages(stream, engine)
+    rows = rows_of_messages(stream, engine)
     assert rows.labels.tolist() == [FRAUD, FRAUD, GENUINE, NO_LABEL, GENUINE, FRAUD]
     assert ((rows.label_time_ms - START_MS) // DAY_MS)[[0, 1, 2, 4, 5]].tolist() == [5, 7, 5, 8, 9]
-    assert closed_ms == {}
+    assert rows.closed_ms == {}
     known_ms = vectors_of(rows.frauds_only(), engine).known_ms
     assert known_ms.tolist() == [
         *(START_MS + day * DAY_MS for day in (5, 7)),
@@ -73,20 +73,20 @@ def test_an_account_is_closed_when_that_was_said_first(engine):
     closed = [
         Label(customer_id="c-1", label="account_closed", label_time=START_MS + day * DAY_MS) for day in (6, 8)
     ]
-    rows, closed_ms = rows_of_messages([at(1), *closed], engine)
+    rows = rows_of_messages([at(1), *closed], engine)
     assert rows.labels.tolist() == [NO_LABEL]
-    assert closed_ms == {"c-1": START_MS + 6 * DAY_MS}
+    assert rows.closed_ms == {"c-1": START_MS + 6 * DAY_MS}
 
 
 def test_nothing_is_no_rows(engine):
-    rows, closed_ms = rows_of_messages([], engine)
-    assert (len(rows), closed_ms) == (0, {})
+    rows = rows_of_messages([], engine)
+    assert (len(rows), rows.closed_ms) == (0, {})
     assert vectors_of(rows, engine).X.shape == (0, len(engine.names))
 
 
 def test_attributes_come_along():
     engine = Engine(attributes=attribute_features("risk"))
-    rows, _ = rows_of_messages([at(1, attributes={"risk": 0.5}), at(2)], engine)
+    rows = rows_of_messages([at(1, attributes={"risk": 0.5}), at(2)], engine)
     assert rows.attributes is not None
     np.testing.assert_array_equal(rows.attributes, [[0.5], [np.nan]])
 
@@ -105,7 +105,7 @@ def entity_log():
 
 def test_vectors_hold_what_other_customers_did_at_the_merchant():
     engine = Engine(entities=entity_features("merchant"))
-    data = vectors_of(rows_of_messages(entity_log(), engine).rows, engine)
+    data = vectors_of(rows_of_messages(entity_log(), engine), engine)
     last = dict(zip(engine.names, data.X[-1].tolist(), strict=True))
     # All twenty are over by the hour a week before, with the frauds 0, 5, 10 and 15; each is said twice.
     assert last["merchant_txn_count_30d"] == 20
