@@ -128,7 +128,10 @@ class InnerPath:
 
     async def start(self) -> None:
         """Take the lease."""
-        self.partition.begin(await self._store.acquire(0), {}, {})
+        lease = await self._store.acquire(0)
+        # There is no log that it would have to be built from.
+        await self._store.complete(lease)
+        self.partition.begin(lease, {}, {})
 
     async def run(self, chunk: Sequence[Any]) -> None:
         """Process one chunk."""

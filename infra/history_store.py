@@ -239,9 +239,9 @@ class RedisHistoryStore:
             return results
 
         meta, histories, packed, churn = await self._server.call(read_all)
-        joined = [joined(history, block) for history, block in zip(histories, packed, strict=True)]
+        whole = [joined(history, block) for history, block in zip(histories, packed, strict=True)]
         unpacked = [None if score is None else self._packer.unpack(score) for score in churn]
-        return _next_offsets(_text(meta)), joined, unpacked
+        return _next_offsets(_text(meta)), whole, unpacked
 
     async def read(self, customer_id: str, *, scores: bool = True) -> CustomerState | None:
         """State of a customer, wherever it is; `None` for one never seen."""
