@@ -8,8 +8,8 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra import event_mark
+from infra.event_mark import DiskError
 from infra.event_rows import CustomerRows
-from schemas.errors import DependencyError, HistoryError
+from schemas.errors import HistoryError
 from schemas.transaction import Transaction
 
 _DAY_MS: Final = 86_400_000
@@ -145,13 +146,17 @@ class EventFiles:
         by_day: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             by_day[row["event_time"] // _DAY_MS].append(row)
-        return [self._write(day, pa.Table.from_pylist(mine, SCHEMA)) for day, mine in by_day.items()]
+        with self._all_or_none() as written:
+            for day, mine in by_day.items():
+                written.append(self._write(day, pa.Table.from_pylist(mine, SCHEMA)))
+        return written
 
     def merge(self, files: Sequence[EventFile]) -> EventFile:
         """One file with the rows of several of one day.
 
         Raises:
             HistoryError: A file is missing or damaged.
+            DependencyError: The disk takes no files.
         """
         return self._write(files[0].day, self._read(files))
 
@@ -175,17 +180,37 @@ class EventFiles:
         replaced: dict[EventFile, EventFile | None] = {}
         stay: list[dict[str, Any]] = []
         rows = CustomerRows(self.root)
-        for file in files:
-            mine = rows.read([file.path], erased)
-            gone = _gone(mine, erased)
-            kept = mine.filter(pc.invert(gone)).select(("customer_id", "event_time", "score", "decision"))
-            at = kept.schema.get_field_index("event_time")
-            stay += kept.set_column(at, "event_time", kept["event_time"].cast(pa.int64())).to_pylist()
-            if pc.any(gone).as_py():
-                table = self._read([file])
-                table = table.filter(pc.invert(_gone(table, erased)))
-                replaced[file] = self._write(file.day, table) if len(table) else None
+        with self._all_or_none() as written:
+            for file in files:
+                mine = rows.read([file.path], erased)
+                gone = _gone(mine, erased)
+                kept = mine.filter(pc.invert(gone)).select(("customer_id", "event_time", "score", "decision"))
+                at = kept.schema.get_field_index("event_time")
+                stay += kept.set_column(at, "event_time", kept["event_time"].cast(pa.int64())).to_pylist()
+                if pc.any(gone).as_py():
+                    table = self._read([file])
+                    table = table.filter(pc.invert(_gone(table, erased)))
+                    replaced[file] = None
+                    if len(table):
+                        replaced[file] = new = self._write(file.day, table)
+                        written.append(new)
         return replaced, stay
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[list[EventFile]]:
+        """What is written goes where the rest fails: tries would fill a disk that is nearly full."""
+        written: list[EventFile] = []
+        try:
+            yield written
+        except BaseException:
+            self.discard(written)
+            raise
+
+    def discard(self, files: Iterable[EventFile]) -> None:
+        """Remove files that will not be named, as far as the disk lets it: strays go later."""
+        for file in files:
+            with suppress(OSError):
+                (self.root / file.path).unlink()
 
     def _read(self, files: Sequence[EventFile]) -> pa.Table:
         try:
@@ -194,9 +219,16 @@ class EventFiles:
             raise HistoryError(f"the event log at {self.root} is damaged: {bad}") from bad
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files that the manifest does not name any more."""
-        for path in paths:
-            (self.root / path).unlink(missing_ok=True)
+        """Remove files that the manifest does not name any more.
+
+        Raises:
+            DependencyError: The disk does not let it.
+        """
+        try:
+            for path in paths:
+                (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise DiskError(f"the event log at {self.root} lets no file go: {error.strerror}") from error
 
     def strays(self, named: set[str], older_than_s: float) -> list[str]:
         """Files that the manifest does not name, left by a crash long enough ago.
@@ -205,16 +237,20 @@ class EventFiles:
 
         Raises:
             HistoryError: The folder has another mark.
+            DependencyError: The disk does not answer.
         """
         if self.mark is None:
             return []
         event_mark.check(self.root, self.mark)
         limit = time.time() - older_than_s
         found = []
-        for path in self.root.glob("day=*/*"):
-            relative = str(path.relative_to(self.root))
-            if relative not in named and path.stat().st_mtime < limit:
-                found.append(relative)
+        try:
+            for path in self.root.glob("day=*/*"):
+                relative = str(path.relative_to(self.root))
+                if relative not in named and path.stat().st_mtime < limit:
+                    found.append(relative)
+        except OSError as error:
+            raise DiskError(f"the event log at {self.root} cannot be read: {error.strerror}") from error
         return found
 
     def _write(self, day: int, table: pa.Table) -> EventFile:
@@ -236,9 +272,10 @@ class EventFiles:
             partial.rename(path)
             _flush(folder)
         except OSError as full:
-            with suppress(OSError):
-                partial.unlink()
-            raise DependencyError(f"the event log at {self.root} takes no files: {full.strerror}") from full
+            for left in (partial, path):
+                with suppress(OSError):
+                    left.unlink()
+            raise DiskError(f"the event log at {self.root} takes no files: {full.strerror}") from full
         times = pc.min_max(table["event_time"].cast(pa.int64())).as_py()
         relative = str(path.relative_to(self.root))
         return EventFile(relative, day, len(table), size, times["min"], times["max"], now_ms)

@@ -20,6 +20,12 @@ _OTHERWISE: Final = (
 )
 
 
+class DiskError(DependencyError):
+    """The disk does not answer, or takes nothing."""
+
+    dependency: Final = "disk"
+
+
 class Marks(Protocol):
     """The database's side."""
 
@@ -95,7 +101,7 @@ def read(root: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise DependencyError(f"the folder of events {root} cannot be read: {error}") from error
+        raise DiskError(f"the folder of events {root} cannot be read: {error}") from error
 
 
 def _make(root: Path) -> str:
@@ -110,5 +116,5 @@ def _make(root: Path) -> str:
     except OSError as full:
         with suppress(OSError):
             partial.unlink()
-        raise DependencyError(f"the event log at {root} takes no files: {full.strerror}") from full
+        raise DiskError(f"the event log at {root} takes no files: {full.strerror}") from full
     return mark

@@ -37,6 +37,7 @@ class EventUpkeep:
         self._many, self._file_rows, self._retired_s = many, file_rows, retired_s
         self._merged, self._crash = merged, crash
         self.unscrubbed = False
+        self._unsaid: tuple[list[EventFile], EventFile] | None = None
 
     def run(self, idle: bool) -> None:
         """Merge small files, one day at a time, and remove what no reader has open any more.
@@ -48,6 +49,8 @@ class EventUpkeep:
             DependencyError: Database or disk do not answer.
             HistoryError: A file is missing or damaged.
         """
+        if self._unsaid is not None:
+            self._replace(*self._unsaid)
         self._merge(idle)
         before_ms = time.time_ns() // 1_000_000 - int(self._retired_s * 1000)
         retired = self._store.retired(before_ms)
@@ -69,8 +72,17 @@ class EventUpkeep:
             if len(files) >= (2 if idle else self._many):
                 merged = self._files.merge(files)
                 self._crash("after-merge")
-                if self._store.replace(files, merged):
-                    self._merged(len(files))
-                else:
-                    self._files.remove([merged.path])
+                self._replace(files, merged)
                 break
+
+    def _replace(self, files: list[EventFile], merged: EventFile) -> None:
+        """Let a merged file count. Where the database does not say, the next try is of the same file.
+
+        Merging again with each try would fill the disk, and to remove it would be wrong where it counts.
+        """
+        self._unsaid = (files, merged)
+        if self._store.replace(files, merged):
+            self._merged(len(files))
+        elif merged.path not in self._store.named():
+            self._files.discard([merged])
+        self._unsaid = None

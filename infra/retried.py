@@ -52,9 +52,11 @@ async def retried(
     """
 
     def failed(state: RetryCallState) -> None:
-        on_retry(dependency)
         error = state.outcome.exception() if state.outcome else None
-        _log.warning("waiting", dependency=dependency, error=str(error))
+        # A call that needs two of them says which it was.
+        name = getattr(error, "dependency", dependency)
+        on_retry(name)
+        _log.warning("waiting", dependency=name, error=str(error))
 
     async def pause(seconds: float) -> None:
         try:

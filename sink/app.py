@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -25,6 +26,7 @@ from infra.sink_commit import SinkCommit, record_name
 from infra.sink_feed import SinkFeed
 from infra.sink_metrics import SinkMetrics
 from infra.sink_store import SinkFenced, SinkStore
+from infra.unnamed_files import unnamed_files
 from schemas.errors import DependencyError, TidegateError
 from schemas.topics import CHURN_SCORES, CUSTOMERS, FRAUD_SCORES, TRANSACTIONS
 from sink.batch import Batch, activity_of
@@ -141,7 +143,7 @@ class Sink:
 
     async def _ask(self, call: Callable[..., T], *args: Any) -> T:
         """A question or change of the database, tried until it answers."""
-        return await self.retried("database", lambda: asyncio.to_thread(call, *args))
+        return await self.retried("database", partial(asyncio.to_thread, call, *args))
 
     async def _open(self) -> None:
         """Go to where the event log ends."""
@@ -255,27 +257,29 @@ class Sink:
         files: list[EventFile] = []
         replaced: dict[EventFile, EventFile | None] = {}
         stay: list[dict[str, Any]] = []
-        if erased:
-            stored = await self._ask(self._store.files)
-            replaced, stay = await self.retried(
-                "disk", lambda: asyncio.to_thread(self._files.erase, stored, erased)
+        with unnamed_files(self._files) as written:
+            if erased:
+                stored = await self._ask(self._store.files)
+                erase = partial(asyncio.to_thread, self._files.erase, stored, erased)
+                replaced, stay = await self.retried("disk", erase)
+                written += [file for file in replaced.values() if file is not None]
+            if batch.rows:
+                files = await self.retried("disk", partial(asyncio.to_thread, self._files.write, batch.rows))
+                written += files
+            self._crash("after-write")
+            commit = SinkCommit(
+                {key: self._stored[key] for key in moved if key in self._stored},
+                moved,
+                files,
+                activity_of([*stay, *batch.rows]),
+                batch.churn,
+                batch.profiles,
+                erased,
+                replaced,
+                [c for c in {**batch.churn, **batch.profiles} if erasures.until_ms(c) >= 0],
+                newest,
             )
-        if batch.rows:
-            files = await self.retried("disk", lambda: asyncio.to_thread(self._files.write, batch.rows))
-        self._crash("after-write")
-        commit = SinkCommit(
-            {key: self._stored[key] for key in moved if key in self._stored},
-            moved,
-            files,
-            activity_of([*stay, *batch.rows]),
-            batch.churn,
-            batch.profiles,
-            erased,
-            replaced,
-            [c for c in {**batch.churn, **batch.profiles} if erasures.until_ms(c) >= 0],
-            newest,
-        )
-        await self._ask(self._store.commit, commit)
+            await self._ask(self._store.commit, commit)
         self._crash("after-commit")
         self._stored |= moved
         self._newest |= {key: (offset, record_name(id_)) for key, (offset, id_) in newest.items()}
@@ -285,11 +289,8 @@ class Sink:
         self._metrics.skipped("unreadable", batch.unreadable)
         self._metrics.skipped("erased", batch.erased)
         for join in self._joins.values():
-            self._metrics.skipped("unreadable", join.unreadable)
-            self._metrics.skipped("repeated", join.repeated)
-            self._metrics.skipped("foreign", join.foreign)
-            join.unreadable = join.repeated = join.foreign = 0
-            join.newest = None
+            for reason, count in join.flushed().items():
+                self._metrics.skipped(reason, count)
 
     async def _maintain(self) -> None:
         await self._ask(self._upkeep.run, self._idle)

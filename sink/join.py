@@ -109,6 +109,13 @@ class PartitionJoin:
         """Offset of the transaction that the oldest score waits for."""
         return self._scores[0][1] if self._scores else None
 
+    def flushed(self) -> dict[str, int]:
+        """What was taken is stored; returns how many were left out since the last time, by reason."""
+        counts = {"unreadable": self.unreadable, "repeated": self.repeated, "foreign": self.foreign}
+        self.unreadable = self.repeated = self.foreign = 0
+        self.newest = None
+        return counts
+
     def add_transaction(self, offset: int, value: bytes | None) -> None:
         """The next record of the transactions' log."""
         self._transactions.append((offset, value or b""))

@@ -1,11 +1,16 @@
 import os
 from dataclasses import replace
+from errno import EIO, ENOSPC, EROFS
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from infra import event_files
 from infra.event_files import SCHEMA, EventFiles, event_row
-from infra.event_mark import NAME, claim
+from infra.event_mark import NAME, DiskError, claim
+from infra.sink_store import SinkFenced
+from infra.unnamed_files import unnamed_files
 from schemas.errors import DependencyError, HistoryError
 from schemas.fields import to_epoch_ms
 from tests.scoring import DAY_MS, START, at
@@ -135,6 +140,89 @@ def test_a_folder_that_cannot_be_written_is_a_dependency_away(tmp_path):
     (tmp_path / "events").write_text("a file, not a folder")
     with pytest.raises(DependencyError, match="takes no files"):
         EventFiles(tmp_path / "events").write([row(0, 0)])
+
+
+def full_after(monkeypatch, files):
+    """A disk that has room for so many files."""
+    written = []
+
+    def write(*args, **options):
+        if len(written) == files:
+            raise OSError(ENOSPC, "No space left on device")
+        written.append(args)
+        return real(*args, **options)
+
+    real = pq.write_table
+    monkeypatch.setattr(pq, "write_table", write)
+
+
+def parquet(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.p*"))
+
+
+def test_a_disk_that_has_room_for_some_files_of_a_batch_keeps_none_of_them(tmp_path, monkeypatch):
+    full_after(monkeypatch, 2)
+    with pytest.raises(DependencyError, match="No space left"):
+        EventFiles(tmp_path).write([row(n, n) for n in range(3)])
+    assert parquet(tmp_path) == []
+
+
+def test_a_disk_that_has_room_for_half_an_erasure_keeps_what_was_there_and_no_more(tmp_path, monkeypatch):
+    files = EventFiles(tmp_path)
+    both = files.write([row(n, n // 2, f"c-{n % 2}") for n in range(4)])
+    full_after(monkeypatch, 1)
+    with pytest.raises(DependencyError, match="No space left"):
+        files.erase(both, {"c-1": 2**50})
+    assert parquet(tmp_path) == sorted(file.path for file in both)
+
+
+def test_a_file_whose_folder_does_not_reach_the_disk_is_removed(tmp_path, monkeypatch):
+    def flush(path):
+        if path.is_dir():
+            raise OSError(EIO, "Input/output error")
+
+    monkeypatch.setattr(event_files, "_flush", flush)
+    with pytest.raises(DependencyError, match="Input/output error"):
+        EventFiles(tmp_path).write([row(0, 0)])
+    assert parquet(tmp_path) == []
+
+
+def test_a_disk_that_lets_nothing_go_or_cannot_be_read_is_a_dependency_away(tmp_path, monkeypatch):
+    files = EventFiles(tmp_path)
+    files.mark = claim(tmp_path, Marks(), [])
+    (file,) = files.write([row(0, 0)])
+
+    def refuse(*args, **options):
+        raise OSError(EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(DiskError, match="Read-only") as refused:
+            files.remove([file.path])
+        patched.setattr(Path, "stat", refuse)
+        with pytest.raises(DiskError, match="Read-only"):
+            files.strays(set(), 3600)
+    assert refused.value.dependency == "disk"
+    assert parquet(tmp_path) == [file.path]
+
+
+def write_and_fail(files, failure):
+    with unnamed_files(files) as written:
+        written += files.write([row(0, 0)])
+        raise failure
+
+
+@pytest.mark.parametrize("failure", [SinkFenced("another"), HistoryError("damaged"), DiskError("full")])
+def test_files_that_are_certainly_not_named_go_with_the_failure(tmp_path, failure):
+    with pytest.raises(type(failure)):
+        write_and_fail(EventFiles(tmp_path), failure)
+    assert parquet(tmp_path) == []
+
+
+def test_files_that_a_lost_answer_may_have_named_stay(tmp_path):
+    with pytest.raises(DependencyError):
+        write_and_fail(EventFiles(tmp_path), DependencyError("the database does not answer"))
+    assert len(parquet(tmp_path)) == 1
 
 
 def test_strays_in_a_folder_without_a_mark_are_somebody_elses(tmp_path):
