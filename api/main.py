@@ -47,7 +47,7 @@ from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
 from infra.spans import trace_requests
 from models.in_use import ModelsInUse
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DependencyError
 from schemas.topics import FRAUD_SCORES
 
 _log = structlog.get_logger()
@@ -162,7 +162,7 @@ def _check_places(settings: ApiSettings) -> None:
 
 def _add_sink(services: Services, settings: ApiSettings, kafka: KafkaAccess) -> Callable[[], Awaitable[None]]:
     """Give a tenant what the sink keeps, and live scores; returns how that is closed."""
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, damaged=DependencyError)
     events = EventQueries(database, settings.events, Page)
     services.index, services.events = SqlCustomerIndex(database, Page), events
     if settings.bootstrap:

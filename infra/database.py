@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import exc
 
-from schemas.errors import ConfigError, DependencyError, EventError, HistoryError
+from schemas.errors import ConfigError, DependencyError, EventError, HistoryError, TidegateError
 
 METADATA = sa.MetaData()
 
@@ -98,12 +98,16 @@ class Database:
     Args:
         url: SQLAlchemy URL: `sqlite:///FILE` or `postgresql+psycopg://...`.
         timeout_s: Limit of one statement, or of waiting for SQLite's lock.
+        damaged: What is raised where the database is damaged: whoever only asks has it as one that is away.
 
     Raises:
         ConfigError: The URL names no database that is supported.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = 10.0, damaged: type[TidegateError] = HistoryError
+    ) -> None:
+        self._damaged = damaged
         try:
             parsed = sa.make_url(url)
             self.kind = parsed.get_backend_name()
@@ -182,10 +186,15 @@ class Database:
         Raises:
             DependencyError: The database does not answer, or the transaction did not go through.
             EventError: A value is none that it can hold.
+            HistoryError: It is damaged, or none (or what else `damaged` says).
         """
+        with self._own_words(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _own_words(self) -> Iterator[None]:
         try:
-            with self.engine.begin() as connection:
-                yield connection
+            yield
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError) as away:
             # Not its own words: SQLAlchemy repeats the statement with its values.
             original = getattr(away, "orig", None)
@@ -195,6 +204,17 @@ class Database:
             raise EventError(
                 "unstorable", "a value has a character that the database does not know (NUL); leave it out"
             ) from None
+        except (exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError):
+            raise
+        except exc.DatabaseError as bad:
+            # What is left of this kind is SQLite's word for a file that it cannot read.
+            raise self._is_damaged(bad.orig) from None
+
+    def _is_damaged(self, reason: object) -> TidegateError:
+        return self._damaged(
+            f"the database {self.shown} is damaged, or no database ({reason}): restore it together with the "
+            "folder of events, or start again with an empty folder and an empty database"
+        )
 
     def scrub(self) -> bool:
         """Have deleted rows out of SQLite's journal as well; false where a reader is in the way: try again.
@@ -203,16 +223,19 @@ class Database:
 
         Raises:
             DependencyError: The database does not answer.
+            HistoryError: It is damaged.
         """
         if self.kind != "sqlite":
             return True
         # Not in a transaction, where nothing is moved out of the journal.
-        with self.engine.connect() as connection:
+        with self._own_words(), self.engine.connect() as connection:
             raw = connection.connection.cursor()
             try:
                 busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             except sqlite3.OperationalError as away:
                 raise DependencyError(f"the database {self.shown} does not answer: {away}") from away
+            except sqlite3.DatabaseError as bad:
+                raise self._is_damaged(bad) from bad
             finally:
                 raw.close()
         return not busy

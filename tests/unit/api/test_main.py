@@ -31,6 +31,32 @@ def test_the_application_is_built_against_redis_that_need_not_answer_yet(registr
     assert "does not answer" in health.json()["parts"]["redis"]["detail"]
 
 
+def test_a_damaged_index_is_one_that_is_away(registry, tmp_path):
+    (tmp_path / "index.db").write_bytes(b"no database at all" * 1000)
+
+    async def run():
+        url = f"sqlite:///{tmp_path}/index.db"
+        app = build(
+            ApiSettings(
+                models=registry._root,
+                redis_url="unix:///nowhere",
+                bootstrap="",
+                database_url=url,
+                events=tmp_path,
+            )
+        )
+        transport = ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=transport, base_url="http://tidegate") as client,
+        ):
+            paths = ("/customers", "/analytics/customers", "/analytics/transactions", "/customers/c-1")
+            return [await client.get(path) for path in paths]
+
+    answers = asyncio.run(run())
+    assert [(a.status_code, a.json()["type"]) for a in answers] == [(503, "dependency-away")] * 4
+
+
 def test_the_application_is_built_beside_an_anomaly_model_that_is_damaged_and_shows_it(registry, tmp_path):
     shutil.copytree(registry._root, tmp_path / "models")
     (tmp_path / "models" / "anomaly" / "v1" / "tails.npz").write_bytes(b"")

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from infra.database import CUSTOMERS, METADATA, Database
+from infra.database import CUSTOMERS, METADATA, SINK_META, Database
 from infra.event_files import EventFile
 from infra.sink_commit import SinkCommit, record_name
 from infra.sink_store import SinkFenced, SinkStore
@@ -161,6 +161,47 @@ def test_a_database_that_is_away_is_a_dependency_away_and_no_password_is_shown(t
     with pytest.raises(DependencyError, match="does not answer"), away.begin():
         pass
     assert "secret" not in Database("postgresql+psycopg://u:secret@127.0.0.1:1/d?password=secret").shown
+
+
+def damage(path, kept):
+    """Have noise in a database file, behind its first pages."""
+    for left in path.parent.glob(f"{path.name}-*"):
+        left.unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept * 4096] + b"\xa5" * (len(whole) - kept * 4096))
+
+
+@pytest.mark.parametrize("kept", [0, 2], ids=["no database", "damaged pages"])
+@pytest.mark.parametrize("error", [HistoryError, DependencyError])
+def test_a_damaged_database_is_a_sentence_without_values(store, database, tmp_path, kept, error):
+    named = {"seldom-seen-name": activity(1, 5)}
+    store.commit(SinkCommit({}, {SOURCE: 1}, [file(1)], named))
+    database.close()
+    path = tmp_path / "new" / "folder" / "tidegate.db"
+    damage(path, kept)
+    read = SinkStore(Database(f"sqlite:///{path}", damaged=error))
+    with pytest.raises(error, match="is damaged, or no database") as refused:
+        read.commit(SinkCommit({SOURCE: 1}, {SOURCE: 2}, [file(2)], named))
+    assert "seldom-seen-name" not in str(refused.value)
+    assert refused.value.__suppress_context__
+    with pytest.raises(error, match="is damaged"):
+        read.files()
+
+
+def test_the_sink_ends_for_a_damaged_database_and_does_not_wait_for_it(database, tmp_path):
+    database.close()
+    path = tmp_path / "new" / "folder" / "tidegate.db"
+    damage(path, 0)
+    with pytest.raises(HistoryError, match="is damaged"):
+        Database(f"sqlite:///{path}").migrate()
+    with pytest.raises(HistoryError, match="is damaged"):
+        Database(f"sqlite:///{path}").scrub()
+
+
+def test_what_is_wrong_with_a_statement_is_no_damage(database):
+    row = {"name": "cluster", "value": "one"}
+    with pytest.raises(sa.exc.IntegrityError), database.begin() as connection:
+        connection.execute(sa.insert(SINK_META), [row, row])
 
 
 CHURN = {"churn_probability": 0.5, "churn_band": "low", "churn_as_of_ms": 900, "value_at_risk": 1.0}
