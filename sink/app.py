@@ -87,6 +87,8 @@ class Sink:
             files,
             many=settings.compact_files,
             file_rows=settings.file_rows,
+            # Meanwhile nothing is read, and no signal is heeded.
+            budget_s=min(settings.flush_s / 2, 10.0),
             retired_s=settings.retired_s,
             merged=metrics.merged,
             crash=self._crash,
@@ -286,10 +288,8 @@ class Sink:
         self._upkeep.unscrubbed |= bool(erased)
         self._metrics.flushed(len(batch.rows), time.perf_counter() - started)
         self._metrics.erased(len(erased))
-        self._metrics.skipped("unreadable", batch.unreadable)
-        self._metrics.skipped("erased", batch.erased)
-        for join in self._joins.values():
-            for reason, count in join.flushed().items():
+        for left_out in (batch.flushed(), *(join.flushed() for join in self._joins.values())):
+            for reason, count in left_out.items():
                 self._metrics.skipped(reason, count)
 
     async def _maintain(self) -> None:

@@ -57,6 +57,10 @@ class Batch:
         else:
             self.rows.append(row)
 
+    def flushed(self) -> dict[str, int]:
+        """What was taken is stored; returns how many were left out, by reason."""
+        return {"unreadable": self.unreadable, "erased": self.erased}
+
     @property
     def activity(self) -> dict[str, dict[str, Any]]:
         """By customer, counts to add and the newest score."""

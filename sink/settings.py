@@ -23,7 +23,11 @@ class SinkSettings(BaseSettings):
     compact_files: int = Field(
         default=8, ge=2, description="Small files of a day that are merged into one at the latest."
     )
-    file_rows: int = Field(default=1_000_000, ge=1, description="A file of so many rows is left as it is.")
+    file_rows: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="A file of so many rows is left as it is; no merge makes a larger one.",
+    )
     retired_s: float = Field(
         default=600.0, ge=0, description="Merged files stay as long for readers that still have them open."
     )
