@@ -17,6 +17,9 @@ from schemas.errors import DependencyError, HistoryError
 from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, FRAUD_SCORES, TRANSACTIONS
 
 _TOPICS = (TRANSACTIONS.name, FRAUD_SCORES.name, CHURN_SCORES.name, CUSTOMERS.name, ERASURES.name)
+# Profiles are compacted. Transactions without a score are not stored, so that the log may be cut behind those
+# that are: one with a score that is missing is noticed when its score is read.
+_MAY_BE_CUT = (CUSTOMERS.name, TRANSACTIONS.name)
 # A log that is ahead of the other waits: what is read and not joined is in memory.
 _AHEAD = 20_000
 _CONNECT_S = 30.0
@@ -82,7 +85,7 @@ class SinkFeed:
         starts = await self._starts(consumer, tps)
         for tp in tps:
             start, known = starts[tp], stored.get(tp)
-            if known is not None and known < start and tp.topic != CUSTOMERS.name:
+            if known is not None and known < start and tp.topic not in _MAY_BE_CUT:
                 raise HistoryError(
                     f"{tp.topic} {tp.partition} starts at offset {start}, the event log goes to "
                     f"{known}: what lies between was deleted by the broker; start again with an empty event "

@@ -103,6 +103,18 @@ def test_a_transaction_that_the_broker_deleted_is_an_error_that_says_where():
         list(merge.take())
 
 
+def test_a_transaction_that_was_deleted_after_others_were_stored_is_an_error_only_if_it_has_a_score():
+    cut = {"next_source": 3, "next_score": 3, "first": 7}
+    merge = join(**cut)
+    merge.add_transaction(7, value(7))
+    merge.add_score(3, score(7))
+    assert offsets(merge.take()) == [7]
+    merge = join(**cut)
+    merge.add_score(3, score(5))
+    with pytest.raises(HistoryError, match="offset 5 of transactions 0"):
+        list(merge.take())
+
+
 def fill(merge, transactions=(), scores=(), log="this"):
     for offset in transactions:
         merge.add_transaction(offset, value(offset))
