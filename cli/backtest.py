@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.churn import backtest_churn_on_file, print_churn_report
-from cli.console import err, out, print_json, progress
+from cli.console import err, interval, out, print_json, progress
 from cli.durations import days_too, delay_ms
 from cli.file_log import check_entities, engine_of, print_refused, read_log
 from infra.ahead import one_ahead
@@ -237,9 +237,7 @@ def _print(document: dict[str, Any], report: FraudReport) -> None:
         if np.isnan(figure.value):
             table.add_row(label, "not defined", "")
         else:
-            # Of no resamples there is no interval.
-            interval = "" if np.isnan(figure.low) else f"{figure.low:.4f} to {figure.high:.4f}"
-            table.add_row(label, f"{figure.value:.4f}", interval)
+            table.add_row(label, f"{figure.value:.4f}", interval(figure.low, figure.high))
     out.print(table)
     for line in report.notes:
         out.print(line, highlight=False, soft_wrap=True)

@@ -1,6 +1,5 @@
 """Churn from a file of one's own: `tidegate train churn --data` and `tidegate backtest` of a churn model."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from cli.console import err, out, print_json, progress
+from cli.console import err, interval, out, print_json, progress
 from cli.file_log import engine_of, read_log
 from features.definitions import DAY_MS
 from features.engine import Engine
@@ -222,7 +221,7 @@ def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: b
     for name, label in FIGURES:
         if name in report.figures:
             value, low, high = report.figures[name]
-            table.add_row(label, f"{value:.4f}", "" if math.isnan(low) else f"{low:.4f} to {high:.4f}")
+            table.add_row(label, f"{value:.4f}", interval(low, high))
     if table.row_count:
         out.print(table)
     else:

@@ -1,8 +1,10 @@
 """Addresses as operators write them: what cannot be one is said before anything connects."""
 
+import re
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
+from schemas.fields import NAMESPACE_PATTERN
 
 
 def check_redis_url(url: str) -> None:
@@ -28,12 +30,12 @@ def check_redis_url(url: str) -> None:
 
 
 def check_namespace(namespace: str) -> str:
-    """A namespace of Redis keys, unless it is none: what stands in braces decides where a key is.
+    """A namespace of Redis keys, as settings take it.
 
     Raises:
         ConfigError: It is none.
     """
-    if not namespace or any(letter in "{}" or letter.isspace() for letter in namespace):
+    if not re.fullmatch(NAMESPACE_PATTERN, namespace):
         raise ConfigError("TIDEGATE_NAMESPACE (--namespace) is a name without braces and spaces")
     return namespace
 

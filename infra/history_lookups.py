@@ -1,7 +1,7 @@
 """Lookups of customers wherever they are: never of histories that hold less than there was."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from features.ports import CustomerState
@@ -14,7 +14,6 @@ from schemas.errors import HistoryError, HistoryIncomplete
 
 _HISTORY: Final = ("h", "b")
 _STATE: Final = ("h", "b", "p", "c")
-Ask = Callable[[Any, int, Sequence[str]], Any]
 
 
 class HistoryLookups:

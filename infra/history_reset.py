@@ -102,8 +102,7 @@ class HistoryReset:
 
     async def _check_rights(self) -> None:
         # Where transactions are not allowed, the commands in one would be run by themselves.
-        connection = self._redis.client()
-        async with connection as one:
+        async with self._redis.client() as one:
             await one.execute_command("MULTI")
             await one.execute_command("DISCARD")
 

@@ -137,9 +137,15 @@ class LogTail:
         return found
 
     @staticmethod
+    async def _range(consumer: AIOKafkaConsumer, tp: TopicPartition) -> tuple[int, int]:
+        """First and next offset, as the broker is asked for them."""
+        end = (await consumer.end_offsets([tp]))[tp]
+        return (await consumer.beginning_offsets([tp]))[tp], end
+
+    @staticmethod
     async def _is_of_other_log(consumer: AIOKafkaConsumer, tp: TopicPartition, source: _Source) -> bool:
         """Whether another record stands at a source's offset; nothing there says nothing."""
-        start, end = [(await look([tp]))[tp] for look in (consumer.beginning_offsets, consumer.end_offsets)]
+        start, end = await LogTail._range(consumer, tp)
         if not start <= source.offset < end:
             return False
         consumer.assign([tp])
@@ -164,9 +170,7 @@ class LogTail:
         """
         tp = TopicPartition(topic, partition)
         async with self._look(f"does not show what {topic} has") as consumer:
-            start, end = [
-                (await look([tp]))[tp] for look in (consumer.beginning_offsets, consumer.end_offsets)
-            ]
+            start, end = await self._range(consumer, tp)
             if offset < start:
                 return True
             if offset >= end and (end == start or offset >= await self._highwater(consumer, tp, end - 1)):
@@ -203,8 +207,7 @@ class LogTail:
         """
         tp, source = TopicPartition(topic, partition), TopicPartition(source_topic, partition)
         async with self._look(f"does not show the end of {topic}") as consumer:
-            end = (await consumer.end_offsets([tp]))[tp]
-            start = (await consumer.beginning_offsets([tp]))[tp]
+            start, end = await self._range(consumer, tp)
             scores: list[_Source] = []
             first, back = end, _LOOK_BACK
             # Markers of transactions, and what was aborted, are offsets without a record.

@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 SCHEMA_VERSION: Final = 1
-Namespace = Annotated[str, StringConstraints(pattern=r"^[^{}\s]+$")]
+NAMESPACE_PATTERN: Final = r"^[^{}\s]+$"
+Namespace = Annotated[str, StringConstraints(pattern=NAMESPACE_PATTERN)]
 """First part of Redis keys: what stands in braces decides where a key is."""
 EARLIEST = datetime(1980, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)

@@ -3,7 +3,6 @@ from collections import Counter
 import pytest
 
 from infra import event_upkeep
-from infra.database import Database
 from infra.event_files import EventFiles
 from infra.event_upkeep import EventUpkeep
 from infra.sink_commit import SinkCommit
@@ -12,14 +11,6 @@ from schemas.errors import DependencyError
 from tests.unit.infra.test_event_files import row
 
 SOURCE = ("transactions", 0)
-
-
-@pytest.fixture
-def database(tmp_path):
-    found = Database(f"sqlite:///{tmp_path}/tidegate.db")
-    found.migrate()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -16,14 +16,6 @@ SOURCE, SCORES = ("transactions", 0), ("scores.fraud", 0)
 
 
 @pytest.fixture
-def database(tmp_path):
-    found = Database(f"sqlite:///{tmp_path}/new/folder/tidegate.db")
-    found.migrate()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def store(database):
     return SinkStore(database)
 
