@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter
 
 from api.application import Api, create_app
 from api.audit import Auditor
@@ -38,6 +38,7 @@ from infra.history_store import RedisHistoryStore
 from infra.key_ring import KeyRing
 from infra.kms import TransitKeys, master_keys
 from infra.measured import MeasuredHistoryStore
+from infra.metrics_server import process_registry
 from infra.model_store import open_registry
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
@@ -55,9 +56,7 @@ _log = structlog.get_logger()
 
 def new_registry() -> tuple[CollectorRegistry, DependencyMetrics, ModelMetrics]:
     """A registry with what an API process shows besides its requests."""
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    registry = process_registry()
     return registry, DependencyMetrics(registry), ModelMetrics(registry)
 
 

@@ -9,15 +9,24 @@ from rich.table import Table
 from api.main import new_registry
 from api.middleware import RequestMetrics
 from cli.console import out, print_json
+from infra.learning_metrics import LearningMetrics
 from infra.metrics import WorkerMetrics
 from infra.metrics_table import MetricRow, markdown, metrics_of
+from infra.sink_metrics import SinkMetrics
 
 
 def all_metrics() -> list[MetricRow]:
-    """Every metric of worker and API."""
+    """Every metric of worker, sink, API and what learns."""
     api, *_ = new_registry()
     RequestMetrics(api)
-    return metrics_of([("worker", WorkerMetrics().registry), ("API", api)])
+    return metrics_of(
+        [
+            ("worker", WorkerMetrics().registry),
+            ("sink", SinkMetrics().registry),
+            ("learn", LearningMetrics().registry),
+            ("API", api),
+        ]
+    )
 
 
 def metrics(

@@ -1,16 +1,15 @@
 """Prometheus metrics of what learns from labels. No label ever names a customer."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
 
-from infra.metrics_server import serve_metrics
+from infra.metrics_server import process_registry, serve_metrics
 
 
 class LearningMetrics:
     """What was read, learned and put into use."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
+        self.registry = r = process_registry()
         self._read = Counter("tidegate_learn_messages_total", "Messages read.", ["kind"], registry=r)
         self._learned = Counter(
             "tidegate_learn_labels_total", "Transactions that were learned from.", ["label"], registry=r

@@ -3,18 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import Counter, Gauge, Histogram
 
 from infra.dependency_metrics import DependencyMetrics, ModelMetrics, RedisMetrics
-from infra.metrics_server import serve_metrics
+from infra.metrics_server import process_registry, serve_metrics
 from infra.score_metrics import ScoreMetrics
 from infra.timings import Timing, Timings
 from models.churn_scores import ChurnResults
@@ -32,10 +24,7 @@ class WorkerMetrics:
     """An observer of the stream that Prometheus can read."""
 
     def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
-        ProcessCollector(registry=r)
-        PlatformCollector(registry=r)
-        GCCollector(registry=r)
+        self.registry = r = process_registry()
         self.dependencies = DependencyMetrics(r)
         self.redis = RedisMetrics(r)
         self.models = ModelMetrics(r)

@@ -1,8 +1,22 @@
 """Metrics over HTTP, for processes that answer nothing else."""
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
 
 from schemas.errors import ConfigError
+
+
+def process_registry() -> CollectorRegistry:
+    """A registry with what the client library knows of a process: memory, processor time, files."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> None:

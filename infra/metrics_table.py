@@ -48,9 +48,10 @@ def markdown(rows: Iterable[MetricRow]) -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from the declarations by `tidegate metrics --markdown`. The worker serves them on",
-        "`TIDEGATE_METRICS_PORT`, the API on `/metrics`; each process is a target of its own. Both also show",
-        "what the Prometheus client knows of a process (`process_*`, `python_*`). No label names a customer.",
+        "Generated from the declarations by `tidegate metrics --markdown`. Worker and sink serve them on",
+        "`TIDEGATE_METRICS_PORT`, `tidegate learn` on `--metrics-port`, the API on `/metrics`; each process",
+        "is a target of its own. All also show what the Prometheus client knows of a process (`process_*`,",
+        "`python_*`). No label names a customer.",
         "",
         "Who accepts OpenMetrics, as Prometheus does, finds exemplars with a `trace_id` on two histograms:",
         "the worker's `tidegate_event_latency_seconds`, of one transaction a chunk, and the API's",

@@ -167,6 +167,18 @@ class SinkFeed:
         read_upto, end = int(await self._consumer.position(tp)), self._consumer.highwater(tp)
         return read_upto, end is not None and read_upto >= end
 
+    async def unread(self) -> dict[tuple[str, int], int | None]:
+        """By partition, records that were not read yet; `None` before the first answer of the broker.
+
+        Where all that is left are markers of transactions, these are none.
+        """
+        found: dict[tuple[str, int], int | None] = {}
+        for tp in self._consumer.assignment():
+            end = self._consumer.highwater(tp)
+            left = None if end is None else max(0, end - int(await self._consumer.position(tp)))
+            found[tp.topic, tp.partition] = left
+        return found
+
     async def fetch(self) -> dict[tuple[str, int], list[Any]]:
         """What came of each partition; nothing after a while without anything.
 

@@ -178,6 +178,22 @@ OPERATIONS = Dashboard(
             limits=(0.1, 0.5),
         ),
         Panel(
+            "Event log behind",
+            "All that was published so long ago is in event log and customer index.",
+            [("max(tidegate_sink_behind_seconds)", "sink")],
+            "s",
+            limits=(60, 300),
+        ),
+        Panel(
+            "Sink",
+            "Rows written to the event log, and messages left out by reason.",
+            [
+                (f"sum(rate(tidegate_sink_rows_total[{RATE}]))", "rows"),
+                (f"sum by (reason) (rate(tidegate_sink_skipped_total[{RATE}]))", "{{reason}}"),
+            ],
+            "eps",
+        ),
+        Panel(
             "Event time",
             "How far the newest event accepted is behind the clock, by partition.",
             [("time() - max by (partition) (tidegate_watermark_timestamp_seconds)", "{{partition}}")],

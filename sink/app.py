@@ -32,6 +32,7 @@ from schemas.topics import CHURN_SCORES, CUSTOMERS, FRAUD_SCORES, TRANSACTIONS
 from sink.batch import Batch, activity_of
 from sink.erasures import Erasures
 from sink.join import PartitionJoin
+from sink.progress import Progress, by_topic
 from sink.settings import SinkSettings
 
 T = TypeVar("T")
@@ -49,11 +50,11 @@ async def run_sink(settings: SinkSettings, metrics: SinkMetrics | None = None) -
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if settings.metrics_port:
+        metrics.serve(settings.metrics_host, settings.metrics_port)
     database = Database(settings.database_url)
     sink = Sink(settings, database, EventFiles(settings.events), metrics, stop)
     try:
-        if settings.metrics_port:
-            metrics.serve(settings.metrics_host, settings.metrics_port)
         await sink.retried("database", lambda: asyncio.to_thread(database.migrate))
         await sink.run()
         return 0
@@ -99,6 +100,8 @@ class Sink:
         self._newest: dict[tuple[str, int], tuple[int, str]] = {}
         self._batch = Batch()
         self._idle = self._lost = False
+        self._progress = Progress()
+        metrics.watch(self._progress.behind_s)
 
     async def run(self) -> None:
         """Read and write until told to stop.
@@ -117,6 +120,7 @@ class Sink:
             await self._feed.regulate(self._waiting())
             if len(self._batch.rows) >= self._settings.flush_rows or time.monotonic() >= due:
                 await self._flush()
+                await self._measure()
                 await self._maintain()
                 due = time.monotonic() + self._settings.flush_s
         await self._flush()
@@ -180,6 +184,7 @@ class Sink:
             # What was read and not written is read again. The log may be another one now.
             await self._open()
             self._lost = False
+        self._progress.ask()
         try:
             return await self._feed.fetch()
         except DependencyError:
@@ -188,6 +193,8 @@ class Sink:
 
     def _take(self, topic: str, partition: int, records: list[Any]) -> None:
         join, batch = self._joins[partition], self._batch
+        if records:
+            self._progress.read(topic, partition, records[-1].timestamp)
         for record in records:
             if topic == TRANSACTIONS.name:
                 join.add_transaction(record.offset, record.value)
@@ -291,6 +298,15 @@ class Sink:
         for left_out in (batch.flushed(), *(join.flushed() for join in self._joins.values())):
             for reason, count in left_out.items():
                 self._metrics.skipped(reason, count)
+
+    async def _measure(self) -> None:
+        """Say how far the event log is behind."""
+        unread = await self._feed.unread()
+        self._metrics.lag(by_topic(unread))
+        # Transactions wait for the worker, not for the sink.
+        mine = {key: count for key, count in unread.items() if key[0] != TRANSACTIONS.name}
+        waiting = [(FRAUD_SCORES.name, p) for p, join in self._joins.items() if join.scores_waiting]
+        self._progress.stored(mine, waiting)
 
     async def _maintain(self) -> None:
         await self._ask(self._upkeep.run, self._idle)

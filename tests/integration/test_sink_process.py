@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import socket
+import subprocess
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -86,7 +88,7 @@ async def test_the_event_log_has_exactly_the_accepted_transactions_across_crashe
     }
     database = Database(f"sqlite:///{deployment.folder}/index.db")
     store, files = SinkStore(database), EventFiles(deployment.folder / "events")
-    with started(sink_of(deployment)):
+    with started(sink_of(deployment)) as sink:
         await eventually(
             lambda: sum(f.rows for f in store.files()) >= len(published), 60, f"{len(published)} rows"
         )
@@ -96,6 +98,12 @@ async def test_the_event_log_has_exactly_the_accepted_transactions_across_crashe
             60,
             "one file a day",
         )
+        # What it says of itself: hours of a bank's messages, all of them read and kept.
+        await eventually(
+            lambda: gauge_of(sink, "tidegate_sink_behind_seconds") < 5, 30, "a sink that is there"
+        )
+        for topic in ("transactions", "scores.fraud", "scores.churn"):
+            assert gauge_of(sink, f'tidegate_sink_lag_records{{topic="{topic}"}}') == 0
     rows = [row for f in store.files() for row in pq.read_table(files.root / f.path).to_pylist()]
     assert len(rows) == len(published) == len(deployment.log.ids)
     for row in rows:
@@ -163,7 +171,10 @@ async def test_a_sink_waits_for_a_broker_that_is_away_and_gives_up_with_exit_cod
         await eventually(lambda: "sink ready" in sink.log_path.read_text(), 60, "a sink that reads")
         deployment.stack.broker.stop()
         await eventually(lambda: '"waiting"' in sink.log_path.read_text(), 60, "a sink that waits")
-        assert 'tidegate_retries_total{dependency="kafka"}' in await metrics_of(sink)
+        assert 'tidegate_retries_total{dependency="kafka"}' in metrics_of(sink)
+        await eventually(
+            lambda: gauge_of(sink, "tidegate_sink_behind_seconds") > 2, 30, "a sink that is behind"
+        )
         await eventually(lambda: not sink.running, 60, "the end of the sink")
         assert sink._process.poll() == 1
         assert '"aiokafka' not in sink.log_path.read_text()
@@ -183,6 +194,27 @@ async def test_a_broker_that_comes_back_with_another_log_is_refused_with_exit_co
         assert "the event log was written from Kafka cluster" in sink.log_path.read_text()
 
 
-async def metrics_of(sink):
-    async with httpx.AsyncClient() as client:
-        return (await client.get(f"{sink.url}/metrics")).text
+async def test_a_metrics_port_that_is_taken_is_said_in_words(deployment):
+    await deployment.create_topics()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        sink = sink_of(deployment)
+        sink.port = taken.getsockname()[1]
+        ended = subprocess.run(
+            sink._command(), env=sink._environment(), capture_output=True, text=True, timeout=120
+        )
+    assert ended.returncode == 2
+    assert "TIDEGATE_METRICS_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def metrics_of(sink):
+    return httpx.get(f"{sink.url}/metrics", timeout=10).text
+
+
+def gauge_of(sink, series):
+    """Its value; not a number while nothing answers or it is not there."""
+    with suppress(httpx.HTTPError):
+        for line in metrics_of(sink).splitlines():
+            if line.startswith(f"{series} "):
+                return float(line.split()[-1])
+    return float("nan")
