@@ -89,9 +89,9 @@ generated: $(READY) ## Write the files that are generated from code.
 	@$(BIN)/python -m infra.dashboards infra/grafana/dashboards
 
 lock: $(READY) ## Pin current versions with hashes.
-	@for extra in stream api train sink online; do \
+	@for extras in stream api,postgresql train sink,postgresql online; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \
-	    --custom-compile-command "make lock" --extra $$extra -o requirements/$$extra.lock pyproject.toml; done
+	    --custom-compile-command "make lock" --extra $$(echo $$extras | sed 's/,/ --extra /') -o requirements/$${extras%%,*}.lock pyproject.toml; done
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" --all-extras --group dev -o requirements/dev.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --upgrade --no-emit-index-url --no-emit-find-links \

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from features.engine import Engine
     from models.model_set import Models
     from models.registry import ModelRegistry
     from schemas.label import Label
     from schemas.transaction import Transaction
+    from tests.postgres import PostgreSQL
     from tests.scoring import TrainingData
 
 # `make properties` has the profile `ci` for the features' own properties.
@@ -33,6 +34,15 @@ def engine() -> Engine:
     from features.engine import Engine
 
     return Engine()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server without databases."""
+    from tests.postgres import PostgreSQL
+
+    with PostgreSQL() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -151,9 +151,10 @@ class MemoryReplies:
         self.kept.pop(key, None)
 
 
-def sunk(world: World, folder: Path) -> dict[str, Any]:
-    """Index and event log as the sink would have made them of a world's transactions."""
-    database = Database(f"sqlite:///{folder}/index.db")
+def sunk(world: World, folder: Path, url: str = "") -> dict[str, Any]:
+    """Index and event log as the sink would have made them of a world's transactions; SQLite's by itself."""
+    folder.mkdir(exist_ok=True)
+    database = Database(url or f"sqlite:///{folder}/index.db")
     database.migrate()
     store, files = SinkStore(database), EventFiles(folder / "events")
     batch, offset = Batch(), 0

@@ -13,6 +13,7 @@ from schemas.erasure import erased_name
 from schemas.errors import ConfigError, DependencyError, HistoryError
 
 SOURCE, SCORES = ("transactions", 0), ("scores.fraud", 0)
+of_a_file = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -163,6 +164,7 @@ def damage(path, kept):
     path.write_bytes(whole[: kept * 4096] + b"\xa5" * (len(whole) - kept * 4096))
 
 
+@of_a_file
 @pytest.mark.parametrize("kept", [0, 2], ids=["no database", "damaged pages"])
 @pytest.mark.parametrize("error", [HistoryError, DependencyError])
 def test_a_damaged_database_is_a_sentence_without_values(store, database, tmp_path, kept, error):
@@ -180,6 +182,7 @@ def test_a_damaged_database_is_a_sentence_without_values(store, database, tmp_pa
         read.files()
 
 
+@of_a_file
 def test_the_sink_ends_for_a_damaged_database_and_does_not_wait_for_it(database, tmp_path):
     database.close()
     path = tmp_path / "new" / "folder" / "tidegate.db"
@@ -271,6 +274,7 @@ def test_an_erasure_whose_answer_was_lost_is_not_applied_again(two_customers, da
     assert two_customers.files() == [file(1), file(3), file(4)]
 
 
+@of_a_file
 def test_an_erased_customer_is_not_to_be_found_in_the_database_files(two_customers, database, tmp_path):
     named = {"seldom-seen-name": activity(1, 5)}
     two_customers.commit(SinkCommit({SOURCE: 5}, {SOURCE: 6}, (), named))

@@ -16,9 +16,18 @@ from tests.scoring import START
 from tests.serving import AWAY, NOW, Broken, assert_problem, serving, sunk
 
 
-@pytest.fixture(scope="session")
-def kept(world, tmp_path_factory):
-    return lambda: sunk(world, tmp_path_factory.mktemp("sunk"))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kept(request, world, tmp_path):
+    made = []
+
+    def make():
+        at = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
+        made.append(sunk(world, tmp_path / f"sunk-{len(made)}", at))
+        return made[-1]
+
+    yield make
+    for extras in made:
+        extras["index"]._database.close()
 
 
 @pytest.fixture
