@@ -1,10 +1,14 @@
 """Prometheus metrics of the sink. No label ever names a customer."""
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from infra.metrics_server import process_registry, serve_metrics
+
+REASONS: Final = ("unreadable", "repeated", "foreign", "erased")
+"""Why a message may be left out."""
 
 
 class SinkMetrics:
@@ -15,6 +19,9 @@ class SinkMetrics:
         self._rows = Counter("tidegate_sink_rows_total", "Rows written to the event log.", registry=r)
         self._seconds = Histogram("tidegate_sink_flush_seconds", "Time to write and commit.", registry=r)
         self._skipped = Counter("tidegate_sink_skipped_total", "Messages left out.", ["reason"], registry=r)
+        # Zeros from the first scrape on: a rate does not see what a series begins with.
+        for reason in REASONS:
+            self._skipped.labels(reason)
         self._erased = Counter("tidegate_sink_erased_customers_total", "Customers erased.", registry=r)
         self._merged = Counter("tidegate_sink_merged_files_total", "Files merged into others.", registry=r)
         self._retries = Counter("tidegate_retries_total", "Calls tried again.", ["dependency"], registry=r)

@@ -19,7 +19,8 @@ SECURED = (
     "kafka.security=sasl_ssl,kafka.username=tidegate,kafka.passwordSecret=kafka,kafka.tlsSecret=kafka-tls,"
     "kafka.clientCertificate=true,redis.url=rediss://redis:6379/0,redis.username=tidegate,"
     "redis.passwordSecret=redis,redis.tlsSecret=redis-tls,redis.clientCertificate=true,"
-    "worker.scaling.enabled=true,serviceMonitor.enabled=true,learn.enabled=true"
+    "worker.scaling.enabled=true,serviceMonitor.enabled=true,learn.enabled=true,sink.enabled=true,"
+    "eventLog.existingClaim=events,database.urlSecret=database,security.existingSecret=keys,api.auditClaim=audit"
 )
 
 
@@ -79,7 +80,7 @@ def test_a_misspelt_field_is_refused():
 @pytest.mark.parametrize("values", ["", SECURED], ids=["default", "secured"])
 def test_pods_are_confined_and_bounded(values):
     found = list(pods(rendered(values)))
-    expected = {"topics", "worker", "api"} | ({"learn"} if "learn" in values else set())
+    expected = {"topics", "worker", "api"} | ({"learn", "sink"} if "learn" in values else set())
     assert {name for name, _ in found} == {f"t-tidegate-{name}" for name in expected}
     for name, spec in found:
         assert spec["automountServiceAccountToken"] is False, name
@@ -104,7 +105,8 @@ def test_variables_are_settings_and_passwords_are_files(values):
         (container,) = spec["containers"]
         variables = {v["name"]: v.get("value") for v in container["env"]}
         assert len(variables) == len(container["env"]), f"{name}: a variable is given twice"
-        assert variables.keys() <= known, name
+        # Only to be named by another one.
+        assert variables.keys() - {"POD_NAME"} <= known, name
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
         for variable, value in variables.items():
             if value and value.startswith("/"):
@@ -170,6 +172,37 @@ def test_what_learns_is_one_pod_that_alone_may_write_models():
     assert [port["port"] for rule in monitoring for port in rule["ports"]] == [9100]
 
 
+def test_what_the_sink_keeps_is_where_the_api_looks_for_it():
+    documents = rendered("sink.enabled=true,eventLog.existingClaim=events,database.urlSecret=database")
+    found = dict(pods(documents))
+    (sink,), (api,) = (found[f"t-tidegate-{name}"]["containers"] for name in ("sink", "api"))
+    for name in ("TIDEGATE_EVENTS", "TIDEGATE_DATABASE_URL"):
+        ours, theirs = (next(v for v in part["env"] if v["name"] == name) for part in (sink, api))
+        assert ours == theirs, name
+    reads = {m["mountPath"]: m.get("readOnly") for m in api["volumeMounts"]}
+    assert (reads["/data"], {m["mountPath"] for m in sink["volumeMounts"]}) == (True, {"/tmp", "/data"})
+    deployment = of_kind(documents, "Deployment")["t-tidegate-sink"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    assert load("sink").make_context("sink", sink["args"][1:]).params["events"] is None
+
+
+@pytest.mark.parametrize(
+    ("component", "ports"),
+    [("worker", {53, 6379, 9092}), ("sink", {53, 9092, 5432}), ("api", {53, 6379, 9092, 5432})],
+)
+def test_pods_reach_what_they_need_and_nothing_else(component, ports):
+    policy = of_kind(rendered(SECURED), "NetworkPolicy")[f"t-tidegate-{component}"]["spec"]
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == ports
+
+
+def test_without_a_sink_the_api_needs_no_database():
+    documents = rendered()
+    (api,) = dict(pods(documents))["t-tidegate-api"]["containers"]
+    assert "TIDEGATE_DATABASE_URL" not in {v["name"] for v in api["env"]}
+    policy = of_kind(documents, "NetworkPolicy")["t-tidegate-api"]["spec"]
+    assert 5432 not in {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+
+
 def test_workers_never_outnumber_partitions():
     documents = rendered(SECURED + ",kafka.partitions=4,worker.scaling.maxReplicas=20")
     (scaled,) = of_kind(documents, "ScaledObject").values()
@@ -196,6 +229,8 @@ def test_worker_has_time_to_drain():
         ("models.existingClaim=", "models.existingClaim"),
         ("settings.LOG=1", "LOG"),
         ("learn.role=king", "role"),
+        ("sink.enabled=true,database.urlSecret=d", "eventLog.existingClaim"),
+        ("sink.enabled=true,eventLog.existingClaim=e", "database.urlSecret"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(values, words):

@@ -3,12 +3,17 @@
 import re
 import stat
 import subprocess
+from datetime import UTC, datetime
 
+import httpx
 import pytest
 import yaml
 from compose_spec import PyCompose
 
 from cli.settings import all_settings
+from generator.settings import BankSettings
+from harness.processes import ApiProcess, SinkProcess
+from tests.deployment import Deployment, Outputs, eventually
 from tests.ops.monitoring import ROOT
 
 pytestmark = pytest.mark.ops
@@ -35,7 +40,7 @@ def in_profile(*profiles):
 
 
 def test_profiles_have_what_they_promise():
-    assert in_profile("minimal") == {"kafka", "redis", "topics", "models", "worker", "api"}
+    assert in_profile("minimal") == {"kafka", "redis", "topics", "models", "worker", "sink", "api"}
     assert in_profile("full") == in_profile("minimal") | {"prometheus", "grafana"}
     assert in_profile("cluster") == {"kafka-2", "kafka-3", "redis-replica"}
     assert in_profile("learn") == {"learn"}
@@ -94,6 +99,63 @@ class TestService:
         assert given <= known
 
 
+def settings_in_container(name, deployment, volumes):
+    """What a service is told by its image and by the compose file, with addresses and folders of here."""
+    stages = {s.split()[0]: s for s in re.split(r"^FROM \S+ AS ", DOCKERFILE, flags=re.M)[1:]}
+    stage = stages[SERVICES[name]["build"]["target"]]
+    assert f"FROM run AS {SERVICES[name]['build']['target']}\n" in DOCKERFILE
+    told = re.findall(r"\b(TIDEGATE_\w+)=(\S+)", stages["run"] + stage)
+    told += [(k, str(v)) for k, v in SERVICES[name]["environment"].items()]
+    here = {
+        "kafka:19092": deployment.stack.bootstrap,
+        "redis://redis:6379/0": deployment.stack.redis_url,
+        "${TIDEGATE_LOG_LEVEL:-info}": "info",
+        "/models": str(deployment.models),
+        **volumes,
+    }
+    found = {}
+    for variable, value in told:
+        # The server of a test knows no users.
+        if "REDIS_USERNAME" in variable or "PASSWORD" in variable or variable.endswith("_PORT"):
+            continue
+        for there, at in here.items():
+            value = value.replace(there, at)
+        found[variable.removeprefix("TIDEGATE_").lower()] = value
+    return found
+
+
+async def test_sink_and_api_of_the_compose_file_share_what_is_kept(tmp_path, registry):
+    """With their own settings, as processes: the API lists whom the sink has seen."""
+    (shared,) = set(SERVICES["sink"]["volumes"]) & set(SERVICES["api"]["volumes"])
+    volumes = {shared.split(":")[1]: str(tmp_path / "volume")}
+    deployment = Deployment(tmp_path, registry._root, durable=False)
+    deployment.stack.start()
+    sink = SinkProcess(tmp_path, settings_in_container("sink", deployment, volumes))
+    api = ApiProcess(tmp_path, settings_in_container("api", deployment, volumes))
+    try:
+        await deployment.create_topics()
+        await deployment.publish_bank(
+            BankSettings(customers=20, days=4, seed=3, start=datetime(2026, 1, 1, tzinfo=UTC))
+        )
+        sink.start()
+        api.start()
+        with deployment.worker():
+            async with Outputs(deployment.stack.bootstrap) as outputs:
+                await outputs.until_scored(deployment.log.ids)
+
+            def listed():
+                answer = httpx.get(f"{api.url}/customers?limit=200", timeout=10)
+                return {c["customer_id"] for c in answer.json().get("customers", ())}
+
+            await eventually(
+                lambda: deployment.log.totals.keys() <= listed(), 60, "all customers in the list"
+            )
+    finally:
+        for part in (api, sink):
+            part.stop()
+        deployment.close()
+
+
 def test_own_services_have_a_read_only_root_file_system():
     for name, service in SERVICES.items():
         if "build" in service:
@@ -134,7 +196,7 @@ class TestDockerfile:
     def test_runs_as_nobody_and_looks_after_itself(self):
         stages = {s.split()[0]: s for s in re.split(r"^FROM \S+ AS ", DOCKERFILE, flags=re.M)[1:]}
         assert "USER 10001:10001" in stages["run"]
-        for target in ("worker", "api"):
+        for target in ("worker", "sink", "api"):
             assert "HEALTHCHECK" in stages[target]
             assert "USER" not in stages[target]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from generator.settings import BankSettings
-from harness.processes import ApiProcess
+from harness.processes import ApiProcess, SinkProcess
 from infra.dashboards import DASHBOARDS
 from tests.deployment import Deployment, Outputs, eventually
 from tests.ops.monitoring import Prometheus, rules
@@ -26,24 +26,29 @@ def bank() -> BankSettings:
 
 
 class Monitored:
-    """A deployment of one worker and an API, watched."""
+    """A deployment of one worker, a sink and an API, watched."""
 
     def __init__(self, folder, models):
         self.deployment = Deployment(folder, models)
         self.deployment.stack.start()
         self.worker = self.deployment.worker(redis_timeout_s=1)
-        self.api = ApiProcess(folder, {"redis_url": self.deployment.stack.redis_url, "models": models})
-        targets = {"tidegate-worker": [self.worker.address], "tidegate-api": [self.api.address]}
+        kept = {"database_url": f"sqlite:///{folder}/index.db", "events": folder / "events"}
+        self.sink = SinkProcess(folder, {"bootstrap": self.deployment.stack.bootstrap, **kept})
+        redis_url = self.deployment.stack.redis_url
+        self.api = ApiProcess(folder, {"redis_url": redis_url, "models": models, **kept})
+        self.parts = {"worker": self.worker, "sink": self.sink, "api": self.api}
+        targets = {f"tidegate-{name}": [part.address] for name, part in self.parts.items()}
         self.prometheus = Prometheus(folder, targets)
 
     async def start(self):
         await self.deployment.create_topics()
-        parts = (self.prometheus, self.worker, self.api)
+        parts = (self.prometheus, *self.parts.values())
         await asyncio.gather(*(asyncio.to_thread(part.start, 120) for part in parts))
 
     def close(self):
         self.prometheus.kill()
         self.api.kill()
+        self.sink.kill()
         self.deployment.close()
 
     async def score_bank(self):
@@ -125,6 +130,8 @@ async def test_every_panel_and_rule_has_data_and_every_fault_rings(monitored):
         "TidegateWorkerDown",
         "TidegateNoWorker",
         "TidegateApiDown",
+        "TidegateSinkDown",
+        "TidegateSinkBehind",
         "TidegateDeadLetters",
     }
     assert not prometheus.firing() & never

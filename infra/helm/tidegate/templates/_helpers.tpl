@@ -50,10 +50,22 @@ capabilities: {drop: [ALL]}
 - {name: TIDEGATE_GROUP, value: {{ $v.group | quote }}}
 - {name: TIDEGATE_LOG_LEVEL, value: {{ $v.logLevel | quote }}}
 - {name: TIDEGATE_LOG_FORMAT, value: json}
-{{- if ne (index . 1) "topics" }}
+{{- if has (index . 1) (list "worker" "learn" "api") }}
 - {name: TIDEGATE_MODELS, value: /models}
 {{- end }}
-{{- if ne (index . 1) "api" }}
+{{- if and (has (index . 1) (list "worker" "api")) $v.security.existingSecret }}
+- {name: TIDEGATE_SECURITY_DIR, value: /security}
+{{- end }}
+{{- if include "tidegate.readsEventLog" . }}
+- {name: TIDEGATE_EVENTS, value: /data/events}
+- name: TIDEGATE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ required "database.urlSecret: the secret with the key url, of the sink's PostgreSQL" $v.database.urlSecret }}, key: url}}
+{{- end }}
+{{- if and (eq (index . 1) "api") $v.api.auditClaim }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- {name: TIDEGATE_AUDIT_DIR, value: /audit/$(POD_NAME)}
+{{- end }}
 - {name: TIDEGATE_KAFKA_SECURITY, value: {{ $v.kafka.security }}}
 {{- if hasPrefix "sasl" $v.kafka.security }}
 - {name: TIDEGATE_KAFKA_SASL_MECHANISM, value: {{ $v.kafka.saslMechanism }}}
@@ -67,8 +79,7 @@ capabilities: {drop: [ALL]}
 - {name: TIDEGATE_KAFKA_KEY, value: /secrets/kafka-tls/tls.key}
 {{- end }}
 {{- end }}
-{{- end }}
-{{- if ne (index . 1) "topics" }}
+{{- if has (index . 1) (list "worker" "learn" "api") }}
 {{- if $v.redis.username }}
 - {name: TIDEGATE_REDIS_USERNAME, value: {{ $v.redis.username | quote }}}
 {{- end }}
@@ -88,11 +99,25 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
+{{- /* Not empty where a component has to do with what the sink keeps. */ -}}
+{{- define "tidegate.readsEventLog" -}}
+{{- if and (index . 0).Values.sink.enabled (has (index . 1) (list "sink" "api")) -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.mounts" -}}
 {{- $v := (index . 0).Values -}}
 - {name: tmp, mountPath: /tmp}
-{{- if ne (index . 1) "topics" }}
+{{- if has (index . 1) (list "worker" "learn" "api") }}
 - {name: models, mountPath: /models, readOnly: {{ ne (index . 1) "learn" }}}
+{{- end }}
+{{- if include "tidegate.readsEventLog" . }}
+- {name: event-log, mountPath: /data, readOnly: {{ eq (index . 1) "api" }}}
+{{- end }}
+{{- if and (has (index . 1) (list "worker" "api")) $v.security.existingSecret }}
+- {name: security, mountPath: /security, readOnly: true}
+{{- end }}
+{{- if and (eq (index . 1) "api") $v.api.auditClaim }}
+- {name: audit, mountPath: /audit}
 {{- end }}
 {{- range $name, $secret := (include "tidegate.secretNames" . | fromYaml) }}
 - {name: {{ $name }}, mountPath: /secrets/{{ $name }}, readOnly: true}
@@ -103,9 +128,21 @@ capabilities: {drop: [ALL]}
 {{- $v := (index . 0).Values -}}
 - name: tmp
   emptyDir: {sizeLimit: 256Mi}
-{{- if ne (index . 1) "topics" }}
+{{- if has (index . 1) (list "worker" "learn" "api") }}
 - name: models
   persistentVolumeClaim: {claimName: {{ required "models.existingClaim: the claim with the model registry" $v.models.existingClaim }}, readOnly: {{ ne (index . 1) "learn" }}}
+{{- end }}
+{{- if include "tidegate.readsEventLog" . }}
+- name: event-log
+  persistentVolumeClaim: {claimName: {{ required "eventLog.existingClaim: the claim with the event log" $v.eventLog.existingClaim }}, readOnly: {{ eq (index . 1) "api" }}}
+{{- end }}
+{{- if and (has (index . 1) (list "worker" "api")) $v.security.existingSecret }}
+- name: security
+  secret: {secretName: {{ $v.security.existingSecret }}, defaultMode: 0440}
+{{- end }}
+{{- if and (eq (index . 1) "api") $v.api.auditClaim }}
+- name: audit
+  persistentVolumeClaim: {claimName: {{ $v.api.auditClaim }}}
 {{- end }}
 {{- range $name, $secret := (include "tidegate.secretNames" . | fromYaml) }}
 - name: {{ $name }}
@@ -117,13 +154,11 @@ capabilities: {drop: [ALL]}
 {{- define "tidegate.secretNames" -}}
 {{- $v := (index . 0).Values -}}
 {{- $found := dict -}}
-{{- if ne (index . 1) "api" -}}
 {{- if hasPrefix "sasl" $v.kafka.security -}}
 {{- $_ := set $found "kafka-password" (required "kafka.passwordSecret: a login needs a password" $v.kafka.passwordSecret) -}}
 {{- end -}}
 {{- with $v.kafka.tlsSecret }}{{ $_ := set $found "kafka-tls" . }}{{ end -}}
-{{- end -}}
-{{- if ne (index . 1) "topics" -}}
+{{- if has (index . 1) (list "worker" "learn" "api") -}}
 {{- with $v.redis.passwordSecret }}{{ $_ := set $found "redis-password" . }}{{ end -}}
 {{- with $v.redis.tlsSecret }}{{ $_ := set $found "redis-tls" . }}{{ end -}}
 {{- end -}}
