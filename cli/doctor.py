@@ -15,6 +15,8 @@ from cli.options import BOOTSTRAP, MODELS, NAMESPACE, REDIS_URL, Bootstrap, Mode
 from infra.access import from_environment
 from infra.checks import Status, worst
 from infra.doctor import Deployment, examine
+from infra.given import settings_of
+from sink.settings import SinkSettings
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.ERROR: "red", Status.SKIPPED: "dim"}
 
@@ -42,12 +44,13 @@ def doctor(
     """Check a deployment and say what to change; nothing is changed.
 
     Looks at connections, versions, topics and their settings, Redis's persistence and eviction, clocks,
-    certificates, secrets, models, and whether histories and log fit. Exits 1 where something is wrong, 0
-    otherwise, also with warnings.
+    certificates, secrets, models, whether histories and log fit, and event log, index and log
+    (TIDEGATE_DATABASE_URL). Exits 1 where something is wrong, 0 otherwise, also with warnings.
     """
     # What does not answer is a finding, said once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     kafka, redis = from_environment()
+    kept = settings_of(SinkSettings)
     findings = asyncio.run(
         examine(
             Deployment(
@@ -62,6 +65,8 @@ def doctor(
                 entities,
                 attributes,
                 group,
+                kept.database_url,
+                kept.events,
             )
         )
     )

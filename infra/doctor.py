@@ -1,5 +1,7 @@
 """Looks at a deployment and says what to change. Changes nothing itself."""
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,9 @@ from infra.feature_file import load_engine
 from infra.kafka_inspection import KafkaFacts, inspect_kafka
 from infra.log_tail import LogTail
 from infra.redis_inspection import RedisFacts, inspect_redis
+from infra.sink_inspection import check_sink, inspect_sink
 from schemas.errors import TidegateError
+from schemas.topics import FRAUD_SCORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Deployment:
     entities: str = ""
     attributes: str = ""
     group: str = "tidegate"
+    database_url: str = ""
+    events: Path = Path()
 
 
 async def examine(deployment: Deployment, now: datetime | None = None) -> list[Finding]:
@@ -82,7 +88,24 @@ async def examine(deployment: Deployment, now: datetime | None = None) -> list[F
         findings += await _check_offsets(d, redis, kafka)
     else:
         findings.append(Finding("state", Status.SKIPPED, "needs Kafka and Redis"))
-    return findings
+    return [*findings, *await _check_sink(d, kafka)]
+
+
+async def _check_sink(d: Deployment, kafka: KafkaFacts | None) -> list[Finding]:
+    """Whether event log and index fit each other and the log."""
+    if not d.database_url:
+        return []
+    facts = await asyncio.to_thread(inspect_sink, d.database_url, d.events, timeout_s=d.timeout_s)
+    if isinstance(facts, Finding):
+        return [facts]
+    scores = kafka.topics.get(FRAUD_SCORES.name) if kafka is not None else None
+    if kafka is None or scores is None:
+        return list(check_sink(facts, None, {}))
+    try:
+        bounds = await _bounds(d, [(FRAUD_SCORES.name, p) for p in range(scores.partitions)])
+    except TidegateError:
+        return list(check_sink(facts, None, {}))
+    return list(check_sink(facts, kafka.cluster_id, bounds))
 
 
 async def _check_offsets(d: Deployment, redis: RedisFacts, kafka: KafkaFacts) -> list[Finding]:
@@ -100,12 +123,20 @@ async def _check_offsets(d: Deployment, redis: RedisFacts, kafka: KafkaFacts) ->
     }
     if not stored or redis.cluster != kafka.cluster_id:
         return [Finding("state.offsets", Status.SKIPPED, "no offsets of this log")]
+    try:
+        bounds = await _bounds(d, stored)
+    except TidegateError as bad:
+        return [Finding("state.offsets", Status.SKIPPED, str(bad))]
+    return list(check_offsets(stored, bounds))
+
+
+async def _bounds(
+    d: Deployment, partitions: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[int, int]]:
+    """First and next offset of partitions."""
     tail = LogTail(d.bootstrap, timeout_s=d.timeout_s * 2, options=d.kafka.options())
     try:
         await tail.start()
-        bounds = await tail.bounds(stored)
-    except TidegateError as bad:
-        return [Finding("state.offsets", Status.SKIPPED, str(bad))]
+        return await tail.bounds(partitions)
     finally:
         await tail.stop()
-    return list(check_offsets(stored, bounds))

@@ -59,6 +59,12 @@ class SinkStore:
                 "other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS"
             )
 
+    def cluster(self) -> str | None:
+        """The Kafka cluster that the event log is of; `None` before the first start."""
+        with self._database.begin() as connection:
+            stored = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == "cluster"))
+            return stored.scalar_one_or_none()
+
     def mark(self) -> str | None:
         """The id of the folder of events, as `infra.event_mark` has it; `None` where it has none yet."""
         with self._database.begin() as connection:

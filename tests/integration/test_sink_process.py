@@ -16,6 +16,9 @@ import sqlalchemy as sa
 from api.ports import EventFilter, Page
 from generator.settings import BankSettings
 from harness.processes import SinkProcess
+from infra import doctor
+from infra.access import from_environment
+from infra.checks import Status
 from infra.customer_index import SqlCustomerIndex
 from infra.database import CUSTOMERS, Database
 from infra.event_files import EventFiles
@@ -104,6 +107,7 @@ async def test_the_event_log_has_exactly_the_accepted_transactions_across_crashe
         )
         for topic in ("transactions", "scores.fraud", "scores.churn"):
             assert gauge_of(sink, f'tidegate_sink_lag_records{{topic="{topic}"}}') == 0
+        await the_doctor_finds_nothing(deployment)
     rows = [row for f in store.files() for row in pq.read_table(files.root / f.path).to_pylist()]
     assert len(rows) == len(published) == len(deployment.log.ids)
     for row in rows:
@@ -120,6 +124,23 @@ async def test_the_event_log_has_exactly_the_accepted_transactions_across_crashe
     assert {c: r.churn_probability for c, r in index.items() if r.churn_as_of_ms} == newest_churn
     await questions(deployment, database, index, published)
     database.close()
+
+
+async def the_doctor_finds_nothing(deployment):
+    stack, folder = deployment.stack, deployment.folder
+    looked_at = doctor.Deployment(
+        stack.bootstrap,
+        stack.redis_url,
+        "tg",
+        deployment.models,
+        *from_environment(),
+        database_url=f"sqlite:///{folder}/index.db",
+        events=folder / "events",
+    )
+    found = {f.check: f for f in await doctor.examine(looked_at)}
+    for check in ("index.connection", "event_log.folder", "event_log.offsets"):
+        assert found[check].status is Status.OK, found[check]
+    assert found["event_log.offsets"].detail.startswith("0 records")
 
 
 async def questions(deployment, database, index, published):
