@@ -1,13 +1,14 @@
 """Prometheus metrics of the sink. No label ever names a customer."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from infra.metrics_server import process_registry, serve_metrics
 
-REASONS: Final = ("unreadable", "repeated", "foreign", "erased")
+REASONS: Final = ("unreadable", "repeated", "expired", "foreign", "erased")
 """Why a message may be left out."""
 
 
@@ -52,10 +53,11 @@ class SinkMetrics:
         self._rows.inc(rows)
         self._seconds.observe(seconds)
 
-    def skipped(self, reason: str, count: int) -> None:
-        """Messages were left out."""
-        if count:
-            self._skipped.labels(reason).inc(count)
+    def skipped(self, *left_out: Mapping[str, int]) -> None:
+        """Messages were left out; how many, by reason."""
+        for reason, count in chain.from_iterable(counts.items() for counts in left_out):
+            if count:
+                self._skipped.labels(reason).inc(count)
 
     def erased(self, customers: int) -> None:
         """Customers were erased from the event log and the index."""

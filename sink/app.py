@@ -99,7 +99,7 @@ class Sink:
         self._stored: dict[tuple[str, int], int] = {}
         self._newest: dict[tuple[str, int], tuple[int, str]] = {}
         self._batch = Batch()
-        self._idle = self._lost = False
+        self._idle = self._lost = self._told = False
         self._progress = Progress()
         metrics.watch(self._progress.behind_s)
 
@@ -161,15 +161,14 @@ class Sink:
         self._newest = newest = await self._ask(self._store.newest)
         await self.retried("kafka", lambda: self._feed.check(newest))
         starts = await self.retried("kafka", lambda: self._feed.open(partitions, stored))
+        # Begun now, it begins where the log does: what was deleted before is gone for everybody.
+        begins = stored or starts
         self._joins = {
             p: PartitionJoin(
-                p,
-                TRANSACTIONS.name,
-                stored.get((FRAUD_SCORES.name, p), 0),
-                stored.get((TRANSACTIONS.name, p), 0),
-                starts[TRANSACTIONS.name, p],
+                p, topic, stored.get((FRAUD_SCORES.name, p), 0), begins.get((topic, p), 0), starts[topic, p]
             )
-            for p in range(partitions)
+            for topic, p in starts
+            if topic == TRANSACTIONS.name
         }
 
     def _claim_folder(self) -> None:
@@ -237,6 +236,9 @@ class Sink:
                 if count := join.drop_unfound(read_upto, bounds[TRANSACTIONS.name, p][1]):
                     _log.warning("scores of transactions that are not there", partition=p, scores=count)
                     self._take(TRANSACTIONS.name, p, [])
+        if not self._told and any(join.expired for join in self._joins.values()):
+            self._told = True
+            _log.warning("scores of transactions that the broker deleted before the event log was begun")
         # A crash makes the worker repeat scores, and so does a topic that was made again.
         doubtful = {p for p, join in self._joins.items() if join.repeated or join.foreign}
         newest = {key: record for key, record in self._newest.items() if key[1] in doubtful}
@@ -295,9 +297,7 @@ class Sink:
         self._upkeep.unscrubbed |= bool(erased)
         self._metrics.flushed(len(batch.rows), time.perf_counter() - started)
         self._metrics.erased(len(erased))
-        for left_out in (batch.flushed(), *(join.flushed() for join in self._joins.values())):
-            for reason, count in left_out.items():
-                self._metrics.skipped(reason, count)
+        self._metrics.skipped(batch.flushed(), *(join.flushed() for join in self._joins.values()))
 
     async def _measure(self) -> None:
         """Say how far the event log is behind."""

@@ -23,6 +23,7 @@ from schemas.score import Decision, ModelRef, Source
 from schemas.transaction import Transaction
 
 _MOST_HELD = 20_000
+_LEFT_OUT = ("unreadable", "repeated", "expired", "foreign")
 
 
 class _Stored(Part):
@@ -60,11 +61,12 @@ class PartitionJoin:
 
     Attributes:
         next_score: Offset behind the newest score that was taken.
-        next_source: Offset behind the newest transaction that was taken.
+        next_source: Offset behind the newest transaction that was taken, or where the event log begins.
         first: Offset of the first transaction that the log still has.
         most_held: When so many transactions wait for a score, they are let go, and read again if need be.
         unreadable: Records on the score topic that are no scores.
         repeated: Scores of transactions that already had one.
+        expired: Scores of transactions that were deleted before the event log was begun.
         foreign: Scores of an older log, or of nothing that the log has.
         newest: Offsets of the newest transaction and score that were taken, and the transaction's id.
         rewind: The transactions have to be read again from `next_source`: see `begin`.
@@ -78,6 +80,7 @@ class PartitionJoin:
     most_held: int = _MOST_HELD
     unreadable: int = 0
     repeated: int = 0
+    expired: int = 0
     foreign: int = 0
     newest: tuple[int, int, str] | None = None
     rewind: bool = False
@@ -111,8 +114,8 @@ class PartitionJoin:
 
     def flushed(self) -> dict[str, int]:
         """What was taken is stored; returns how many were left out since the last time, by reason."""
-        counts = {"unreadable": self.unreadable, "repeated": self.repeated, "foreign": self.foreign}
-        self.unreadable = self.repeated = self.foreign = 0
+        counts = {name: getattr(self, name) for name in _LEFT_OUT}
+        self.unreadable = self.repeated = self.expired = self.foreign = 0
         self.newest = None
         return counts
 
@@ -139,9 +142,11 @@ class PartitionJoin:
         while self._scores:
             offset, wanted, score = self._scores[0]
             if wanted < self.next_source:
-                # Others' messages, and what a crash made the worker publish again.
+                # Others' messages, what was gone when the event log was begun, and what a crash made the
+                # worker publish again.
                 self.unreadable += wanted < 0
-                self.repeated += wanted >= 0
+                self.expired += 0 <= wanted < self.first
+                self.repeated += wanted >= max(self.first, 0)
             elif wanted < self.first:
                 raise HistoryError(
                     f"the transaction at offset {wanted} of {self.source_topic} {self.number} has a "
