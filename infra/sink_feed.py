@@ -179,6 +179,15 @@ class SinkFeed:
             found[tp.topic, tp.partition] = left
         return found
 
+    async def positions(self) -> dict[tuple[str, int], int]:
+        """How far each partition was given out, behind records that are not shown too.
+
+        A marker of a transaction goes with the records before it: who stored these has lost nothing where the
+        log begins behind it.
+        """
+        tps = self._consumer.assignment()
+        return {(tp.topic, tp.partition): int(await self._consumer.position(tp)) for tp in tps}
+
     async def fetch(self) -> dict[tuple[str, int], list[Any]]:
         """What came of each partition; nothing after a while without anything.
 

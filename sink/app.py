@@ -95,7 +95,6 @@ class Sink:
             crash=self._crash,
         )
         self._joins: dict[int, PartitionJoin] = {}
-        self._other: dict[tuple[str, int], int] = {}
         self._stored: dict[tuple[str, int], int] = {}
         self._newest: dict[tuple[str, int], tuple[int, str]] = {}
         self._batch = Batch()
@@ -157,7 +156,7 @@ class Sink:
         await self._ask(self._store.claim, cluster)
         await self.retried("disk", lambda: asyncio.to_thread(self._claim_folder))
         self._stored = stored = await self._ask(self._store.offsets)
-        self._batch, self._other = Batch(Erasures(await self._ask(self._store.erased))), {}
+        self._batch = Batch(Erasures(await self._ask(self._store.erased)))
         self._newest = newest = await self._ask(self._store.newest)
         await self.retried("kafka", lambda: self._feed.check(newest))
         starts = await self.retried("kafka", lambda: self._feed.open(partitions, stored))
@@ -205,8 +204,6 @@ class Sink:
                 batch.add_profile(record.key, record.value, record.timestamp)
             else:
                 batch.add_erasure(record.value)
-        if topic not in (TRANSACTIONS.name, FRAUD_SCORES.name):
-            self._other[topic, partition] = records[-1].offset + 1
         for joined in join.take():
             batch.add(joined, partition, event_row)
         if join.rewind:
@@ -248,8 +245,10 @@ class Sink:
     async def _flush(self) -> None:
         """Write what is complete, in one step."""
         await self._look_closer()
-        reached, newest = dict(self._other), {}
+        # All that was given out is in the batch or waits in a join.
+        reached, newest = await self._feed.positions(), {}
         for p, join in self._joins.items():
+            join.pass_by(reached[FRAUD_SCORES.name, p])
             reached[FRAUD_SCORES.name, p] = join.next_score
             reached[TRANSACTIONS.name, p] = join.next_source
             if join.newest is not None:

@@ -60,7 +60,7 @@ class PartitionJoin:
     """The merge of one partition, which can go on where it stopped.
 
     Attributes:
-        next_score: Offset behind the newest score that was taken.
+        next_score: Offset before which every score was taken.
         next_source: Offset behind the newest transaction that was taken, or where the event log begins.
         first: Offset of the first transaction that the log still has.
         most_held: When so many transactions wait for a score, they are let go, and read again if need be.
@@ -174,6 +174,14 @@ class PartitionJoin:
                 self.newest = (wanted, offset, transaction.transaction_id)
             self.next_score = offset + 1
             self._scores.popleft()
+
+    def pass_by(self, read_upto: int) -> None:
+        """Go on at the oldest score that waits, or where the scores' log was read to if none does.
+
+        Args:
+            read_upto: How far the scores' log was read, behind records that are not shown too.
+        """
+        self.next_score = self._scores[0][0] if self._scores else max(self.next_score, read_upto)
 
     def drop_unfound(self, read_upto: int, end: int) -> int:
         """Pass over the oldest scores whose transactions are not there; returns how many.

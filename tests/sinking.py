@@ -24,11 +24,31 @@ from sink.app import Sink
 from sink.settings import SinkSettings
 from tests.scoring import at
 
-_FETCHED = 3
-
 
 class Crash(BaseException):
     """The process is gone: nothing may catch this."""
+
+
+def transaction(transaction_id: str) -> bytes:
+    """A transaction as its sender publishes it."""
+    message = at(1.0, transaction_id=transaction_id, customer_id="c-1")
+    return message.model_dump_json(exclude_unset=True).encode()
+
+
+def score(transaction_id: str, offset: int, partition: int = 0) -> bytes:
+    """The score of the transaction at an offset, as the worker publishes it."""
+    said = {
+        "transaction_id": transaction_id,
+        "customer_id": "c-1",
+        "scored_at": "2026-01-01T00:00:00.000Z",
+        "score": 0.1,
+        "decision": "allow",
+        "reasons": [],
+        "flags": [],
+        "model": {"name": "fraud", "version": "v1"},
+        "source": {"topic": TRANSACTIONS.name, "partition": partition, "offset": offset},
+    }
+    return json.dumps(said).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,8 @@ class Broker:
         self.partitions = partitions
         self.logs: dict[TopicPartition, list[bytes | None]] = {}
         self.starts: dict[TopicPartition, int] = {}
+        # Where a producer's transaction begins that has not ended yet: consumers are given what is before it.
+        self.stable: dict[TopicPartition, int] = {}
 
     def log(self, topic: str, partition: int = 0) -> list[bytes | None]:
         return self.logs.setdefault(TopicPartition(topic, partition), [])
@@ -62,28 +84,16 @@ class Broker:
     def accept(self, transaction_id: str, partition: int = 0) -> int:
         """A transaction; returns its offset."""
         log = self.log(TRANSACTIONS.name, partition)
-        message = at(1.0, transaction_id=transaction_id, customer_id="c-1")
-        log.append(message.model_dump_json(exclude_unset=True).encode())
+        log.append(transaction(transaction_id))
         return len(log) - 1
 
     def score(self, transaction_id: str, offset: int, partition: int = 0) -> None:
         """The score of a transaction."""
-        said = {
-            "transaction_id": transaction_id,
-            "customer_id": "c-1",
-            "scored_at": "2026-01-01T00:00:00.000Z",
-            "score": 0.1,
-            "decision": "allow",
-            "reasons": [],
-            "flags": [],
-            "model": {"name": "fraud", "version": "v1"},
-            "source": {"topic": TRANSACTIONS.name, "partition": partition, "offset": offset},
-        }
-        self.log(FRAUD_SCORES.name, partition).append(json.dumps(said).encode())
+        self.log(FRAUD_SCORES.name, partition).append(score(transaction_id, offset, partition))
 
     def shown(self, tp: TopicPartition, offset: int) -> Iterable[Record]:
         """Records from an offset on."""
-        for number, value in enumerate(self.log(*tp)[offset:], offset):
+        for number, value in enumerate(self.log(*tp)[offset : self.stable.get(tp)], offset):
             if value is not None:
                 yield Record(number, value)
 
@@ -95,8 +105,9 @@ class Consumer:
     when it was asked for more.
     """
 
-    def __init__(self, broker: Broker, stop: asyncio.Event, dies_after: int | None) -> None:
-        self._broker, self._stop, self._dies_after = broker, stop, dies_after
+    def __init__(self, broker: Broker, stop: asyncio.Event, dies_after: int | None, fetched: int) -> None:
+        self._broker, self._stop = broker, stop
+        self._dies_after, self._fetched = dies_after, fetched
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._fetcher = SimpleNamespace(error_future=asyncio.get_running_loop().create_future())
@@ -136,11 +147,12 @@ class Consumer:
         for tp in [tp for tp in self._positions if tp not in self._paused]:
             position = self._positions[tp]
             assert position >= self._broker.start(tp), "read where the log has nothing any more"
-            records = list(itertools.islice(self._broker.shown(tp, position), _FETCHED))
-            self._positions[tp] = records[-1].offset + 1 if records else self.highwater(tp)
+            records = list(itertools.islice(self._broker.shown(tp, position), self._fetched))
+            end = self._broker.stable.get(tp, self.highwater(tp))
+            self._positions[tp] = records[-1].offset + 1 if records else end
             if records:
                 found[tp] = records
-        if not found:
+        if not found and not self._paused:
             self._stop.set()
         return found
 
@@ -165,22 +177,25 @@ class Deployment:
         self.database.migrate()
         self.store = SinkStore(self.database)
 
-    def run(self, dies_after: int | None = None) -> None:
+    def run(self, dies_after: int | None = None, fetched: int = 3) -> None:
         """A sink until all is read and written, or dead after so many fetches.
+
+        Args:
+            fetched: How many records of a partition come at a time.
 
         Raises:
             HistoryError: Event log, database and Kafka do not fit.
         """
         try:
-            asyncio.run(self._run(dies_after))
+            asyncio.run(self._run(dies_after, fetched))
         except Crash:
             assert dies_after is not None
 
-    async def _run(self, dies_after: int | None) -> None:
+    async def _run(self, dies_after: int | None, fetched: int) -> None:
         stop, broker = asyncio.Event(), self.broker
 
         async def connected(*args: Any, **options: Any) -> Consumer:
-            return Consumer(broker, stop, dies_after)
+            return Consumer(broker, stop, dies_after, fetched)
 
         class Admin:
             def __init__(self, *args: Any, **options: Any) -> None:
@@ -214,6 +229,9 @@ class Deployment:
                 await sink.run()
             finally:
                 await sink.close()
+
+    def close(self) -> None:
+        self.database.close()
 
     @property
     def rows(self) -> list[str]:

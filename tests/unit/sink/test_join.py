@@ -115,6 +115,23 @@ def test_a_transaction_that_was_deleted_after_others_were_stored_is_an_error_onl
         list(merge.take())
 
 
+def test_the_next_score_is_the_oldest_that_waits_or_behind_all_that_was_read():
+    """Offsets 1 and 3 are markers: they go with what is before them."""
+    merge = join()
+    merge.add_score(0, score(0))
+    merge.add_score(2, score(1))
+    merge.pass_by(4)
+    assert merge.next_score == 0
+    merge.add_transaction(0, value(0))
+    assert offsets(merge.take()) == [0]
+    merge.pass_by(4)
+    assert merge.next_score == 2
+    merge.add_transaction(1, value(1))
+    assert offsets(merge.take()) == [1]
+    merge.pass_by(4)
+    assert (merge.next_score, merge.next_source) == (4, 2)
+
+
 def fill(merge, transactions=(), scores=(), log="this"):
     for offset in transactions:
         merge.add_transaction(offset, value(offset))

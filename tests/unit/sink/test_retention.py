@@ -1,10 +1,17 @@
 """What a sink does where the broker deleted a part of the logs."""
 
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
 import pytest
+from aiokafka import TopicPartition
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from schemas.errors import HistoryError
-from schemas.topics import FRAUD_SCORES, TRANSACTIONS
+from schemas.topics import CHURN_SCORES, ERASURES, FRAUD_SCORES, TRANSACTIONS
 from tests.sinking import Broker, Deployment
 
 
@@ -17,7 +24,7 @@ def broker():
 def deployment(tmp_path, broker):
     running = Deployment(tmp_path, broker)
     yield running
-    running.database.close()
+    running.close()
 
 
 def score_all(broker, count, partition=0):
@@ -101,3 +108,91 @@ def test_of_an_added_partition_too_what_was_deleted_before_it_was_read_is_refuse
     broker.cut(TRANSACTIONS.name, 2, partition=1)
     with pytest.raises(HistoryError, match="offset 0 of transactions 1 has a score"):
         deployment.run()
+
+
+def mark(broker, *topics):
+    """The end of a producer's transaction: a record that consumers are not given."""
+    for topic in topics:
+        broker.log(topic).append(None)
+
+
+@pytest.mark.parametrize("topic", [FRAUD_SCORES.name, CHURN_SCORES.name, ERASURES.name])
+def test_a_log_that_begins_behind_the_marker_of_what_was_stored_has_lost_nothing(broker, deployment, topic):
+    score_all(broker, 4)
+    for other in (CHURN_SCORES.name, ERASURES.name):
+        broker.log(other).append(b"{}")
+    mark(broker, FRAUD_SCORES.name, CHURN_SCORES.name, ERASURES.name)
+    deployment.run()
+    broker.cut(topic, len(broker.log(topic)))
+    deployment.run()
+    score_all(broker, 1)
+    deployment.run()
+    assert deployment.rows == names(*range(5))
+
+
+def test_a_score_that_waits_is_not_passed_by_with_the_marker_behind_it(broker, deployment):
+    score_all(broker, 2)
+    deployment.run()
+    # Its transaction is not shown yet: it belongs to one of its producer's that is still open.
+    broker.stable[TopicPartition(TRANSACTIONS.name, 0)] = 2
+    score_all(broker, 1)
+    mark(broker, FRAUD_SCORES.name)
+    deployment.run()
+    assert deployment.rows == names(0, 1)
+    assert deployment.store.offsets()[FRAUD_SCORES.name, 0] == 2
+    broker.cut(FRAUD_SCORES.name, 3)
+    with pytest.raises(HistoryError, match="starts at offset 3, the event log goes to 2"):
+        deployment.run()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("accept"), st.booleans()),
+        st.tuples(st.just("mark"), st.sampled_from([TRANSACTIONS.name, FRAUD_SCORES.name])),
+        st.tuples(st.just("stop"), st.integers(1, 4)),
+        st.tuples(st.just("die"), st.integers(1, 6)),
+        st.tuples(st.just("cut"), st.sampled_from([TRANSACTIONS.name, FRAUD_SCORES.name])),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), STEPS)
+def test_whatever_was_deleted_all_scored_is_stored_once_or_the_sink_says_that_it_is_not(data, steps):
+    """Nothing that was not stored is passed by; nobody is refused for what was stored, or never a record."""
+    broker, scored = Broker(), []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Deployment(Path(folder), broker)) as deployment,
+    ):
+
+        def accept(has_score):
+            name = f"t-0-{len(broker.log(TRANSACTIONS.name))}"
+            offset = broker.accept(name)
+            if has_score:
+                broker.score(name, offset)
+                scored.append(name)
+
+        accept(True)
+        deployment.run()
+        all_read = True
+        for step, how in [*steps, ("stop", 3)]:
+            if step == "accept":
+                accept(how)
+                all_read = False
+            elif step == "mark":
+                mark(broker, how)
+                all_read = False
+            elif step == "cut":
+                tp = TopicPartition(how, 0)
+                broker.starts[tp] = data.draw(st.integers(broker.start(tp), len(broker.log(how))))
+            else:
+                try:
+                    deployment.run(dies_after=how if step == "die" else None, fetched=how)
+                except HistoryError:
+                    assert not all_read
+                    return
+                all_read = step == "stop"
+                if all_read:
+                    assert deployment.rows == sorted(scored)
