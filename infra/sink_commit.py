@@ -1,7 +1,9 @@
 """What one flush of the sink changes."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -30,6 +32,7 @@ class SinkCommit:
         replaced: Files with rows of erased customers, each with the one in its place; `None`: no row is left.
         doubtful: Customers erased earlier with something new: dropped again where it is no new customer.
         newest: By partition, offset and transaction id of the newest record that was taken.
+        name: Its own: a repeat is known by it, also of a commit that names no file.
     """
 
     expected: dict[TopicPartition, int] = field(default_factory=dict)
@@ -42,6 +45,7 @@ class SinkCommit:
     replaced: Mapping[EventFile, EventFile | None] = field(default_factory=dict)
     doubtful: Sequence[str] = ()
     newest: Mapping[TopicPartition, tuple[int, str]] = field(default_factory=dict)
+    name: str = field(default_factory=partial(secrets.token_hex, 16))
 
     @property
     def new_files(self) -> list[EventFile]:

@@ -24,7 +24,7 @@ _CHURN = ("churn_probability", "churn_band", "churn_as_of_ms", "value_at_risk")
 _PROFILE = ("country", "segment", "opened_on", "profile_ms")
 # When files with rows of erased customers were retired: so long ago that they are removed next.
 _AT_ONCE = 1
-_NEWEST = "newest "
+_COMMIT, _NEWEST = "commit", "newest "
 _FILE_FIELDS = tuple(EventFile.__dataclass_fields__)
 
 
@@ -100,20 +100,22 @@ class SinkStore:
             self._upsert(connection, commit.churn, _with_churn)
             self._upsert(connection, commit.profiles, _with_profile)
             self._drop_empty(connection, [*commit.erased, *commit.doubtful])
-            self._remember(connection, commit.newest)
+            self._remember(connection, commit)
 
-    def _remember(self, connection: sa.Connection, newest: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Keep which records are the newest that were taken: how a topic that was made again is noticed."""
-        if newest:
-            insert = self._database.insert(SINK_META)
-            statement = insert.on_conflict_do_update(
-                index_elements=[SINK_META.c.name], set_={"value": insert.excluded.value}
-            )
-            rows = [
-                {"name": f"{_NEWEST}{topic} {partition}", "value": f"{offset} {record_name(transaction_id)}"}
-                for (topic, partition), (offset, transaction_id) in sorted(newest.items())
-            ]
-            connection.execute(statement, rows)
+    def _remember(self, connection: sa.Connection, commit: SinkCommit) -> None:
+        """Keep which commit it was, and which records are the newest that were taken.
+
+        A repeat is known by the one, a topic that was made again by the others.
+        """
+        insert = self._database.insert(SINK_META)
+        statement = insert.on_conflict_do_update(
+            index_elements=[SINK_META.c.name], set_={"value": insert.excluded.value}
+        )
+        rows = [
+            {"name": f"{_NEWEST}{topic} {partition}", "value": f"{offset} {record_name(transaction_id)}"}
+            for (topic, partition), (offset, transaction_id) in sorted(commit.newest.items())
+        ]
+        connection.execute(statement, [{"name": _COMMIT, "value": commit.name}, *rows])
 
     def newest(self) -> dict[TopicPartition, tuple[int, str]]:
         """Offset and `record_name` of the newest record that was taken of each partition."""
@@ -197,10 +199,9 @@ class SinkStore:
                 mismatched |= connection.execute(update).rowcount != 1
         if not mismatched:
             return False
-        named = sa.select(EVENT_FILES.c.path).where(
-            EVENT_FILES.c.path.in_([f.path for f in commit.new_files])
-        )
-        if commit.new_files and connection.execute(named).first() is not None:
+        # Not before: an earlier try may have been under way until now, and had the offsets locked.
+        last = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == _COMMIT))
+        if last.scalar_one_or_none() == commit.name:
             # The answer to an earlier try was lost.
             connection.rollback()
             return True

@@ -87,6 +87,29 @@ def test_a_commit_whose_answer_was_lost_is_not_applied_again(store, database):
     assert store.files() == [file(1)]
 
 
+@pytest.mark.parametrize("expected", [{}, {SOURCE: 5}])
+def test_a_commit_of_offsets_alone_whose_answer_was_lost_is_not_anothers(store, expected):
+    if expected:
+        store.commit(SinkCommit({}, expected))
+    commit = SinkCommit(expected, {SOURCE: 9, SCORES: 4})
+    store.commit(commit)
+    store.commit(commit)
+    assert store.offsets() == {SOURCE: 9, SCORES: 4}
+
+
+def test_a_second_sink_is_fenced_also_where_it_would_change_the_same(store):
+    """Both read nothing but bad messages: what they would store is equal, and one of them is too many."""
+    store.commit(SinkCommit({}, {SOURCE: 5}))
+    mine, others = (SinkCommit({SOURCE: 5}, {SOURCE: 9}) for _ in range(2))
+    store.commit(others)
+    with pytest.raises(SinkFenced, match="another sink"):
+        store.commit(mine)
+    store.commit(SinkCommit({SOURCE: 9}, {SOURCE: 10}))
+    with pytest.raises(SinkFenced, match="another sink"):
+        store.commit(others)
+    assert store.offsets() == {SOURCE: 10}
+
+
 @pytest.mark.parametrize("expected", [{}, {SOURCE: 3}])
 def test_a_second_sink_is_fenced_and_changes_nothing(store, database, expected):
     store.commit(SinkCommit({}, {SOURCE: 5}, [file(1)], {"c-1": activity(4, 1000)}))
