@@ -44,7 +44,7 @@ class Services:
 
     Attributes:
         models: In use; replaced as a whole when they are loaded again, so a request takes them once.
-        ping: Raises `DependencyError` unless the store answers.
+        usable: Raises `DependencyError` or `HistoryError` unless the store can be answered from.
         now: Aware UTC time.
         index, events: What the sink keeps; `None` where this tenant has none.
         segments: In use; `None` where none were trained.
@@ -56,7 +56,7 @@ class Services:
 
     store: HistoryStore
     models: Models
-    ping: Callable[[], Awaitable[None]]
+    usable: Callable[[], Awaitable[None]]
     now: Callable[[], datetime]
     policy: FailurePolicy = field(default_factory=FailurePolicy)
     index: CustomerIndex | None = None

@@ -146,6 +146,31 @@ def too_many(retry_s: int) -> Problem:
     )
 
 
+def kind_of(error: Exception) -> str:
+    """The `type` of the problem that an error is answered with.
+
+    >>> kind_of(HistoryIncomplete("partition 3"))
+    'history-incomplete'
+    """
+    kinds = (kind for known, (_, kind, _) in _KINDS.items() if isinstance(error, known))
+    return next(kinds, "timeout" if isinstance(error, TimeoutError) else _Unforeseen.type_)
+
+
+def told(error: Exception) -> str:
+    """What may be said of an error to everybody.
+
+    >>> told(HistoryIncomplete("partition 3")) == INCOMPLETE_WORDS
+    True
+    """
+    if isinstance(error, HistoryIncomplete):
+        return INCOMPLETE_WORDS
+    if isinstance(error, SlowAnswerError):
+        return str(error)
+    # Of a dependency they name hosts and ports; of what nobody foresaw, whatever there is.
+    foreseen = isinstance(error, TidegateError) and not isinstance(error, DependencyError)
+    return str(error) if foreseen else AWAY_WORDS
+
+
 def problem_response(problem: Problem) -> Response:
     """A problem as an answer, for where no exception handler is."""
     headers = {"content-type": "application/problem+json", **(problem.headers or {})}
@@ -159,13 +184,9 @@ def _problem_of(
         # Sentences of `TidegateError` never repeat a value that was sent.
         extra = {"reason": error.reason} if isinstance(error, EventError) else {}
         headers = {"Retry-After": "1"} if status == 503 else None
-        detail = str(error)
-        if isinstance(error, HistoryIncomplete):
-            detail = INCOMPLETE_WORDS
-        elif isinstance(error, DependencyError) and not isinstance(error, SlowAnswerError):
-            # They name hosts and ports, which are not for everybody.
-            _log.warning("a request failed for a dependency", error=detail)
-            detail = AWAY_WORDS
+        detail = told(error)
+        if detail == AWAY_WORDS:
+            _log.warning("a request failed for a dependency", error=str(error))
         return Problem(title=title, type_=kind, status=status, detail=detail, headers=headers, **extra)
 
     return answer

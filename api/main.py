@@ -125,7 +125,7 @@ def build(settings: ApiSettings) -> Api:
         tenant: Services(
             store,
             models,
-            store.ping,
+            store.require_usable,
             _now,
             segments=in_use.segments,
             reload=load,

@@ -10,7 +10,7 @@ from infra.history_layout import HistoryLayout
 from infra.history_server import HistoryServer
 from infra.partitioning import partition_for
 from infra.score_packing import ScorePacker
-from schemas.errors import HistoryError, HistoryIncomplete
+from schemas.errors import HistoryIncomplete
 
 _HISTORY: Final = ("h", "b")
 _STATE: Final = ("h", "b", "p", "c")
@@ -42,13 +42,13 @@ class HistoryLookups:
         """Number of source partitions.
 
         Raises:
-            HistoryError: Nothing was ever stored, so there is no number.
+            HistoryIncomplete: Nothing is stored, so there is no number.
         """
         if self.known is None:
             key = self._layout.shared_key("topology")
             stored = await self._server.call(lambda: self._server.redis.get(key))
             if stored is None:
-                raise HistoryError("the store is empty: no worker has run against it yet")
+                raise HistoryIncomplete("the store is empty: no worker has run against it yet")
             self.known = int(stored)
         return self.known
 

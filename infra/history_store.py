@@ -10,7 +10,7 @@ from infra.history_layout import UNDECIDED, HistoryLayout, entities_mark, wrong_
 from infra.history_lookups import HistoryLookups, joined
 from infra.history_server import HistoryServer
 from infra.score_packing import ScorePacker
-from schemas.errors import HistoryError
+from schemas.errors import HistoryError, HistoryIncomplete
 
 
 class RedisHistoryStore:
@@ -50,6 +50,20 @@ class RedisHistoryStore:
         """Raise `DependencyError` unless the store answers, and lets us read."""
         await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
 
+    async def require_usable(self) -> None:
+        """Raise unless customers can be answered for from what is stored.
+
+        That of some partitions that are being built is left to lookups of their customers.
+
+        Raises:
+            DependencyError: The store does not answer, or does not let us read.
+            HistoryIncomplete: Nothing is stored.
+        """
+        stored = await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
+        if stored is None:
+            # Also where there was something: customers of an emptied store are not ones never seen.
+            raise HistoryIncomplete("the store is empty: no worker has run against it yet, or it was emptied")
+
     async def info(self) -> dict[str, Any]:
         """The server's own description, for checks of its settings."""
         return cast(dict[str, Any], await self._server.call(self._redis.info))
@@ -58,7 +72,7 @@ class RedisHistoryStore:
         """Number of source partitions.
 
         Raises:
-            HistoryError: Nothing was ever stored, so there is no number.
+            HistoryIncomplete: Nothing is stored, so there is no number.
         """
         return await self._lookups.partitions()
 

@@ -53,6 +53,11 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "ping"):
             await super().ping()
 
+    async def require_usable(self) -> None:
+        """Raise unless customers can be answered for."""
+        with self._metrics.call("redis", "ping"):
+            await super().require_usable()
+
 
 class MeasuredProducer:
     """A producer with metrics."""

@@ -108,8 +108,8 @@ class Verifier:
         """Verify all partitions, or some.
 
         Raises:
-            DependencyError: Kafka or Redis does not answer.
-            HistoryError: Nothing was ever stored, or from another log.
+            DependencyError: Kafka or Redis does not answer, or nothing is stored.
+            HistoryError: What is stored is from another log.
         """
         partitions = await self._store.partitions()
         admin = TopicsAdmin(self._bootstrap, options=self._options)

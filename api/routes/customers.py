@@ -26,7 +26,7 @@ from api.shapes import (
 from features.codec import decode
 from features.ports import CustomerState
 from features.retention import history_cut
-from schemas.errors import DependencyError, HistoryError
+from schemas.errors import DependencyError, HistoryError, HistoryIncomplete
 from schemas.fields import CountryCode, Moment, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.score import Band, ChurnScore, Decision, FraudScore
 
@@ -257,6 +257,8 @@ async def whole_customer(given: Services, customer_id: str) -> dict[str, Any]:
             raise found
     if isinstance(row, BaseException) and isinstance(state, BaseException):
         raise row
+    if row is None and isinstance(state, HistoryIncomplete):
+        raise state
     if isinstance(row, BaseException) or row is None:
         row = None
     if isinstance(state, BaseException) or state is None:

@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from api.deps import Given
-from api.errors import problems
+from api.errors import AWAY_WORDS, problems, told
 
 _log = structlog.get_logger()
 router = APIRouter(tags=["health"])
@@ -50,10 +50,10 @@ async def live() -> Alive:
     return Alive()
 
 
-@router.get("/ready", responses=problems(away="Redis does not answer."))
+@router.get("/ready", responses=problems(away="Redis does not answer, or nothing is stored there."))
 async def ready(given: Given) -> Ready:
     """Answers 200 while requests can be served."""
-    await given.ping()
+    await given.usable()
     return Ready()
 
 
@@ -62,12 +62,15 @@ async def health(given: Given, response: Response) -> Health:
     """How each part is; 503 where one is down."""
     started = time.perf_counter()
     try:
-        await given.ping()
+        await given.usable()
         redis = Part(status="up", detail="answers", milliseconds=(time.perf_counter() - started) * 1000)
     except Exception as error:  # any failure is what this route reports
-        # Its words name hosts and ports.
         _log.warning("Redis is down", error=str(error))
-        redis = Part(status="down", detail="does not answer; the log of the API says why")
+        words = told(error)
+        if words == AWAY_WORDS:
+            words = "does not answer; the log of the API says why"
+        redis = Part(status="down", detail=words)
+        response.headers["Retry-After"] = "1"
     models = {
         m.card.name: Part(status="up", detail=f"{m.card.version} of {m.card.created_at}")
         for m in (given.models.fraud, given.models.churn)

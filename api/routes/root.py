@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from api.deps import Given
+from api.errors import kind_of, told
 from api.shapes import stored_until
 from schemas.errors import DependencyError, TidegateError
 from schemas.fields import Moment
@@ -60,7 +61,7 @@ async def detailed(given: Given, response: Response) -> Details:
     """How everything is that answers are made from: Redis, index, event log, live feed, models."""
 
     async def redis() -> Mapping[str, Any]:
-        await given.ping()
+        await given.usable()
         return {}
 
     async def index() -> Mapping[str, Any]:
@@ -82,7 +83,9 @@ async def detailed(given: Given, response: Response) -> Details:
     if given.segments is None:
         parts["model_segments"] = Detail(status="absent")
     down = [name for name, part in parts.items() if part.status == "down"]
-    response.status_code = 503 if "redis" in down else 200
+    if "redis" in down:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
     return Details(
         status="down" if "redis" in down else "degraded" if down else "up",
         now=given.now(),
@@ -98,8 +101,7 @@ async def _asked(ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Detail:
         async with asyncio.timeout(_LIMIT_S):
             facts = dict(await ask())
     except (TidegateError, TimeoutError) as error:
-        # Its words name hosts and ports.
         level = "warning" if isinstance(error, DependencyError | TimeoutError) else "error"
         getattr(_log, level)("a part is down", error=str(error))
-        return Detail(status="down")
+        return Detail(status="down", facts={"problem": kind_of(error), "reason": told(error)})
     return Detail(status="up", milliseconds=round((time.perf_counter() - started) * 1000, 2), facts=facts)

@@ -129,7 +129,7 @@ async def test_the_first_claim_of_a_topology_holds(valkey, redis_store, direct):
 async def test_the_number_of_partitions_is_read_where_none_is_given(valkey, redis_store, direct):
     reader = RedisHistoryStore(valkey.url)
     for ask in (reader.partitions(), reader.read(A)):
-        with pytest.raises(HistoryError, match="no worker has run against it yet"):
+        with pytest.raises(HistoryIncomplete, match="no worker has run against it yet"):
             await ask
     await redis_store.claim_topology(PARTITIONS, "kafka-1")
     assert await reader.partitions() == PARTITIONS

@@ -7,11 +7,12 @@ import pytest
 
 from features.codec import decode
 from features.ports import Commit, HistoryChange
+from schemas.errors import HistoryIncomplete
 from schemas.fields import to_epoch_ms, to_rfc3339
 from schemas.parse import dump
 from schemas.score import ChurnScore, FraudScore
 from tests.scoring import DAY_MS, START, at
-from tests.serving import NOW, World, assert_problem, serving
+from tests.serving import NOW, Broken, World, assert_problem, serving
 from tests.unit.api.conftest import AWKWARD
 
 SUMS = ("amount_sum_", "credit_sum_", "spend_")
@@ -206,3 +207,14 @@ async def test_a_history_that_cannot_be_read_is_not_guessed_at(eager):
     await world.store.apply(lease, Commit("transactions", None, 1, [cut]))
     async with serving(world.store, eager) as client:
         assert_problem(await client.get("/customers/c-1/features"), 503, "history-unreadable", "c-1")
+
+
+async def test_customers_of_an_empty_store_are_said_to_wait_for_it_and_not_to_be_away(eager):
+    empty = HistoryIncomplete("the store is empty: no worker has run against it yet")
+    async with serving(Broken(empty), eager) as client:
+        for path in ("/customers/c-1", "/customers/c-1/features", "/ready"):
+            answer = await client.get(path)
+            assert_problem(answer, 503, "history-incomplete", "c-1")
+            assert answer.headers["retry-after"] == "1"
+        health = (await client.get("/health/detailed")).json()
+    assert health["parts"]["redis"]["facts"]["problem"] == "history-incomplete"
