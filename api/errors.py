@@ -20,6 +20,7 @@ from schemas.errors import (
     HistoryIncomplete,
     ModelError,
     QuestionError,
+    RightsError,
     SlowAnswerError,
     TidegateError,
 )
@@ -49,6 +50,7 @@ _KINDS: dict[type[TidegateError], tuple[int, str, str]] = {
     HistoryIncomplete: (503, "history-incomplete", "Histories are being built"),
     QuestionError: (422, "too-much-asked", "The answer would be too large"),
     # Before what it is a kind of: the first that fits is taken.
+    RightsError: (503, "rights-missing", "Redis does not let this service do its work"),
     SlowAnswerError: (503, "too-slow", "The answer takes too long"),
     DependencyError: (503, "dependency-away", "A dependency does not answer"),
     HistoryError: (503, "history-unreadable", "The stored history cannot be used"),
@@ -164,7 +166,7 @@ def told(error: Exception) -> str:
     """
     if isinstance(error, HistoryIncomplete):
         return INCOMPLETE_WORDS
-    if isinstance(error, SlowAnswerError):
+    if isinstance(error, SlowAnswerError | RightsError):
         return str(error)
     # Of a dependency they name hosts and ports; of what nobody foresaw, whatever there is.
     foreseen = isinstance(error, TidegateError) and not isinstance(error, DependencyError)

@@ -1,23 +1,22 @@
 """Where the API is put together and run."""
 
-import gc
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from api.application import Api, create_app
+from api.application import Api, create_app, settle
 from api.audit import Auditor
 from api.deps import Loaded, Services
 from api.failure_policy import FailurePolicy
 from api.gate import Security
-from api.limits import Kind, Limits, LocalLimiter, Quota
+from api.limits import Limits, LocalLimiter
 from api.listening import bound, check_tls, run
 from api.live import LiveHub
 from api.personal import Personal
-from api.ports import InvalidPosition, Kept, Page, Reply
+from api.ports import InvalidPosition, Kept, Page
 from api.production import check
 from api.reloading import ModelReload
 from api.settings import ApiSettings
@@ -42,6 +41,7 @@ from infra.metrics_server import process_registry
 from infra.model_store import open_registry
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
+from infra.redis_rights import Asked, RedisRights
 from infra.remote_keys import RemoteKeys
 from infra.replies import RedisReplies
 from infra.score_feed import KafkaScores
@@ -71,7 +71,9 @@ def build(settings: ApiSettings) -> Api:
     _check_places(settings)
     registry, calls, shown = new_registry()
     kafka, redis = from_environment()
-    security, closing = _security(settings, registry, redis, kafka)
+    closing: list[Callable[[], Awaitable[None]]] = []
+    asked: list[Asked] = []
+    security = _security(settings, registry, redis, kafka, closing, asked)
     engine = load_engine(settings.features, settings.entities, settings.attributes)
     for use, path in (*kafka.certificates(), *redis.certificates()):
         calls.certificate(use, expires(path))
@@ -107,11 +109,18 @@ def build(settings: ApiSettings) -> Api:
     replies = RedisReplies(
         settings.redis_url,
         prefix=f"{settings.namespace}:api",
-        kept=_kept,
+        kept=Kept.of,
         timeout_s=settings.http_redis_timeout_s,
         options=redis.options(settings.redis_url),
     )
     closing.append(replies.close)
+    rights = RedisRights([*asked, replies.refused, *(store.refused for store in stores.values())])
+    counted = sorted({feature.entity for feature in engine.entities})
+
+    async def usable(store: RedisHistoryStore) -> None:
+        await store.require_usable(counted)
+        await rights.require()
+
     personal = _personal(settings, stores, closing, kafka, calls)
 
     async def close() -> None:
@@ -125,7 +134,7 @@ def build(settings: ApiSettings) -> Api:
         tenant: Services(
             store,
             models,
-            store.require_usable,
+            partial(usable, store),
             _now,
             segments=in_use.segments,
             reload=load,
@@ -140,7 +149,7 @@ def build(settings: ApiSettings) -> Api:
         if namespace == settings.namespace:
             closing.append(_add_sink(services[tenant], settings, kafka))
     watch = ModelReload(services.values(), load, shown.taken, shown.refused, settings.models_watch_s)
-    app = create_app(services, close, security, settings, registry, personal, watch.run, _settle)
+    app = create_app(services, close, security, settings, registry, personal, watch.run, settle)
     if settings.tracing:
         trace_requests(app, "tidegate-api")
         # Spans are made by a middleware.
@@ -175,20 +184,20 @@ def _add_sink(services: Services, settings: ApiSettings, kafka: KafkaAccess) -> 
     return close
 
 
-def _kept(request: str, status: int = 0, content_type: str = "", body: bytes = b"") -> Kept:
-    return Kept(request, Reply(status, content_type, body) if status else None)
-
-
 def _security(
-    settings: ApiSettings, registry: CollectorRegistry, redis: RedisAccess, kafka: KafkaAccess
-) -> tuple[Security, list[Callable[[], Awaitable[None]]]]:
-    """How settings close the API, and what is to be closed at the end."""
+    settings: ApiSettings,
+    registry: CollectorRegistry,
+    redis: RedisAccess,
+    kafka: KafkaAccess,
+    closing: list[Callable[[], Awaitable[None]]],
+    asked: list[Asked],
+) -> Security:
+    """How settings close the API; adds what is to be closed at the end, and what rights it needs."""
     if settings.api_mode == "production" and settings.security_dir.is_dir():
         for path in settings.security_dir.glob("*.json"):
             if is_exposed(path):
                 raise ConfigError(f"{path} can be read or changed by others: run 'chmod 600 {path}'")
     limiter = None
-    closing: list[Callable[[], Awaitable[None]]] = []
     if settings.rate_limits == "on" or (settings.rate_limits == "auto" and settings.auth != "off"):
         url = settings.rate_limits_redis_url or settings.redis_url
         counter = RedisLimiter(
@@ -198,13 +207,14 @@ def _security(
             options=redis.options(url),
         )
         closing.append(counter.close)
+        asked.append(counter.refused)
         noted = Counter(
             "tidegate_rate_limit_total",
             "Requests limited or not counted together.",
             ["event"],
             registry=registry,
         )
-        limiter = Limits(_quotas(settings), counter, LocalLimiter(), lambda event: noted.labels(event).inc())
+        limiter = Limits(settings.quotas(), counter, LocalLimiter(), lambda event: noted.labels(event).inc())
     auditor = None
     if settings.audit == "on" or (settings.audit == "auto" and settings.auth != "off"):
         told = settings.audit_keys.get_secret_value()
@@ -218,7 +228,7 @@ def _security(
             )
         auditor = Auditor(trail, lambda event: audited.labels(event).inc(), copies)
     if settings.auth == "off":
-        return Security(limits=limiter, auditor=auditor), closing
+        return Security(limits=limiter, auditor=auditor)
     said = {
         "issuer": settings.auth_issuer,
         "audience": settings.auth_audience,
@@ -235,13 +245,13 @@ def _security(
         )
         closing.append(remote.close)
         verifier = TokenVerifier(remote, **said, now=_now)
-        return Security(verifier, limits=limiter, auditor=auditor), closing
+        return Security(verifier, limits=limiter, auditor=auditor)
     keys = SigningKeys(settings.security_dir)
     clients = ClientStore(settings.security_dir)
     keys.current()
     issuer = TokenIssuer(lambda: keys.current().key, **said, ttl_s=settings.auth_token_ttl_s, now=_now)
     verifier = TokenVerifier(keys, **said, now=_now)
-    return Security(verifier, clients, issuer, keys.public, limiter, auditor), closing
+    return Security(verifier, clients, issuer, keys.public, limiter, auditor)
 
 
 def _personal(
@@ -269,16 +279,6 @@ def _personal(
     return found
 
 
-def _quotas(settings: ApiSettings) -> dict[Kind, Quota]:
-    return {
-        "auth": Quota.of(settings.rate_auth),
-        "read": Quota.of(settings.rate_read),
-        "score": Quota.of(settings.rate_score),
-        "bulk": Quota.of(settings.rate_bulk),
-        "change": Quota.of(settings.rate_change),
-    }
-
-
 def serve(settings: ApiSettings) -> None:
     """Run until told to stop.
 
@@ -288,16 +288,6 @@ def serve(settings: ApiSettings) -> None:
     check_tls(settings)
     listening = bound(settings.http_host, settings.http_port)
     run(build(settings), listening, settings)
-
-
-def _settle() -> None:
-    """Keep what is loaded, and other threads, out of the way of answers."""
-    # What is there now stays: a full collection that looks through it stops every answer for 0.1 s.
-    gc.collect()
-    gc.freeze()
-    # Questions to the database run in threads; at Python's 5 ms one of them holds up an answer for as long
-    # as a lookup may take.
-    sys.setswitchinterval(0.001)
 
 
 def _now() -> datetime:

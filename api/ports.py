@@ -117,6 +117,11 @@ class Kept:
     request: str
     reply: Reply | None
 
+    @classmethod
+    def of(cls, request: str, status: int = 0, content_type: str = "", body: bytes = b"") -> "Kept":
+        """What is known of a key, from its parts; without a status the answer is being made."""
+        return cls(request, Reply(status, content_type, body) if status else None)
+
 
 class ReplyStore(Protocol):
     """Answers by idempotency key. Every method raises `DependencyError` when it is away."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.limits import Quota
+from api.limits import Kind, Quota
 from schemas.fields import Namespace
 
 
@@ -156,3 +156,13 @@ class ApiSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: for people on a terminal, else JSON."
     )
+
+    def quotas(self) -> dict[Kind, Quota]:
+        """The rates, by kind of route."""
+        return {
+            "auth": Quota.of(self.rate_auth),
+            "read": Quota.of(self.rate_read),
+            "score": Quota.of(self.rate_score),
+            "bulk": Quota.of(self.rate_bulk),
+            "change": Quota.of(self.rate_change),
+        }

@@ -9,6 +9,7 @@ from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.history_layout import UNDECIDED, HistoryLayout, entities_mark, wrong_entities
 from infra.history_lookups import HistoryLookups, joined
 from infra.history_server import HistoryServer
+from infra.redis_rights import PROBE, Command, refused
 from infra.score_packing import ScorePacker
 from schemas.errors import HistoryError, HistoryIncomplete
 
@@ -50,19 +51,38 @@ class RedisHistoryStore:
         """Raise `DependencyError` unless the store answers, and lets us read."""
         await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
 
-    async def require_usable(self) -> None:
+    async def require_usable(self, entities: Sequence[str] = ()) -> None:
         """Raise unless customers can be answered for from what is stored.
 
         That of some partitions that are being built is left to lookups of their customers.
 
+        Args:
+            entities: Those that are counted, as who asks is told.
+
         Raises:
             DependencyError: The store does not answer, or does not let us read.
             HistoryIncomplete: Nothing is stored.
+            HistoryError: The state counts others, or in another format.
         """
-        stored = await self._server.call(lambda: self._redis.get(self._layout.shared_key("topology")))
-        if stored is None:
+        keys = [self._layout.shared_key(name) for name in ("topology", "entities")]
+        topology, counted = await self._server.call(lambda: self._redis.mget(keys))
+        if topology is None:
             # Also where there was something: customers of an emptied store are not ones never seen.
             raise HistoryIncomplete("the store is empty: no worker has run against it yet, or it was emptied")
+        stored = (counted or b"").decode()
+        if stored != UNDECIDED and (wrong := wrong_entities(stored, entities_mark(entities))) is not None:
+            raise HistoryError(wrong)
+
+    async def refused(self) -> Sequence[str] | None:
+        """What lookups need and the store does not let us do; `None` where it does not answer."""
+        key, meta = self._layout.key, self._layout.key(0, "meta")
+        commands: dict[str, Command] = {
+            f"MGET on {key(0, kind, '*')}": ("MGET", key(0, kind, PROBE))
+            for kind in ("h", "b", "p", "c", "e")
+        }
+        commands[f"LRANGE on {key(0, 's', '*')}"] = ("LRANGE", key(0, "s", PROBE), 0, -1)
+        commands[f"HMGET on {meta}"] = ("HMGET", meta, "epoch", "building")
+        return await refused(self._redis, commands)
 
     async def info(self) -> dict[str, Any]:
         """The server's own description, for checks of its settings."""

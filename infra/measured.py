@@ -53,10 +53,10 @@ class MeasuredHistoryStore(RedisHistoryStore):
         with self._metrics.call("redis", "ping"):
             await super().ping()
 
-    async def require_usable(self) -> None:
+    async def require_usable(self, entities: Sequence[str] = ()) -> None:
         """Raise unless customers can be answered for."""
         with self._metrics.call("redis", "ping"):
-            await super().require_usable()
+            await super().require_usable(entities)
 
 
 class MeasuredProducer:

@@ -5,7 +5,7 @@ arithmetic stands in `api.limits` for one process, for when Redis is away.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from infra.gathered import Gathered
+from infra.redis_rights import PROBE, Command, refused
 from schemas.errors import DependencyError
 
 _SCRIPT = (Path(__file__).parent / "rate_limit.lua").read_text()
@@ -114,6 +115,20 @@ class RedisLimiter:
             pipe.evalsha(self._sha, 1, key, interval_us, requests)
         answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
+
+    async def refused(self) -> Sequence[str] | None:
+        """What counting needs and Redis does not let us do; `None` where it does not answer."""
+        key = f"{self._prefix}:{PROBE}"
+        commands: dict[str, Command] = {
+            "SCRIPT LOAD": ("SCRIPT LOAD", _SCRIPT),
+            # No script has this digest: Redis says first whether we may run one.
+            f"EVALSHA on {self._prefix}:*": ("EVALSHA", "0" * 40, 1, key),
+            "TIME": ("TIME",),
+            f"GET on {self._prefix}:*": ("GET", key),
+            # Only where it exists, which it never does.
+            f"SET on {self._prefix}:*": ("SET", key, "", "XX", "PX", 1),
+        }
+        return await refused(self._redis, commands)
 
     async def close(self) -> None:
         """Close all connections."""

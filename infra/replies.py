@@ -1,12 +1,13 @@
 """Answers to writes by idempotency key, in Redis, for a day."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import orjson
 from redis import asyncio as redis
 from redis import exceptions
 
+from infra.redis_rights import PROBE, Command, refused
 from schemas.errors import DependencyError
 
 KeptT = TypeVar("KeptT")
@@ -72,6 +73,17 @@ class RedisReplies:
     async def forget(self, key: str) -> None:
         """Let go of a key."""
         await self._call(lambda: self._redis.delete(self._name(key)))
+
+    async def refused(self) -> Sequence[str] | None:
+        """What is needed and Redis does not let us do; `None` where it does not answer."""
+        name, names = self._name(PROBE), self._name("*")
+        commands: dict[str, Command] = {
+            # Only where it exists, which it never does.
+            f"SET on {names}": ("SET", name, "", "XX", "EX", 1),
+            f"GET on {names}": ("GET", name),
+            f"DEL on {names}": ("DEL", name),
+        }
+        return await refused(self._redis, commands)
 
     def _known(self, found: bytes) -> Any:
         request, *reply = orjson.loads(found)

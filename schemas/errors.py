@@ -25,6 +25,10 @@ class HistoryIncomplete(DependencyError):
     """Histories are being built from the log: what is there of a customer is not all that there was."""
 
 
+class RightsError(DependencyError):
+    """Redis does not let its user do what is needed; the sentence says what and names no host: HTTP 503."""
+
+
 class SlowAnswerError(DependencyError):
     """An answer took too long; the sentence says what to ask instead and names no host: HTTP 503."""
 

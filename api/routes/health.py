@@ -50,7 +50,12 @@ async def live() -> Alive:
     return Alive()
 
 
-@router.get("/ready", responses=problems(away="Redis does not answer, or nothing is stored there."))
+@router.get(
+    "/ready",
+    responses=problems(
+        away="Redis does not answer, lacks rights or histories, or counts other entities than this program."
+    ),
+)
 async def ready(given: Given) -> Ready:
     """Answers 200 while requests can be served."""
     await given.usable()

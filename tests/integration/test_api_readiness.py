@@ -1,5 +1,6 @@
 """What an API says of a Redis that it cannot answer from, asked before and after it answered from it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ from httpx import ASGITransport, AsyncClient
 
 from api.main import build
 from api.settings import ApiSettings
+from infra.history_layout import UNDECIDED
 from tests.histories import PARTITIONS, A, change, commit
 from tests.serving import assert_problem
 
@@ -57,3 +59,66 @@ async def test_an_empty_store_is_one_answer_whatever_the_api_knew(
             assert (health.status_code, health.headers["retry-after"]) == (503, "1")
             assert health.json()["status"] == "down"
             assert "histories are being built" in health.text
+
+
+async def test_a_state_that_counts_other_entities_than_the_api_is_not_ready(
+    valkey, redis_store, direct, registry
+):
+    await redis_store.claim_entities(("merchant",))
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    async with asking(registry, valkey.url) as client:
+        problem = assert_problem(await client.get("/ready"), 503, "history-unreadable")
+        assert "the state counts entities 'merchant', TIDEGATE_ENTITIES says 'none'" in problem["detail"]
+        health = await client.get("/health/detailed")
+        assert health.status_code == 503
+        assert health.json()["parts"]["redis"]["facts"]["reason"] == problem["detail"]
+        # Rebuilt: what is counted is up to the next worker.
+        direct.set("tg:entities", UNDECIDED)
+        assert (await client.get("/ready")).status_code == 200
+
+
+RIGHTS = "~* +@connection +@read +@write +@scripting +time"
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        ("-lrange", r"LRANGE on {tg:0}:s:*"),
+        ("-hmget", r"HMGET on {tg:0}:meta"),
+        ("-set", r"SET on tg:limit:*, SET on tg:api:reply:*"),
+        ("-del", r"DEL on tg:api:reply:*"),
+        ("-evalsha", r"EVALSHA on tg:limit:*"),
+        ("-script|load", r"may not: SCRIPT LOAD"),
+        ("-time", r"TIME"),
+        ("resetkeys ~tg:* ~{tg:*}:meta ~{tg:*}:[bpces]:*", r"MGET on {tg:0}:h:*"),
+        ("resetkeys ~{tg:* ~tg:topology ~tg:entities ~tg:api:*", r"EVALSHA on tg:limit:*, GET on tg:limit:*"),
+    ],
+)
+async def test_an_api_whose_redis_user_lacks_rights_says_which(
+    valkey, redis_store, direct, registry, taken, said
+):
+    await filled(redis_store)
+    direct.execute_command("ACL", "SETUSER", "api", "on", ">secret", *RIGHTS.split(), *taken.split())
+    keys = sorted(direct.keys())
+    try:
+        url = valkey.url.replace("redis://", "redis://api:secret@")
+        async with asking(registry, url, rate_limits="on") as client:
+            problem = assert_problem(await client.get("/ready"), 503, "rights-missing", "secret", "local")
+            assert said in problem["detail"]
+            assert "127.0.0.1" not in problem["detail"]
+            direct.execute_command("ACL", "SETUSER", "api", "resetkeys", *RIGHTS.split())
+            await asyncio.sleep(1.1)
+            assert (await client.get("/ready")).status_code == 200
+        assert sorted(direct.keys()) == keys
+    finally:
+        direct.execute_command("ACL", "DELUSER", "api")
+
+
+async def test_rights_that_are_there_are_not_asked_for_at_each_call(valkey, redis_store, direct, registry):
+    await filled(redis_store)
+    async with asking(registry, valkey.url, rate_limits="on") as client:
+        assert (await client.get("/ready")).status_code == 200
+        before = direct.info("commandstats")["cmdstat_lrange"]["calls"]
+        for _ in range(5):
+            assert (await client.get("/ready")).status_code == 200
+        assert direct.info("commandstats")["cmdstat_lrange"]["calls"] == before

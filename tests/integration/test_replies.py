@@ -9,13 +9,9 @@ from schemas.errors import DependencyError
 pytestmark = pytest.mark.integration
 
 
-def kept(request, status=0, content_type="", body=b""):
-    return Kept(request, Reply(status, content_type, body) if status else None)
-
-
 @pytest.fixture
 async def replies(valkey, direct):
-    store = RedisReplies(valkey.url, prefix="tg:api", kept=kept)
+    store = RedisReplies(valkey.url, prefix="tg:api", kept=Kept.of)
     yield store
     await store.close()
 
@@ -43,7 +39,7 @@ async def test_a_key_that_was_let_go_can_be_claimed_again(replies):
 
 
 async def test_while_redis_is_away_nothing_is_claimed():
-    store = RedisReplies("redis://127.0.0.1:1/0", prefix="x", kept=kept, timeout_s=0.5)
+    store = RedisReplies("redis://127.0.0.1:1/0", prefix="x", kept=Kept.of, timeout_s=0.5)
     with pytest.raises(DependencyError, match="idempotency keys"):
         await store.begin("k", "digest")
     await store.close()
