@@ -22,7 +22,7 @@ from api.reloading import ModelReload
 from api.settings import ApiSettings
 from api.tokens import TokenIssuer, TokenVerifier
 from infra.access import KafkaAccess, RedisAccess, expires, from_environment
-from infra.addresses import check_bootstrap
+from infra.addresses import check_bootstrap, check_redis_url
 from infra.audit_log import AuditLog
 from infra.audit_topic import AuditTopic
 from infra.client_store import ClientStore
@@ -42,7 +42,7 @@ from infra.model_store import open_registry
 from infra.private_files import is_exposed
 from infra.rate_limits import RedisLimiter
 from infra.redis_rights import Asked, RedisRights
-from infra.remote_keys import RemoteKeys
+from infra.remote_keys import RemoteKeys, check_key_set_url
 from infra.replies import RedisReplies
 from infra.score_feed import KafkaScores
 from infra.signing_keys import SigningKeys
@@ -159,6 +159,11 @@ def build(settings: ApiSettings) -> Api:
 
 def _check_places(settings: ApiSettings) -> None:
     """Refuse addresses and files that cannot be any."""
+    check_redis_url(settings.redis_url)
+    if settings.rate_limits_redis_url:
+        check_redis_url(settings.rate_limits_redis_url, "TIDEGATE_RATE_LIMITS_REDIS_URL")
+    if settings.auth == "issuer":
+        check_key_set_url(settings.auth_jwks_url)
     if settings.bootstrap:
         check_bootstrap(settings.bootstrap)
     tenants = settings.tenants or {"default": settings.namespace}

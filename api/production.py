@@ -36,7 +36,11 @@ def _transport(settings: ApiSettings) -> list[str]:
     if settings.rate_limits_redis_url:
         urls["TIDEGATE_RATE_LIMITS_REDIS_URL"] = settings.rate_limits_redis_url
     for name, url in urls.items():
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            # No address at all, which is said where it is used.
+            continue
         secret = parts.password or "password=" in parts.query
         if parts.scheme != "unix" and not (parts.scheme == "rediss" and secret):
             found.append(f"{name}: set rediss://USER:PASSWORD@HOST:PORT/DB (TLS and an ACL user), or unix://")

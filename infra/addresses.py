@@ -1,19 +1,47 @@
 """Addresses as operators write them: what cannot be one is said before anything connects."""
 
+import math
 import re
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from schemas.errors import ConfigError
 from schemas.fields import NAMESPACE_PATTERN
 
 
-def check_redis_url(url: str) -> None:
+def _is_seconds(text: str) -> bool:
+    with suppress(ValueError):
+        return 0 < float(text) < math.inf
+    return False
+
+
+def _is_positive(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
+
+
+_REDIS_OPTIONS: Final[Mapping[str, Callable[[str], bool]]] = {
+    "db": str.isdecimal,
+    "username": bool,
+    "password": bool,
+    "client_name": str.isidentifier,
+    "max_connections": _is_positive,
+    "health_check_interval": str.isdecimal,
+    "socket_timeout": _is_seconds,
+    "socket_connect_timeout": _is_seconds,
+}
+"""What may stand behind the ? of an address, and what its value is. The client would take more, and before
+what is set elsewhere: `ssl_cert_reqs=none` would have servers believed that prove nothing."""
+
+
+def check_redis_url(url: str, setting: str = "TIDEGATE_REDIS_URL") -> None:
     """Refuse what is no address of Redis. The clients raise errors of their own, or take database 0.
 
     Raises:
         ConfigError: It is none. The message does not repeat it: it may hold a password.
     """
-    wanted = "TIDEGATE_REDIS_URL is redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH"
+    wanted = f"{setting} is redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -21,7 +49,19 @@ def check_redis_url(url: str) -> None:
         raise ConfigError(f"{wanted}; this one has a port that is no number from 0 to 65535") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ConfigError(f"{wanted}; this one begins otherwise")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _REDIS_OPTIONS:
+            # Not its name: where a password has a ? in it, it is a part of that.
+            known = ", ".join(_REDIS_OPTIONS)
+            raise ConfigError(
+                f"{wanted}; this one has an option behind its ? that is none of {known} (TLS is set by "
+                "rediss:// and TIDEGATE_REDIS_CA; a ? in a password is written %3F)"
+            )
+        if not _REDIS_OPTIONS[name](value):
+            raise ConfigError(f"{wanted}; what this one says of {name} cannot be")
     if parts.scheme == "unix":
+        if not parts.path:
+            raise ConfigError(f"{wanted}; this one has no path")
         return
     if not parts.hostname or port == 0:
         raise ConfigError(f"{wanted}; this one has no host or no port")

@@ -11,10 +11,27 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, import_key
 
+from schemas.errors import ConfigError
+
 _log = structlog.get_logger()
 _MOST_BYTES = 256 * 1024
 _CURVES = {"P-256": "ES256", "Ed25519": "Ed25519"}
 Counted = Callable[[Literal["fetched", "failed"]], None]
+
+
+def check_key_set_url(url: str) -> None:
+    """Refuse what is no address of a key set.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        parsed = httpx.URL(url)
+        host, port = parsed.host, parsed.port or 1
+    except (httpx.InvalidURL, ValueError):
+        host, port = "", 0
+    if not host or "%" in host or not 0 < port < 65_536 or parsed.scheme not in ("https", "http"):
+        raise ConfigError("TIDEGATE_AUTH_JWKS_URL is https://HOST/PATH, the address of the issuer's key set")
 
 
 class RemoteKeys:

@@ -7,12 +7,30 @@ from httpx import ASGITransport, AsyncClient
 from api import main
 from api.main import build
 from api.settings import ApiSettings
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 
 def test_without_models_the_application_is_not_built(tmp_path):
     with pytest.raises(ModelError, match="there is no fraud model"):
         build(ApiSettings(models=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"redis_url": "redis://h/0?unknown=s3cret"}, "TIDEGATE_REDIS_URL is redis://"),
+        (
+            {"rate_limits_redis_url": "redis://h/0?unknown=s3cret"},
+            "TIDEGATE_RATE_LIMITS_REDIS_URL is redis://",
+        ),
+        ({"redis_url": "rediss://[::s3cret"}, "TIDEGATE_REDIS_URL is redis://"),
+        ({"auth": "issuer", "auth_jwks_url": "ftp://login.bank.example/s3cret"}, "TIDEGATE_AUTH_JWKS_URL"),
+    ],
+)
+def test_addresses_that_cannot_be_are_refused_before_anything_is_asked(changed, said, tmp_path, registry):
+    with pytest.raises(ConfigError, match=said) as refused:
+        build(ApiSettings(models=registry._root, rate_limits="on", security_dir=tmp_path, **changed))
+    assert "s3cret" not in str(refused.value)
 
 
 def test_the_application_is_built_against_redis_that_need_not_answer_yet(registry):

@@ -31,6 +31,10 @@ def test_right_settings_lack_nothing():
     check(settings(auth="issuer", auth_jwks_url="https://login.bank.example/jwks.json"))
 
 
+def test_an_address_that_is_none_is_left_to_where_it_is_used():
+    check(settings(redis_url="rediss://[::1"))
+
+
 def test_development_defaults_are_listed_all_at_once():
     with pytest.raises(ConfigError) as refused:
         check(ApiSettings(api_mode="production"))

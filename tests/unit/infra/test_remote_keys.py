@@ -4,7 +4,8 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from infra.remote_keys import RemoteKeys
+from infra.remote_keys import RemoteKeys, check_key_set_url
+from schemas.errors import ConfigError
 
 URL = "https://issuer.example/jwks.json"
 
@@ -35,6 +36,23 @@ class Issuer:
             count=self.outcomes.append,
             **options,
         )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["issuer", "//issuer/jwks", "ftp://issuer/jwks", "https://", "https:///jwks", "https://issuer:99999/",
+     "https://issuer:abc/", "https://iss uer/", "https://issuer\n/", "https://xn--/"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_key_set_is_refused_at_once(url):
+    with pytest.raises(ConfigError, match="TIDEGATE_AUTH_JWKS_URL is https://HOST/PATH"):
+        check_key_set_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", [URL, "http://127.0.0.1:8080/keys?v=1", "https://[::1]:8443/", "https://münchen.example/k"]
+)
+def test_addresses_of_key_sets_are_taken(url):
+    check_key_set_url(url)
 
 
 def key(kid: str) -> ECKey:
