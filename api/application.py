@@ -20,6 +20,7 @@ from api.gate import Admission, Gate, Security, authorise
 from api.headers import SecurityHeaders, browser_headers
 from api.idempotency import KeepReplies, Replayed, replay
 from api.middleware import BodyLimit, Measured, RequestMetrics
+from api.paths import keep_slashes
 from api.personal import Personal
 from api.quick import QuickLane, QuickLookup, QuickScore
 from api.routes import analytics, auth, batch, customers, explain, health, inference, root, stream
@@ -46,6 +47,7 @@ class Api(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
+        keep_slashes(scope)
         if self.lane is None:
             await self.whole(scope, receive, send)
             return

@@ -57,8 +57,9 @@ async def idempotent(request: Request, key: Key = None) -> None:
         b"\0".join(
             [
                 request.method.encode(),
-                request.url.path.encode(),
-                request.url.query.encode(),
+                # Not of `request.url`, which loses what stands behind a # in an id, and line feeds.
+                request.scope["path"].encode(errors="surrogatepass"),
+                request.scope["query_string"],
                 await request.body(),
             ]
         )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from api.cursor import decode_cursor, encode_cursor
 from api.deps import CustomerId, Given, Services, known_state
 from api.errors import UnknownCustomer, problems
+from api.paths import ID, ID_BEFORE
 from api.ports import CustomerFilter, Direction, EventFilter, Row
 from api.shapes import (
     HISTORY_CUT,
@@ -125,7 +126,7 @@ async def list_customers(
     )
 
 
-@router.get("/{customer_id:path}/transactions", response_model=TransactionPage)
+@router.get(f"/{ID_BEFORE}/transactions", response_model=TransactionPage)
 async def transactions(
     customer_id: CustomerId,
     given: Given,
@@ -170,7 +171,7 @@ async def transactions_page(
     }
 
 
-@router.get("/{customer_id:path}/features", response_model=CustomerFeatures)
+@router.get(f"/{ID_BEFORE}/features", response_model=CustomerFeatures)
 async def features(
     customer_id: CustomerId,
     given: Given,
@@ -205,7 +206,7 @@ async def features_now(given: Services, customer_id: str, as_of: datetime | None
     }
 
 
-@router.get("/{customer_id:path}/scores", response_model=CustomerScores)
+@router.get(f"/{ID_BEFORE}/scores", response_model=CustomerScores)
 async def scores(customer_id: CustomerId, given: Given) -> Response:
     """The newest fraud scores and the newest churn score, as they were published."""
     return json_answer(await newest_scores(given, customer_id))
@@ -225,7 +226,7 @@ whole = APIRouter(prefix="/customers", tags=["customers"], responses=router.resp
 """To be included last: an id may have a slash in it, so this takes whatever no other route does."""
 
 
-@whole.get("/{customer_id:path}", response_model=CustomerOut)
+@whole.get(f"/{ID}", response_model=CustomerOut)
 async def customer(customer_id: CustomerId, given: Given) -> Response:
     """A customer: totals and newest scores from the sink's index, completed from the stream's state.
 

@@ -15,6 +15,7 @@ from api.deps import CustomerId, Given, known_state
 from api.errors import problems
 from api.gate import principal_of, who_asks
 from api.idempotency import idempotent
+from api.paths import ID, ID_BEFORE
 from api.personal import Personal
 from api.tokens import Principal
 from features.codec import decode
@@ -83,7 +84,7 @@ Own = Annotated[Personal, Depends(_personal)]
 Who = Annotated[Principal, Depends(who_asks)]
 
 
-@router.get("/{customer_id:path}/profile")
+@router.get(f"/{ID_BEFORE}/profile")
 async def profile(customer_id: CustomerId, given: Given, own: Own, who: Who) -> CustomerProfile:
     """The newest profile; contact data masked unless the token may see it."""
     state = await known_state(given, customer_id, scores=False)
@@ -91,7 +92,7 @@ async def profile(customer_id: CustomerId, given: Given, own: Own, who: Who) -> 
     return CustomerProfile(customer_id=customer_id, profile=kept, contact=contact)
 
 
-@router.get("/{customer_id:path}/export")
+@router.get(f"/{ID_BEFORE}/export")
 async def export(customer_id: CustomerId, given: Given, own: Own) -> CustomerExport:
     """Everything that is kept of a customer, contact data in clear."""
     state = await known_state(given, customer_id)
@@ -121,7 +122,7 @@ async def export(customer_id: CustomerId, given: Given, own: Own) -> CustomerExp
 
 
 @router.delete(
-    "/{customer_id:path}",
+    f"/{ID}",
     status_code=202,
     dependencies=[Depends(idempotent)],
     responses=problems(
