@@ -138,5 +138,5 @@ class KeepReplies:
             else:
                 await replies.forget(name)
         except DependencyError:
-            # Done, and not kept: the claim ends by itself.
+            # Done, and not kept: the store tries again for a while, then the claim ends by itself.
             return

@@ -127,7 +127,10 @@ class ReplyStore(Protocol):
     """Answers by idempotency key. Every method raises `DependencyError` when it is away."""
 
     async def begin(self, key: str, request: str) -> Kept | None:
-        """Claim a key for a request; what is known of it, where it was claimed before."""
+        """Claim a key for a request; what is known of it, where it was claimed before.
+
+        A claim of which cannot be said whether it was made is taken back: the key can be tried again soon.
+        """
         ...
 
     async def finish(self, key: str, request: str, reply: Reply) -> None:
