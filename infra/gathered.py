@@ -15,13 +15,17 @@ class Gathered(Generic[Key, Found]):
     under way goes with the next.
 
     Args:
-        ask: Finds what belongs to keys, in their order.
+        ask: Finds what belongs to keys, in their order; an error in the place of what cannot be said of one.
         most: Keys of one call.
         calls: At a time.
     """
 
     def __init__(
-        self, ask: Callable[[list[Key]], Awaitable[Sequence[Found]]], *, most: int = 64, calls: int = 2
+        self,
+        ask: Callable[[list[Key]], Awaitable[Sequence[Found | Exception]]],
+        *,
+        most: int = 64,
+        calls: int = 2,
     ) -> None:
         self._ask, self._most, self._calls = ask, most, calls
         self._waiting: list[tuple[Key, asyncio.Future[Found]]] = []
@@ -29,7 +33,12 @@ class Gathered(Generic[Key, Found]):
         self._starts = False
 
     async def get(self, key: Key) -> Found:
-        """What belongs to a key; raises what the call did."""
+        """What belongs to a key.
+
+        Raises:
+            Exception: Its own, or that of the call it was in or waited for: who waits behind a server that
+                does not answer would otherwise wait once for each call before it.
+        """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Found] = loop.create_future()
         self._waiting.append((key, found))
@@ -55,11 +64,16 @@ class Gathered(Generic[Key, Found]):
         try:
             answers = await self._ask([key for key, _ in asked])
         except Exception as error:
-            for _, found in asked:
+            behind, self._waiting = self._waiting, []
+            for _, found in (*asked, *behind):
                 if not found.done():
                     found.set_exception(error)
             return
         for (_, found), answer in zip(asked, answers, strict=True):
             # Who asked may have gone meanwhile.
-            if not found.done():
+            if found.done():
+                continue
+            if isinstance(answer, Exception):
+                found.set_exception(answer)
+            else:
                 found.set_result(answer)

@@ -36,7 +36,7 @@ class HistoryLookups:
         self._layout = layout
         self._packer = packer
         self.known: int | None = partitions
-        self._states = Gathered(self._read_states)
+        self._states: Gathered[str, CustomerState | None] = Gathered(self._read_states)
 
     async def partitions(self) -> int:
         """Number of source partitions.
@@ -55,13 +55,14 @@ class HistoryLookups:
     async def histories(self, customer_ids: Sequence[str]) -> list[bytes | None]:
         """Stored histories of customers of any partition, in the order asked for."""
         found = await self._of(customer_ids, _HISTORY)
-        return [joined(history, packed) for history, packed in found]
+        return [joined(history, packed) for history, packed in map(_known, found)]
 
     async def read(self, customer_id: str, scores: bool) -> CustomerState | None:
         """State of a customer; `None` for one never seen."""
         if not scores:
             return await self._states.get(customer_id)
-        ((history, packed, profile, churn, kept),) = await self._of([customer_id], _STATE, newest=True)
+        (found,) = await self._of([customer_id], _STATE, newest=True)
+        history, packed, profile, churn, kept = _known(found)
         if history is None and profile is None:
             return None
         unpack = self._packer.unpack
@@ -70,22 +71,23 @@ class HistoryLookups:
             joined(history, packed), newest, None if churn is None else unpack(churn), profile
         )
 
-    async def _read_states(self, customer_ids: list[str]) -> list[CustomerState | None]:
+    async def _read_states(self, customer_ids: list[str]) -> list[CustomerState | HistoryIncomplete | None]:
         """States of customers without their scores, in the order asked for."""
         return [
-            None
-            if history is None and profile is None
-            else CustomerState(joined(history, packed), profile=profile)
-            for history, packed, profile in await self._of(customer_ids, _STATE[:3])
+            found if isinstance(found, HistoryIncomplete) else _state(*found)
+            for found in await self._of(customer_ids, _STATE[:3])
         ]
 
     async def _of(
         self, customer_ids: Sequence[str], kinds: Sequence[str], *, newest: bool = False
-    ) -> list[list[Any]]:
+    ) -> list[list[Any] | HistoryIncomplete]:
         """What is stored of customers: a value of each kind, and behind them the list of newest scores.
 
+        An error in the place of a customer whose partition is being built, or is not there: it says nothing
+        of the others.
+
         Raises:
-            HistoryIncomplete: A partition of theirs is being built, or is not there.
+            HistoryIncomplete: There is nothing at all.
         """
         if not customer_ids:
             return []
@@ -115,17 +117,30 @@ class HistoryLookups:
                 break
             # Built again from another number of partitions: customers are elsewhere.
             self.known = int(stored)
-        found: list[list[Any]] = [[]] * len(customer_ids)
+        found: list[list[Any] | HistoryIncomplete] = [[]] * len(customer_ids)
         answer = iter(answers)
         for p, numbers in places.items():
             (epoch, building), values = next(answer), next(answer)
-            if epoch is None or building is not None:
-                raise HistoryIncomplete(f"histories of partition {p} are being built from the log")
             for at, number in enumerate(numbers):
-                found[number] = values[len(kinds) * at : len(kinds) * (at + 1)]
-                if newest:
-                    found[number].append(next(answer))
+                of_one = values[len(kinds) * at : len(kinds) * (at + 1)]
+                found[number] = [*of_one, next(answer)] if newest else of_one
+                if epoch is None or building is not None:
+                    found[number] = HistoryIncomplete(
+                        f"histories of partition {p} are being built from the log"
+                    )
         return found
+
+
+def _known(found: list[Any] | HistoryIncomplete) -> list[Any]:
+    if isinstance(found, HistoryIncomplete):
+        raise found
+    return found
+
+
+def _state(history: bytes | None, packed: bytes | None, profile: bytes | None) -> CustomerState | None:
+    if history is None and profile is None:
+        return None
+    return CustomerState(joined(history, packed), profile=profile)
 
 
 def joined(history: bytes | None, packed: bytes | None) -> bytes | None:

@@ -191,6 +191,27 @@ async def test_a_server_that_hangs_is_away_after_the_time_limit(valkey, direct):
     await store.close()
 
 
+async def test_behind_a_server_that_hangs_nobody_waits_longer_than_for_one_call(valkey, redis_store, direct):
+    await begin(redis_store)
+    store = RedisHistoryStore(valkey.url, PARTITIONS, timeout_s=0.5)
+    await store.read(A, scores=False)
+
+    async def seconds(number: int) -> float:
+        await asyncio.sleep(number / 1000)
+        started = time.monotonic()
+        with pytest.raises(DependencyError, match="does not answer"):
+            await store.read(f"c-{number}", scores=False)
+        return time.monotonic() - started
+
+    valkey.pause()
+    try:
+        waited = await asyncio.gather(*(seconds(number) for number in range(1000)))
+    finally:
+        valkey.resume()
+    assert max(waited) < 1.5
+    await store.close()
+
+
 async def test_a_reply_that_was_lost_is_already_applied(valkey, redis_store, direct):
     """Applied while nobody listened any more: the second try must not apply it again."""
     impatient = RedisHistoryStore(valkey.url, PARTITIONS, timeout_s=0.3)
@@ -326,6 +347,11 @@ async def test_customers_of_other_partitions_are_found_while_one_is_built(redis_
     assert await redis_store.read(there) is None
     with pytest.raises(HistoryIncomplete, match=f"partition {HERE} are being built"):
         await redis_store.histories([there, A])
+    # Also of those who are asked for at the same time, with one call.
+    asked = [redis_store.read(c, scores=False) for c in (there, A, there)]
+    first, built, last = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, last) == (None, None)
+    assert isinstance(built, HistoryIncomplete)
 
 
 async def test_lookups_follow_a_store_that_was_built_from_more_partitions(valkey, redis_store, direct):

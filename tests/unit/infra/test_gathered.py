@@ -70,3 +70,25 @@ async def test_who_goes_away_takes_nobody_along():
     with pytest.raises(asyncio.CancelledError):
         await asked[1]
     assert await asyncio.gather(asked[0], asked[2]) == [0, 20]
+
+
+async def test_who_waits_behind_a_call_that_fails_fails_with_it_and_waits_for_no_other():
+    store = Store()
+    store.let.clear()
+    store.error = TimeoutError("away")
+    found = Gathered(store, calls=1, most=2)
+    asked = [asyncio.ensure_future(found.get(n)) for n in range(7)]
+    await turns()
+    store.let.set()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TimeoutError] * 7
+    assert store.calls == [[0, 1]]
+
+
+async def test_what_cannot_be_said_of_one_key_is_said_of_the_others():
+    async def ask(keys):
+        return [ValueError("one") if key == 1 else key for key in keys]
+
+    found = Gathered(ask)
+    answers = await asyncio.gather(*(found.get(n) for n in range(3)), return_exceptions=True)
+    assert [answers[0], type(answers[1]), answers[2]] == [0, ValueError, 2]
