@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_problem.error import Problem, ServerProblem
 from fastapi_problem.handler import new_exception_handler
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
@@ -95,6 +96,7 @@ def add_error_handlers(app: FastAPI) -> None:
         request_validation_handler=_invalid_request,
         post_hooks=[_with_request_id],
     )
+    app.add_exception_handler(ClientDisconnect, _broken_off)
     # By their types as well: what only the handler of last resort answers is logged as a crash. Not by
     # fastapi-problem's own function: it breaks the OpenAPI document of routes that describe a 422.
     for kind in (*_KINDS, Problem, RequestValidationError, HTTPException, Exception):
@@ -192,6 +194,12 @@ def _problem_of(
         return Problem(title=title, type_=kind, status=status, detail=detail, headers=headers, **extra)
 
     return answer
+
+
+async def _broken_off(request: Request, error: Exception) -> Response:
+    # Nobody reads it. Not left to be an error of ours: a client that goes away must not look like one.
+    why = "the client went away before its request was complete"
+    return problem_response(Problem(title="Bad Request", type_="http-bad-request", status=400, detail=why))
 
 
 def _with_request_id(

@@ -56,3 +56,34 @@ async def test_errors_of_ours_are_told_in_their_own_words(eager, error, status, 
         response = await api.get("/customers/c-1/features")
     problem = assert_problem(response, status, kind)
     assert problem["detail"] == str(error)
+
+
+@pytest.mark.parametrize(
+    "path", ["/inference/fraud-detection", "/inference/churn-score", "/inference/segment"]
+)
+@pytest.mark.parametrize("headers", [[(b"content-length", b"100")], [(b"transfer-encoding", b"chunked")]])
+async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(client, path, headers):
+    said = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), *headers],
+    }
+
+    async def receive():
+        return said.pop(0)
+
+    async def send(message):
+        pass
+
+    # An error that nobody foresaw would come out here, and then stand in the log.
+    await client._transport.app(scope, receive, send)
+    counted = (await client.get("/metrics")).text
+    assert 'status="400"' in counted
+    assert 'status="500"' not in counted
