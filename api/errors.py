@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette_problem.handler import ExceptionHandler
 
+from api.access import ACCESS
 from api.ports import InvalidCursor, InvalidPosition
 from schemas.errors import (
     DependencyError,
@@ -94,7 +95,7 @@ def add_error_handlers(app: FastAPI) -> None:
         handlers={kind: _problem_of(*words) for kind, words in _KINDS.items()},
         unhandled_wrappers={"default": _Unforeseen},
         request_validation_handler=_invalid_request,
-        post_hooks=[_with_request_id],
+        post_hooks=[_with_every_method, _with_request_id],
     )
     app.add_exception_handler(ClientDisconnect, _broken_off)
     # By their types as well: what only the handler of last resort answers is logged as a crash. Not by
@@ -200,6 +201,17 @@ async def _broken_off(request: Request, error: Exception) -> Response:
     # Nobody reads it. Not left to be an error of ours: a client that goes away must not look like one.
     why = "the client went away before its request was complete"
     return problem_response(Problem(title="Bad Request", type_="http-bad-request", status=400, detail=why))
+
+
+def _with_every_method(
+    content: dict[str, Any], request: Request, response: JSONResponse
+) -> tuple[dict[str, Any], JSONResponse]:
+    if response.status_code == 405:
+        # The router names those of one route, and a path may have several.
+        path = getattr(request.scope.get("route"), "path_format", "")
+        if methods := sorted(method for method, known in ACCESS if known == path and method != "WEBSOCKET"):
+            response.headers["Allow"] = ", ".join(methods)
+    return content, response
 
 
 def _with_request_id(

@@ -15,6 +15,9 @@ async def test_a_path_that_is_none_is_a_problem_document(client):
         ("PUT", "/customers/c-secret/features", "GET"),
         ("GET", "/inference/fraud-detection", "POST"),
         ("PUT", "/inference/churn-score", "POST"),
+        ("PUT", "/customers/c-secret", "DELETE, GET"),
+        ("POST", "/customers/c-secret/more", "DELETE, GET"),
+        ("PATCH", "/stream/scores", "GET"),
     ],
 )
 async def test_another_method_says_which_is_allowed(client, method, path, allowed):
