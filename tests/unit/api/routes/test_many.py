@@ -1,5 +1,6 @@
 """Batches, explanations, segments and models."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -33,6 +34,24 @@ async def test_a_batch_answers_as_one_by_one_also_where_a_customer_comes_twice(c
         assert messages[result["index"]] is message
         if "score" in result:
             assert result["score"] == (await client.post(FRAUD, json=message)).json()
+
+
+async def test_others_are_answered_while_a_batch_of_one_customer_is_scored(client, world, customer):
+    message = json.loads(world.transactions[customer][-1].model_dump_json(exclude_unset=True))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    answer = (await client.post(BATCH, json={"transactions": [message] * 200})).json()
+    counting.cancel()
+    assert answer["scored"] == 200
+    # One for each transaction, but for the first or the last.
+    assert turns >= 198
 
 
 async def test_a_batch_of_churn_answers_as_one_by_one(client, world):
