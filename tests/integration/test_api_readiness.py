@@ -1,8 +1,10 @@
 """What an API says of a Redis that it cannot answer from, asked before and after it answered from it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from httpx import ASGITransport, AsyncClient
@@ -110,6 +112,25 @@ async def test_an_api_whose_redis_user_lacks_rights_says_which(
             await asyncio.sleep(1.1)
             assert (await client.get("/ready")).status_code == 200
         assert sorted(direct.keys()) == keys
+    finally:
+        direct.execute_command("ACL", "DELUSER", "api")
+
+
+async def test_the_rights_that_operators_are_told_are_enough(valkey, redis_store, direct, registry):
+    (told,) = re.findall(r"`(~tg:\* .*)`", Path("docs/operations.md").read_text())
+    await filled(redis_store)
+    direct.execute_command("ACL", "SETUSER", "api", "on", ">secret", *told.split())
+    try:
+        url = valkey.url.replace("redis://", "redis://api:secret@")
+        async with asking(registry, url, rate_limits="on") as client:
+            assert (await client.get("/ready")).status_code == 200
+            for what in ("features", "scores", "profile", "export"):
+                answer = await client.get(f"/customers/nobody/{what}")
+                assert (answer.status_code, answer.headers["ratelimit"] != "") == (404, True)
+            lost = await client.delete("/customers/nobody", headers={"Idempotency-Key": "k"})
+            again = await client.delete("/customers/nobody", headers={"Idempotency-Key": "k"})
+            assert (lost.status_code, again.status_code) == (404, 404)
+            assert again.headers["idempotency-replayed"] == "true"
     finally:
         direct.execute_command("ACL", "DELUSER", "api")
 
