@@ -136,7 +136,7 @@ def _velocity() -> list[Feature]:
             "txn_count_1h",
             "txn_count_30d",
             "Transactions of the last hour over the usual hour's.",
-            "{value:.0f} times the usual hourly activity",
+            "{value:.1f} times the usual hourly activity",
             scale=720.0,
         ),
     ]

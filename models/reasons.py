@@ -1,9 +1,10 @@
 """Contributions into an analyst's words."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from models.tree import TreeModel
 
 Declared = Feature | EntityFeature | AttributeFeature
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_NOUNS: Final = {
+    "categories": "category",
+    "counterparties": "counterparty",
+    "countries": "country",
+    **{
+        f"{noun}s": noun
+        for noun in (
+            "credit day device customer event fraud hour merchant month payment purchase refund transaction "
+            "transfer visit week withdrawal"
+        ).split()
+    },
+}
+"""Of what is counted, also by a bank's own features. By name: cutting an s would make "thi" of "this"."""
+_COUNTED: Final = re.compile(rf"(\{{value:\.0f\}} (?:\w+ ){{0,2}}?)({'|'.join(_NOUNS)})\b")
 _WORDS = {"{channel}": CHANNELS, "{category}": CATEGORIES, "{transaction_type}": TRANSACTION_TYPES}
 
 
@@ -74,6 +89,8 @@ def in_words(feature: Declared, value: float) -> str:
     >>> f = Feature("n", "velocity", Op.COUNT, "events", "", window="1h", phrase="{value:.0f} payments in 1h")
     >>> in_words(f, 9.0)
     '9 payments in 1h'
+    >>> in_words(f, 1.0)
+    '1 payment in 1h'
     """
     phrase = feature.phrase or f"{feature.name} is {{value:g}}"
     if "|" in phrase:
@@ -86,10 +103,18 @@ def in_words(feature: Declared, value: float) -> str:
         return f"{feature.meaning.split(';')[0].rstrip('.').lower()}: unknown"
     if 0 <= value < 0.05:
         phrase = phrase.replace("{value:.1f} times", "less than 0.1 times")
+    if f"{value:.0f}" == "1":
+        phrase = _of_one(phrase)
     weekday = _DAYS[int(value) % 7]
     if "{duration" in phrase:
         return phrase.format(value=value, duration=duration(value), weekday=weekday)
     return phrase.format(value=value, weekday=weekday)
+
+
+@cache
+def _of_one(phrase: str) -> str:
+    """The words where the count in them is one; other words stay as they are."""
+    return _COUNTED.sub(lambda found: found[1] + _NOUNS[found[2]], phrase)
 
 
 @cache
@@ -106,7 +131,8 @@ def duration(seconds: float) -> str:
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    whole = f"{seconds:.0f}"
+    return f"{whole} second" if whole == "1" else f"{whole} seconds"
 
 
 def by_name(features: Sequence[Declared]) -> dict[str, Declared]:

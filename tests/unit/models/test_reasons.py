@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ import pytest
 from features.catalogue import FEATURES
 from features.codes import CATEGORIES, CHANNELS, TRANSACTION_TYPES
 from features.definitions import Feature, Op
+from features.entity_features import ENTITY_FEATURES
+from features.lifetime import LIFETIME
 from models.reasons import by_name, duration, explain, in_words, reason
 from schemas.score import Reason
 
@@ -73,6 +76,8 @@ def test_an_unknown_value_is_null():
     ("seconds", "text"),
     [
         (0.0, "0 seconds"),
+        (0.4, "0 seconds"),
+        (1.4, "1 second"),
         (89.0, "89 seconds"),
         (90.0, "2 minutes"),
         (5399.0, "90 minutes"),
@@ -128,10 +133,76 @@ def test_no_rows_have_no_reasons(models, suspicious):
     [
         ("country_distinct_30d", 2.0, "2 different countries in the last 30 days"),
         ("counterparty_distinct_24h", 0.0, "0 different counterparties in the last 24 hours"),
-        ("atm_count_24h", 1.0, "1 transactions by cash machine in the last 24 hours"),
+        ("atm_count_24h", 1.0, "1 transaction by cash machine in the last 24 hours"),
         ("amount_to_max_90d", 0.04, "less than 0.1 times the largest payment of 90 days"),
         ("amount_to_max_90d", 0.06, "0.1 times the largest payment of 90 days"),
     ],
 )
 def test_counts_and_small_shares_are_in_plain_words(name, value, words):
     assert in_words(by_name(FEATURES)[name], value) == words
+
+
+ALL = by_name((*FEATURES, *ENTITY_FEATURES, *LIFETIME))
+
+
+@pytest.mark.parametrize(
+    ("name", "none", "one", "two"),
+    [
+        (
+            "txn_count_7d",
+            "0 transactions in the last 7 days",
+            "1 transaction in the last 7 days",
+            "2 transactions in the last 7 days",
+        ),
+        (
+            "debit_count_30d",
+            "0 payments in the last 30 days",
+            "1 payment in the last 30 days",
+            "2 payments in the last 30 days",
+        ),
+        ("credit_count_24h", "0 credits in", "1 credit in", "2 credits in"),
+        ("merchant_distinct_1h", "0 different merchants", "1 different merchant in", "2 different merchants"),
+        ("country_distinct_24h", "0 different countries", "1 different country in", "2 different countries"),
+        ("category_distinct_30d", "0 different categor", "1 different category in", "2 different categories"),
+        ("counterparty_distinct_30d", "0 different c", "1 different counterparty in", "2 different counterp"),
+        ("txn_count_ever", "0 transactions ever", "1 transaction ever", "2 transactions ever"),
+        ("active_days_ever", "active on 0 days ever", "active on 1 day ever", "active on 2 days ever"),
+        (
+            "active_days_30d",
+            "active on 0 of the last 30 days",
+            "active on 1 of the last 30 days",
+            "active on",
+        ),
+        ("device_customers_7d", "0 customers used", "1 customer used", "2 customers used"),
+        ("merchant_fraud_count_30d", "0 confirmed frauds", "1 confirmed fraud at", "2 confirmed frauds at"),
+        (
+            "merchant_txn_since_fraud_30d",
+            "0 transactions at this merchant since its last confirmed fraud",
+            "1 transaction at this merchant since its last confirmed fraud",
+            "2 transactions at this merchant since its last confirmed fraud",
+        ),
+        ("same_merchant_count_24h", "0 at this merchant", "1 at this merchant", "2 at this merchant"),
+        (
+            "txn_count_1h_to_30d",
+            "less than 0.1 times the usual",
+            "1.0 times the usual",
+            "2.0 times the usual",
+        ),
+    ],
+)
+def test_a_count_of_one_is_in_the_singular(name, none, one, two):
+    for value, words in zip((0.0, 1.0, 2.0), (none, one, two), strict=True):
+        assert in_words(ALL[name], value).startswith(words)
+
+
+def test_no_declared_feature_counts_one_in_the_plural():
+    for feature in ALL.values():
+        for word in re.findall(r"\b1 (?:different |confirmed |known )?(\w+)", in_words(feature, 1.0)):
+            assert not word.endswith("s"), feature.name
+
+
+def test_a_banks_own_words_are_in_the_singular_too():
+    phrase = "{value:.0f} cash withdrawals at night in 30d"
+    feature = Feature("mine", "own", Op.COUNT, "events", "Mine.", window="30d", phrase=phrase)
+    assert in_words(feature, 1.0) == "1 cash withdrawal at night in 30d"
+    assert in_words(feature, 1.6) == "2 cash withdrawals at night in 30d"
