@@ -45,7 +45,11 @@ def publish(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Leave out events at or after this time.")] = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Publish the mapping's label too, each when it became known.")
+        bool,
+        typer.Option(
+            "--labels",
+            help="Publish the mapping's labels and closed accounts too, each when it became known.",
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, publish none.")] = False,
     strict: Annotated[
@@ -67,8 +71,8 @@ def publish(
     twice. To have all or nothing, run --dry-run --strict first; it reads on to report every bad row.
     """
     rules = Mapping.load(mapping)
-    if labels and rules.label is None:
-        raise ConfigError(f"{mapping}: --labels needs a label in the mapping")
+    if labels and rules.label is None and rules.account_closed is None:
+        raise ConfigError(f"{mapping}: --labels needs a label or account_closed in the mapping")
     pacer = Pacer(rate=rate, speedup=speedup)
     started = time.monotonic()
     with (
@@ -104,6 +108,7 @@ def publish(
         "accepted": account.accepted,
         "published": published.transactions,
         "labels_published": published.labels,
+        "accounts_closed_published": published.accounts_closed,
         "labels_refused": published.labels_refused,
         "labels_not_yet": published.labels_not_yet,
         "skipped": account.skipped,
@@ -181,6 +186,9 @@ def _print(summary: dict[str, Any], refused: list[str], example: bytes) -> None:
         "accepted": "would be published" if summary["dry_run"] else "",
         "published": "" if summary["dry_run"] else "published",
         "labels_published": "labels published" if summary["labels_published"] else "",
+        "accounts_closed_published": "of them accounts closed"
+        if summary["accounts_closed_published"]
+        else "",
         "labels_refused": "labels left out: a time that no message can have"
         if summary["labels_refused"]
         else "",

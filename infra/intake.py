@@ -27,6 +27,7 @@ class Event(NamedTuple):
 
     Attributes:
         raw: The transaction as a message.
+        closed_ms: When its customer closed the account, if the file says so.
     """
 
     row_number: int
@@ -34,6 +35,7 @@ class Event(NamedTuple):
     event_time_ms: int
     raw: bytes
     label: RowLabel | None
+    closed_ms: int | None = None
 
 
 class PlainEvent(NamedTuple):
@@ -176,7 +178,9 @@ class Intake:
         for batch in self._batches():
             for row in self._good(batch, plain=False):
                 if isinstance(row.transaction, Transaction):
-                    yield Event(row.row_number, row.transaction, row.event_time_ms, row.raw, row.label)
+                    yield Event(
+                        row.row_number, row.transaction, row.event_time_ms, row.raw, row.label, row.closed_ms
+                    )
 
     def plain(self) -> Iterator[list[PlainEvent]]:
         """The same rows, read in less time; of each batch those that are good.

@@ -3,12 +3,15 @@
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from infra.intake import Event
 from infra.pacing import Pacer
-from infra.row_mapper import label_message
+from infra.row_mapper import closed_message, label_message
 from schemas.errors import EventError
+
+_TOLD: Final = -1
+"""Of a closed account: no time is before it, so nothing more is published of it."""
 
 
 class Publishes(Protocol):
@@ -20,12 +23,32 @@ class Publishes(Protocol):
 
 @dataclass(slots=True)
 class Published:
-    """What was handed over."""
+    """What was handed over.
+
+    Attributes:
+        labels: All of them.
+        accounts_closed: Those that say so.
+    """
 
     transactions: int = 0
     labels: int = 0
+    accounts_closed: int = 0
     labels_refused: int = 0
     labels_not_yet: int = 0
+
+
+class _Waiting(NamedTuple):
+    """A label whose time has not come; the earliest is the smallest.
+
+    Attributes:
+        closes: Whose account it says is closed; empty for a label of a transaction.
+    """
+
+    time_ms: int
+    row_number: int
+    closes: str
+    key: bytes
+    raw: bytes
 
 
 class Replay:
@@ -33,7 +56,8 @@ class Replay:
 
     Labels wait in memory until an event is later than their own time, so that a reader learns of a fraud
     when it would have: as many wait as the file has rows in one label delay. Those still waiting after the
-    last event follow it; but for those that nobody can know yet, which a worker would refuse.
+    last event follow it; but for those that nobody can know yet, which a worker would refuse. A file says on
+    many rows that an account was closed: that is one label, of the earliest time known when it is due.
 
     Args:
         publisher: Connected.
@@ -57,7 +81,8 @@ class Replay:
         self._topic = topic
         self._labels_topic = labels_topic
         self._now_ms = now_ms
-        self._waiting: list[tuple[int, int, bytes, bytes]] = []
+        self._waiting: list[_Waiting] = []
+        self._closed_ms: dict[str, int] = {}
         self.published = Published()
 
     async def run(self, events: Iterable[Event]) -> None:
@@ -72,11 +97,12 @@ class Replay:
             key = event.transaction.customer_id.encode()
             await self._publisher.publish(self._topic, key, event.raw)
             self.published.transactions += 1
-            if self._labels_topic is not None and event.label is not None:
-                self._hold(event, key)
+            if self._labels_topic is not None:
+                self._hold_label(event, key)
+                self._hold_closing(event, key)
         await self._labels_until(None)
 
-    def _hold(self, event: Event, key: bytes) -> None:
+    def _hold_label(self, event: Event, key: bytes) -> None:
         if event.label is None:
             return
         try:
@@ -85,14 +111,32 @@ class Replay:
             # Its time is beyond what the contract takes.
             self.published.labels_refused += 1
             return
-        heapq.heappush(self._waiting, (event.label.time_ms, event.row_number, key, raw))
+        heapq.heappush(self._waiting, _Waiting(event.label.time_ms, event.row_number, "", key, raw))
+
+    def _hold_closing(self, event: Event, key: bytes) -> None:
+        closed_ms, customer_id = event.closed_ms, event.transaction.customer_id
+        if closed_ms is None or closed_ms >= self._closed_ms.get(customer_id, closed_ms + 1):
+            return
+        self._closed_ms[customer_id] = closed_ms
+        try:
+            raw = closed_message(customer_id, closed_ms)
+        except EventError:
+            self.published.labels_refused += 1
+            return
+        heapq.heappush(self._waiting, _Waiting(closed_ms, event.row_number, customer_id, key, raw))
 
     async def _labels_until(self, time_ms: int | None) -> None:
-        while self._waiting and (time_ms is None or self._waiting[0][0] <= time_ms):
-            label_time_ms, _, key, raw = heapq.heappop(self._waiting)
-            await self._pacer.wait(label_time_ms)
-            if label_time_ms > self._now_ms():
+        while self._waiting and (time_ms is None or self._waiting[0].time_ms <= time_ms):
+            label = heapq.heappop(self._waiting)
+            if label.closes and self._closed_ms[label.closes] < label.time_ms:
+                # Another row has said since that it was earlier.
+                continue
+            await self._pacer.wait(label.time_ms)
+            if label.time_ms > self._now_ms():
                 self.published.labels_not_yet += 1
                 continue
-            await self._publisher.publish(self._labels_topic or "", key, raw)
+            await self._publisher.publish(self._labels_topic or "", label.key, label.raw)
             self.published.labels += 1
+            if label.closes:
+                self.published.accounts_closed += 1
+                self._closed_ms[label.closes] = _TOLD

@@ -73,14 +73,25 @@ def label_message(transaction: Transaction | WireTransaction, label: RowLabel) -
     Raises:
         EventError: Its time is not allowed.
     """
-    raw = dump(
-        {
-            "customer_id": transaction.customer_id,
-            "transaction_id": transaction.transaction_id,
-            "label": label.value,
-            "label_time": to_rfc3339(from_epoch_ms(label.time_ms)),
-        }
+    return _label(
+        label.time_ms,
+        customer_id=transaction.customer_id,
+        transaction_id=transaction.transaction_id,
+        label=label.value,
     )
+
+
+def closed_message(customer_id: str, closed_ms: int) -> bytes:
+    """The label that a customer closed the account, as it is published.
+
+    Raises:
+        EventError: Its time is not allowed.
+    """
+    return _label(closed_ms, customer_id=customer_id, label="account_closed")
+
+
+def _label(time_ms: int, **said: str) -> bytes:
+    raw = dump({**said, "label_time": to_rfc3339(from_epoch_ms(time_ms))})
     parse_message(Label, raw)
     return raw
 

@@ -107,7 +107,7 @@ def test_a_run_that_leaves_nothing_to_publish_is_a_failure(data: Path, rules: Pa
     [
         (written(merchant_id="shop"), [], "the file has no column 'shop'"),
         (written(currency=None), [], "currency: is required"),
-        (written(), ["--labels"], "--labels needs a label in the mapping"),
+        (written(), ["--labels"], "--labels needs a label or account_closed in the mapping"),
         (written(), ["--rate", "5", "--speedup", "2"], "--rate or --speedup, not both"),
         (written(), ["--rate", "0"], "--rate needs a number above 0"),
         (written(), ["--from", "soon"], "'soon' is not a time"),

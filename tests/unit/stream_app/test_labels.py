@@ -1,10 +1,17 @@
 import asyncio
+from pathlib import Path
 
 from features.codec import decode
+from infra.intake import Intake
+from infra.pacing import Pacer
+from infra.replay import Replay
+from infra.row_batches import to_rows
 from models.model_set import Models
+from models.vectors import in_time_order
 from schemas.errors import DependencyError
 from schemas.topics import LABELS, TRANSACTIONS
-from tests.streaming import DAY_MS, START_MS, Stream, label, transaction
+from tests.streaming import DAY_MS, PUBLISHED_MS, START_MS, Stream, label, transaction
+from tests.unit.infra.mappings import mapping
 
 T, L = TRANSACTIONS.name, LABELS.name
 
@@ -166,3 +173,43 @@ async def test_replayed_labels_change_nothing(models: Models) -> None:
         await stream.run([6, 2, 1])
 
     assert once.store.state() == twice.store.state()
+
+
+async def test_stream_and_backtest_of_one_file_agree_on_who_closed_the_account_and_when(
+    stream: Stream, tmp_path: Path
+) -> None:
+    """`tidegate publish --labels` into a worker, and the same file read as training and backtest read it."""
+    rules = mapping(account_closed="{column: left, format: '%Y-%m-%d'}")
+    data = tmp_path / "data.csv"
+    rows = [("c1", 1, "2026-01-20"), ("c2", 2, ""), ("c1", 9, "2026-01-20"), ("c3", 12, "")]
+    # It says so on the last row only; another one's time is later than the file's end; one's is not yet.
+    rows += [("c3", 15, "2026-01-18"), ("c4", 16, "2026-03-01"), ("c2", 25, ""), ("c5", 26, "2090-01-01")]
+    data.write_text(
+        "id,customer,ts,amount,left\n"
+        + "".join(f"t{i},{c},2026-01-{day:02}T10:00:00Z,5,{left}\n" for i, (c, day, left) in enumerate(rows))
+    )
+
+    class Log:
+        async def publish(
+            self, topic: str, key: bytes, value: bytes, timestamp_ms: int | None = None
+        ) -> None:
+            stream.kafka.put(topic, 0, value, key)
+
+    with Intake(data, rules) as intake:
+        await Replay(Log(), Pacer(), topic=T, labels_topic=L, now_ms=lambda: PUBLISHED_MS).run(intake)
+    with Intake(data, rules) as intake:
+        read = in_time_order(to_rows(events, labels=True) for events in intake.plain())
+    await stream.start()
+    await stream.run()
+
+    known: dict[str, int] = {}
+    for customer in set(read.customer_ids):
+        state = await stream.store.read(customer)
+        assert state is not None
+        told = [int(r["time_ms"]) for r in decode(state.history).records if r["label"] == 3]
+        assert len(told) <= 1
+        if told:
+            known[customer] = told[0]
+    assert known == {c: time_ms for c, time_ms in read.closed_ms.items() if time_ms <= PUBLISHED_MS}
+    assert sorted(known) == ["c1", "c3", "c4"]
+    assert stream.dead == []
