@@ -216,7 +216,9 @@ class LabelLearner:
             lost = sum(f.number not in there and not findings.again(f) for f in due)
             known = np.array([finding.known_ms for finding in kept], dtype=np.int64)
             fraud = np.array([finding.fraud for finding in kept], dtype=np.bool_)
-            new = np.flatnonzero(unlearned(learning.base, delay_ms, times, known, fraud)).tolist()
+            # Of the trees' own days nobody tells what is genuine, but for what was learned as fraud.
+            fresh = unlearned(learning.base, delay_ms, times, known, fraud)
+            new = [row for row, one in enumerate(kept) if fresh[row] or (one.told and not one.fraud)]
             kept = [kept[row] for row in new]
             # Seconds, where trees are grown anew.
             await asyncio.to_thread(learning.learn, kept, X[new], times[new].tolist())

@@ -25,6 +25,8 @@ from models.tree import ModelCard, TreeModel
 from schemas.label import Label
 
 _TRIES = 3
+_MOST_EARLY = 100_000
+"""Labels that say genuine and correct nothing yet: of more the first are let go."""
 
 
 class Finding(NamedTuple):
@@ -87,6 +89,8 @@ class Findings:
         # The newest: histories still have them.
         self._sample: deque[Finding] = deque(maxlen=4 * FIRST)
         self._said: dict[tuple[str, int], _Said] = {}
+        # What was said genuine and never fraud: the word before it may be read later.
+        self._early: dict[tuple[str, int], Label] = {}
         self._sampled: set[int] = set()
         self._number = 0
         self.now_ms = 0
@@ -108,18 +112,35 @@ class Findings:
             heapq.heappush(self._waiting, finding)
 
     def reported(self, label: Label) -> None:
-        """A label was read; one that says genuine is a finding where a model has learned the contrary."""
+        """A label was read; one that says genuine is a finding where a model has learned the contrary.
+
+        Labels may be read in another order than that in which they became known.
+        """
         if label.label == "account_closed" or label.transaction_id is None:
             return
-        transaction, time_ms = transaction_hash(label.transaction_id), label.label_time_ms
-        key, fraud = (label.customer_id, transaction), label.label == "fraud"
-        before = self._said.get(key)
-        if before is None and not fraud:
+        key = (label.customer_id, transaction_hash(label.transaction_id))
+        if label.label == "genuine" and key not in self._said:
+            self._keep_early(key, label)
             return
+        self._say(key, label)
+        later = self._early.pop(key, None)
+        if later is not None and later.label_time_ms > label.label_time_ms:
+            self._say(key, later)
+
+    def _keep_early(self, key: tuple[str, int], label: Label) -> None:
+        before = self._early.pop(key, label)
+        self._early[key] = max(before, label, key=lambda one: one.label_time_ms)
+        if len(self._early) > _MOST_EARLY:
+            del self._early[next(iter(self._early))]
+
+    def _say(self, key: tuple[str, int], label: Label) -> None:
+        """Take a label of a transaction that was reported as fraud, or that reports it."""
+        time_ms, fraud = label.label_time_ms, label.label == "fraud"
+        before = self._said.get(key)
         # Told twice, or an older one that comes late or again.
         if before is not None and (before.fraud == fraud or time_ms < before.time_ms):
             return
-        finding = self._finding(time_ms, label.customer_id, transaction, fraud=fraud, told=True)
+        finding = self._finding(time_ms, *key, fraud=fraud, told=True)
         is_new = time_ms > self._since_ms
         learned = before is not None and before.learned
         if is_new and (fraud or learned):

@@ -10,13 +10,15 @@ from features.attributes import attribute_features
 from features.codes import transaction_hash
 from features.definitions import DAY_MS
 from features.engine import Engine
+from infra import label_learner
 from infra.label_learner import LabelLearner, Plan
 from infra.learning_metrics import LearningMetrics
 from infra.memory_store import MemoryHistoryStore
 from infra.retried import Stopped
-from models.label_learning import Finding, LabelLearning
+from models.label_learning import Finding, Findings, LabelLearning
 from models.registry import ModelRegistry
 from schemas.errors import DependencyError, ModelError
+from schemas.label import Label
 
 
 @pytest.fixture
@@ -154,3 +156,30 @@ def test_a_model_that_reads_attributes_is_not_learned_beside(kept, models):
     kept.promote("fraud", kept.save(card, models.fraud.trees).version)
     with pytest.raises(ModelError, match=r"reads attributes .*\(risk\).* retrain learns from a file"):
         learner(kept, engine)._base()
+
+
+async def test_a_withdrawn_fraud_of_the_days_of_training_is_learned_as_genuine(
+    kept, engine, models, training_data, monkeypatch
+):
+    """The trees have not learned of it, but what was learned from its label since has."""
+    delay_ms = 7 * DAY_MS
+    trees_to_ms = models.fraud.card.trees_to_ms
+    learning = LabelLearning(models.fraud, delay_ms, memory=kept.memory(models.fraud.card))
+    X = training_data.X.astype(np.float64)
+    learning.see(X)
+    findings = Findings(delay_ms, trees_to_ms)
+    asked = []
+
+    async def vectors_of(due, store, engine):
+        asked.extend((finding.fraud, finding.known_ms) for finding in due)
+        return due, X[: len(due)], np.full(len(due), trees_to_ms - DAY_MS)
+
+    monkeypatch.setattr(label_learner, "vectors_of", vectors_of)
+    mine = learner(kept, engine)
+    for day, word in ((1, "fraud"), (2, "genuine")):
+        known_ms = trees_to_ms + delay_ms + day * DAY_MS
+        findings.reported(Label(customer_id="c", transaction_id="t", label=word, label_time=known_ms))
+        findings.scored("c", "x", known_ms)
+        await mine._learn(findings, learning, delay_ms)
+    assert [fraud for fraud, _ in asked if fraud] == [True]
+    assert (learning.frauds, learning.genuine) == (1, 1)

@@ -6,6 +6,7 @@ import pytest
 from features.codes import transaction_hash
 from features.definitions import DAY_MS, LATENESS_MS
 from features.record import LABEL_KIND, RECORD, REPLACED_KIND
+from models import label_learning
 from models.label_learning import Findings, LabelLearning, base_version, event_of, frauds_learned
 from models.online import EVERY, FIRST
 from models.registry import ModelRegistry
@@ -98,6 +99,48 @@ def test_fraud_that_is_found_again_after_it_was_withdrawn_is_learned_once():
     findings.scored("c", "later", T0 + WEEK_MS)
     (finding,) = findings.due(100)
     assert (finding.known_ms, finding.fraud) == (T0 + 4 * DAY_MS, True)
+
+
+def test_fraud_that_is_read_behind_its_withdrawal_is_none():
+    findings = Findings(WEEK_MS)
+    for name in (SAMPLED, UNSAMPLED):
+        findings.scored("c", name, T0)
+        findings.reported(fraud(name, T0 + 2 * DAY_MS, "genuine"))
+        findings.reported(fraud(name, T0 + DAY_MS))
+    findings.scored("c", UNSAMPLED + "x", T0 + 2 * WEEK_MS)
+    assert known(findings) == [(transaction_hash(SAMPLED), False)], "as one that nobody reported"
+    findings.reported(fraud(UNSAMPLED, T0 + 3 * DAY_MS))
+    assert known(findings) == [(transaction_hash(UNSAMPLED), True)], "found again after it was withdrawn"
+
+
+def test_fraud_of_the_training_whose_withdrawal_is_read_first_is_learned_as_genuine():
+    findings = Findings(WEEK_MS, since_ms=T0)
+    findings.reported(fraud("a", T0 + 3, "genuine"))
+    findings.reported(fraud("a", T0 + 2, "genuine"))
+    findings.reported(fraud("a", T0))
+    findings.scored("c", UNSAMPLED, T0 + WEEK_MS)
+    (finding,) = findings.due(10)
+    assert (finding.known_ms, finding.fraud) == (T0 + 3, False)
+
+
+@pytest.mark.parametrize("later_ms", [0, 1])
+def test_fraud_that_is_found_behind_a_word_of_genuine_is_fraud(later_ms):
+    findings = Findings(WEEK_MS)
+    findings.reported(fraud("a", T0, "genuine"))
+    findings.reported(fraud("a", T0 + later_ms))
+    findings.scored("c", UNSAMPLED, T0 + DAY_MS)
+    assert known(findings) == [(transaction_hash("a"), True)]
+
+
+def test_of_words_of_genuine_that_correct_nothing_the_newest_are_remembered(monkeypatch):
+    monkeypatch.setattr(label_learning, "_MOST_EARLY", 2)
+    findings = Findings(WEEK_MS)
+    for name in ("a", "b", "c"):
+        findings.reported(fraud(name, T0 + 1, "genuine"))
+    for name in ("a", "b", "c"):
+        findings.reported(fraud(name, T0))
+    findings.scored("c", UNSAMPLED, T0 + DAY_MS)
+    assert known(findings) == [(transaction_hash("a"), True)]
 
 
 @pytest.mark.parametrize("label", ["genuine", "account_closed"])
