@@ -22,6 +22,7 @@ from infra.scored_file import ScoredFile
 from models.backtest import ScoredRows, backtest_fraud, victims, window
 from models.backtest_report import FraudReport, fraud_report
 from models.churn_backtest import ChurnReport, every
+from models.currencies import counted
 from models.label_learning import base_version
 from models.online_scorer import OnlineScorer
 from models.registry import ModelRegistry, find_model
@@ -195,7 +196,7 @@ def _run_fraud(plan: BacktestPlan) -> None:
         victims(rows, plan.victims_since_ms),
         resamples=plan.resamples,
         cards_a_day=plan.cards_a_day,
-        currencies=len(np.unique(rows.records["currency"][begin:end])),
+        currencies=counted(rows.records[begin:end]),
     )
     document = {
         "file": str(plan.data),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from models.churn import (
     train_churn,
 )
 from models.churn_backtest import FIGURES, ChurnReport, backtest_churn, churn_report
+from models.currencies import counted
 from models.registry import ModelRegistry
 from models.tree import ModelCard
 from models.vectors import Rows
@@ -113,7 +114,7 @@ def churn_rows_of(plan: ChurnTraining, rows: Rows, engine: Engine, bar: Progress
     ):
         parts.append(part)
         bar.update(task, advance=1)
-    return joined(parts, len(customer_names(engine)))
+    return replace(joined(parts, len(customer_names(engine))), currencies=counted(rows.records))
 
 
 def _say_if_late(plan: ChurnTraining, rows: Rows, end_ms: int, horizon_ms: int) -> None:
@@ -195,7 +196,7 @@ def backtest_churn_on_file(
                     f"{data}: no customer was there before {epoch_ms_to_rfc3339(cut_offs[-1])}; its "
                     f"transactions are from {first} to {last}"
                 )
-    report = churn_report(blocks, resamples=resamples)
+    report = churn_report(blocks, resamples=resamples, currencies=counted(rows.records))
     document = {
         "file": str(data),
         "out": str(out_file),
@@ -249,6 +250,8 @@ def print_churn_report(document: dict[str, Any], report: ChurnReport, *, json: b
             highlight=False,
         )
     out.print(f"value at risk at the last cut-off: {report.value_at_risk:,.2f} a year", highlight=False)
+    for line in report.notes:
+        out.print(line, highlight=False, soft_wrap=True)
     if document["skipped"] or document["refused"]:
         out.print(
             f"of {document['rows']:,} rows {document['skipped']:,} were skipped by the mapping and "

@@ -100,6 +100,8 @@ def doubts(card: ModelCard) -> Iterator[str]:
     if card.name in NAMES and card.metrics.get("roc_auc") is None:
         why = card.metrics.get("note") or "too few outcomes on held-back days"
         yield f"was not measured: {why}. Look at a backtest before it is used"
+    if mixed := card.metrics.get("currencies"):
+        yield f"mixes what it learned from: {mixed}"
     yield from flaws(card)
 
 

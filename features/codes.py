@@ -129,6 +129,19 @@ def letters_code(letters: str | None) -> int:
     return code
 
 
+def letters_of(code: int) -> str:
+    """Letters of a code of `letters_code`; empty for none.
+
+    >>> letters_of(4230), letters_of(180), letters_of(0)
+    ('EUR', 'FR', '')
+    """
+    letters = ""
+    while code:
+        code, letter = divmod(code - 1, 27)
+        letters = chr(letter + 65) + letters
+    return letters
+
+
 def _scales() -> npt.NDArray[np.float64]:
     scales = np.full(27**3, 100.0)
     for currency in CURRENCIES:

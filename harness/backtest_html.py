@@ -68,6 +68,7 @@ def _churn_page(document: dict[str, Any], report: ChurnReport) -> Page:
         )
     if report.untold:
         paragraphs.append(f"Note: {report.untold:,} whose horizon is not over are in no figure.")
+    paragraphs += [f"Note: {note}." for note in document["notes"]]
     return Page(
         f"Churn backtest of {document['file']}",
         paragraphs=paragraphs,

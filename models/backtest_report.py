@@ -15,6 +15,7 @@ from features.definitions import DAY_MS
 from models import evaluation
 from models.backtest import TRAITS, UNTOLD, ScoredRows
 from models.calibration import Reliability, reliability
+from models.currencies import Currencies, mixed
 from models.evaluation import DailyCards, Figure, Labels, Vector
 from models.pipeline import DECISIONS
 from models.tree import ModelCard
@@ -199,7 +200,7 @@ def fraud_report(
     *,
     resamples: int = 200,
     cards_a_day: int = 100,
-    currencies: int = 1,
+    currencies: Currencies | None = None,
 ) -> FraudReport:
     """Compare scores with what became of the transactions.
 
@@ -237,17 +238,16 @@ def fraud_report(
         _effects(judged) if len(y) else [],
         _segments(judged) if len(y) else [],
         _top_features(blocks),
-        _notes(scored, judged, card, cards_a_day, currencies),
+        _notes(scored, judged, card, cards_a_day, currencies or {}),
     )
 
 
-def _notes(scored: Scored, judged: Scored, card: ModelCard, cards_a_day: int, currencies: int) -> list[str]:
+def _notes(
+    scored: Scored, judged: Scored, card: ModelCard, cards_a_day: int, currencies: Currencies
+) -> list[str]:
     notes = []
-    if currencies > 1:
-        notes.append(
-            f"amounts are of {currencies} currencies and are not converted: values found, segments by "
-            "amount, and thresholds that weigh an amount against a cost mix them"
-        )
+    if said := mixed(currencies, "values found, segments by amount, and thresholds chosen by cost"):
+        notes.append(said)
     if not len(judged.y):
         notes.append("no scored transaction has a label: there is nothing to compare scores with")
     elif judged.y.all() or not judged.y.any():

@@ -1,7 +1,7 @@
 """Churn: who was there at a cut-off and did nothing for the horizon behind it, and who foresees it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from features.kernels import ACCEPTED
 from features.lifetime import LIFETIME_NAMES, SEASON_NAMES, customer_names, customer_vector
 from features.totals import update_totals
 from models.boosters import xgboost
+from models.currencies import Currencies, mixed
 from models.drift import with_reference
 from models.linear import LinearPart, best_weight
 from models.tree import ModelCard, to_proba
@@ -64,12 +65,14 @@ class ChurnRows:
         X: `(n, n_features)`, columns of `features.lifetime.customer_names`.
         churned: `(n,)` 1 where nothing happened within the horizon or the account was closed in it, 0 where
             something did, `UNTOLD` where it is not over.
+        currencies: Of the transactions of the log; empty where nobody counted.
     """
 
     customer_ids: Sequence[str]
     as_of_ms: npt.NDArray[np.int64]
     X: Matrix32
     churned: npt.NDArray[np.int8]
+    currencies: Currencies = field(default_factory=dict)
 
     def told(self) -> "ChurnRows":
         """Those whose horizon is over."""
@@ -79,6 +82,7 @@ class ChurnRows:
             self.as_of_ms[rows],
             self.X[rows],
             self.churned[rows],
+            self.currencies,
         )
 
 
@@ -297,7 +301,7 @@ def train_churn(
         intercept=intercept,
         thresholds={"medium": 0.3, "high": 0.6},
         data=_described(rows, y, source) | engine.chosen,
-        metrics=_metrics(y, to_proba(slope * margin + intercept), weight),
+        metrics=_metrics(y, to_proba(slope * margin + intercept), weight) | _doubted(rows.currencies),
         horizon_days=horizon_days,
         linear=LinearPart.fit(X, y, weight) if weight < 1 else None,
     )
@@ -355,6 +359,11 @@ def _metrics(y: Labels, proba: Margins, weight: float) -> dict[str, Any]:
     }
 
 
+def _doubted(currencies: Currencies) -> dict[str, str]:
+    said = mixed(currencies, "sums of value at risk")
+    return {} if said is None else {"currencies": said}
+
+
 def _described(rows: ChurnRows, y: Labels, source: str) -> dict[str, Any]:
     cut_offs = np.unique(rows.as_of_ms)
     return {
@@ -365,4 +374,4 @@ def _described(rows: ChurnRows, y: Labels, source: str) -> dict[str, Any]:
         "cut_offs": len(cut_offs),
         "from_ms": int(cut_offs[0]),
         "to_ms": int(cut_offs[-1]),
-    }
+    } | ({"currencies": dict(rows.currencies)} if len(rows.currencies) > 1 else {})

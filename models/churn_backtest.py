@@ -14,6 +14,7 @@ from features.engine import Engine
 from features.lifetime import declared
 from models.churn import UNTOLD, ChurnRows, calibration_error, customers_as_of, end_of, of_late
 from models.churn_scores import BANDS, band, yearly_spend
+from models.currencies import Currencies, mixed
 from models.reasons import by_name, explain
 from models.tree import TreeModel
 from models.vectors import Rows
@@ -137,6 +138,7 @@ class ChurnReport:
             outcome left.
         top_drivers: Features that most often drive a probability above the lowest band, with how often.
         proba, y: `(customers,)` of each row whose outcome is known, and whether it left.
+        notes: Sentences on what the figures are not.
     """
 
     figures: dict[str, tuple[float, float, float]]
@@ -153,6 +155,7 @@ class ChurnReport:
     top_drivers: list[tuple[str, int]]
     proba: npt.NDArray[np.float64]
     y: npt.NDArray[np.bool_]
+    notes: list[str]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -170,6 +173,7 @@ class ChurnReport:
             "value_at_risk": round(self.value_at_risk, 2),
             "bands": self.bands,
             "top_drivers": [{"feature": name, "customers": times} for name, times in self.top_drivers],
+            "notes": self.notes,
         }
 
 
@@ -180,7 +184,13 @@ def _document(figures: Mapping[str, tuple[float, float, float]]) -> dict[str, di
     }
 
 
-def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, seed: int = 7) -> ChurnReport:
+def churn_report(
+    blocks: Sequence[ScoredCustomers],
+    *,
+    resamples: int = 200,
+    seed: int = 7,
+    currencies: Currencies | None = None,
+) -> ChurnReport:
     """Figures of all rows whose outcome is known, and of those who were not silent for long.
 
     Of a long log most are gone, and nothing is easier than that: the second say who of those that one can
@@ -190,7 +200,9 @@ def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, see
         blocks: Of each cut-off.
         resamples: Bootstrap samples of customers; a customer may stand at several cut-offs.
         seed: Of the draws.
+        currencies: Of the transactions.
     """
+    note = mixed(currencies or {}, "value at risk and its sums by band")
     present = [block.present() for block in blocks]
     gone = sum(map(len, blocks)) - sum(map(len, present))
     p, y, untold, figures = _known_figures(blocks, resamples, seed)
@@ -219,6 +231,7 @@ def churn_report(blocks: Sequence[ScoredCustomers], *, resamples: int = 200, see
         ),
         p,
         y,
+        [] if note is None else [note],
     )
 
 

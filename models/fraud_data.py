@@ -5,7 +5,7 @@ without a fraud label; until then nobody knows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from features.engine import Engine
 from features.kernels import ACCEPTED
 from models.boosting import Labels
+from models.currencies import Currencies, counted
 from models.vectors import FRAUD, GENUINE, Rows, VectorReplay
 
 NEVER: Final = np.iinfo(np.int64).max
@@ -32,6 +33,7 @@ class FraudData:
         known_ms: `(n,)` when its fraud became known, `NEVER` where it did not.
         end_ms: As of when: what was not known by then is not used.
         since_ms: When the log began; what was before is not known.
+        currencies: Of the transactions.
     """
 
     X: npt.NDArray[np.float32]
@@ -39,6 +41,7 @@ class FraudData:
     known_ms: Times
     end_ms: int
     since_ms: int = 0
+    currencies: Currencies = field(default_factory=dict)
 
     def known_by(self, as_of_ms: int) -> Labels:
         """`(n,)` whether it was known to be fraud."""
@@ -94,4 +97,5 @@ def vectors_of(
         # Of later days the file says nothing, neither transactions nor labels: nobody is genuine by that.
         end_ms = min(to_ms, max(end_ms, int(rows.label_time_ms.max())))
     since_ms = int(rows.time_ms[0]) if end else 0
-    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms, since_ms)
+    currencies = counted(rows.records[:end][kept])
+    return FraudData(X[:filled], rows.time_ms[:end][kept], known[kept], end_ms, since_ms, currencies)

@@ -15,6 +15,7 @@ from features.engine import Engine
 from models import calibration, evaluation
 from models.boosting import Labels, OnRound, boost, margins, thin_negatives
 from models.costs import Costs, Effect, choose_thresholds
+from models.currencies import Currencies, mixed
 from models.drift import with_reference
 from models.fraud_data import FraudData, Times
 from models.platt import Platt
@@ -120,10 +121,12 @@ def train_fraud(
         thresholds={"review": effect.review, "block": effect.block},
         data=_described(times[settled], y[settled], source)
         | {"label_delay_days": label_delay_days}
+        | ({"currencies": dict(data.currencies)} if len(data.currencies) > 1 else {})
         | engine.chosen,
         metrics=metrics
         | ({"search": searched | {"parameters": params}} if searched else {})
-        | {"note": note, "costs": asdict(costs), "decisions": effect.document()},
+        | {"note": note, "costs": asdict(costs), "decisions": effect.document()}
+        | _doubted(data.currencies),
     )
     trees = bytes(booster.save_raw("ubj"))
     return with_reference(card, trees, data.X, engine.names, data.time_ms, data.since_ms), trees
@@ -281,6 +284,11 @@ def _effect(
     amount = data.X[rows, engine.names.index("amount")].astype(np.float64)
     days = len(np.unique(data.time_ms[rows] // DAY_MS))
     return choose_thresholds(y, proba, amount, spend_90d * 365 / 90, days, costs)
+
+
+def _doubted(currencies: Currencies) -> dict[str, str]:
+    said = mixed(currencies, "thresholds, which weigh them against the costs of decisions, and costs a day")
+    return {} if said is None else {"currencies": said}
 
 
 def _described(times: Times, y: Labels, source: str) -> dict[str, Any]:

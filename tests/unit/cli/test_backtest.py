@@ -288,7 +288,15 @@ def test_a_report_over_several_currencies_says_that_it_mixes_them(folder: Path, 
         ]
         for mapping in (folder / "mapping.yaml", mixed)
     ]
-    assert [any("2 currencies" in note for note in found) for found in notes] == [False, True]
+    told = [[note for note in found if "2 currencies" in note] for found in notes]
+    assert list(map(len, told)) == [0, 1]
+    assert "2 currencies (USD 88 %, EUR 12 %) and are not converted" in told[1][0]
+    assert "convert the amounts in the file before, or take one currency alone" in told[1][0]
+    file = ("--data", folder / "data.csv", "--mapping", mixed, "--to", "2026-02-10", "--out", folder / "mix")
+    (card,) = json.loads(run("train", "fraud", *file, "--json").splitlines()[-1])
+    assert card["data"]["currencies"].keys() == {"USD", "EUR"}
+    assert sum(card["data"]["currencies"].values()) == 1000
+    assert "2 currencies (USD 9" in card["metrics"]["currencies"]
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,11 @@ def test_what_is_before_from_is_history_and_no_cut_off(engine):
     np.testing.assert_array_equal(late.X, everything.X[kept])
 
 
+def test_transactions_are_counted_by_currency(engine):
+    rows = log(engine, at(20.6, customer_id="c-1", currency="USD"))
+    assert looked_at(PLAN, rows, engine).currencies == {"EUR": 180, "USD": 1}
+
+
 def test_a_span_without_room_for_a_cut_off_says_what_there_must_be(engine):
     with pytest.raises(ConfigError, match=r"there must be 10 before it .*cut-offs of your own"):
         looked_at(PLAN, log(engine, days=12), engine)

@@ -28,8 +28,8 @@ def block(label: np.ndarray) -> ScoredCustomers:
     return ScoredCustomers(customers, 0, proba, band, proba * 100.0, label.astype(np.int8), drivers)
 
 
-def page_of(tmp_path, label) -> str:
-    report = churn_report([block(label)], resamples=10)
+def page_of(tmp_path, label, **options) -> str:
+    report = churn_report([block(label)], resamples=10, **options)
     path = tmp_path / "churn.html"
     write_html(path, DOCUMENT | report.document(), report)
     return path.read_text()
@@ -49,6 +49,11 @@ def test_figures_plots_bands_and_drivers_are_on_the_page(tmp_path):
     assert cells[cells.index("days_since_last") + 1] == "141"
     assert "ROC AUC" in cells
     assert "Note:" not in page
+
+
+def test_a_page_over_several_currencies_says_that_value_at_risk_mixes_them(tmp_path):
+    page = page_of(tmp_path, np.arange(N) % 2, currencies={"EUR": 2, "SEK": 1})
+    assert "Note: amounts are of 2 currencies (EUR 67 %, SEK 33 %) and are not converted: value" in page
 
 
 def test_without_outcomes_the_page_says_so_and_shows_what_is_known(tmp_path):

@@ -147,6 +147,14 @@ def test_too_few_who_left_or_stayed_are_too_few(training_data, engine, left, cou
         train_churn(replace(rows, churned=np.full_like(rows.churned, left)), engine, created_at=CREATED_AT)
 
 
+def test_card_of_churn_says_that_value_at_risk_mixes_currencies(training_data, engine):
+    rows = replace(training_data.churn, currencies={"GBP": 3, "EUR": 1})
+    card, _ = train_churn(rows, engine, created_at=CREATED_AT)
+    assert card.data["currencies"] == {"GBP": 3, "EUR": 1}
+    assert "2 currencies (GBP 75 %, EUR 25 %)" in card.metrics["currencies"]
+    assert "value at risk" in card.metrics["currencies"]
+
+
 def test_rows_without_an_outcome_teach_nothing(training_data, engine):
     rows = training_data.churn
     half = replace(
@@ -205,6 +213,13 @@ def test_report_says_how_many_of_the_top_tenth_left(models: Models):
     assert (report.customers, report.left, report.untold) == (2, 1, 2)
     assert report.top_customers == 1
     assert set(report.document()["figures"]) >= {"roc_auc", "calibration_error", "average_precision", "lift"}
+    assert report.document()["notes"] == []
+
+
+def test_report_over_several_currencies_says_that_value_at_risk_mixes_them(models: Models):
+    blocks = list(backtest_churn(LOG, models.churn, models.engine, [day(10)]))
+    (note,) = churn_report(blocks, resamples=2, currencies={"EUR": 3, "USD": 1}).document()["notes"]
+    assert "2 currencies (EUR 75 %, USD 25 %) and are not converted: value at risk" in note
 
 
 def test_who_is_long_silent_is_scored_and_in_no_value_at_risk(models: Models):

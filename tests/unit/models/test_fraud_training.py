@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cli.training_report import doubts
 from models.costs import Costs
 from models.fraud_data import NEVER, FraudData
 from models.fraud_training import _cuts, train_fraud
@@ -49,6 +50,22 @@ def test_card_says_what_was_learned_from_what(fraud, thin, engine):
     assert set(card.metrics["calibration"]) == {"none", "platt", "isotonic"}
     assert card.metrics["costs"]["review"] == Costs().review
     assert card.metrics["decisions"]["cost"] < card.metrics["decisions"]["cost_without"]
+
+
+def test_card_of_several_currencies_says_that_costs_mix_them(fraud, thin, engine):
+    card, trees = train(replace(thin, currencies={"EUR": 900, "JPY": 98, "USD": 2}), engine)
+    assert trees == fraud[1]
+    assert card.data["currencies"] == {"EUR": 900, "JPY": 98, "USD": 2}
+    assert "3 currencies (EUR 90 %, JPY 10 %, USD under 1 %)" in card.metrics["currencies"]
+    (said,) = doubts(card)
+    assert "costs a day add them up as if they were one; convert the amounts in the file" in said
+
+
+def test_card_of_one_currency_says_nothing_of_it(fraud, thin, engine):
+    card, _ = train(replace(thin, currencies={"EUR": 900}), engine)
+    assert "currencies" not in card.metrics
+    assert "currencies" not in card.data
+    assert list(doubts(card)) == []
 
 
 def test_dearer_reviews_are_fewer(fraud, thin, engine):
