@@ -93,8 +93,19 @@ def churn_results(
     models: Models,
     *,
     explained: bool = True,
+    staying: bool = False,
 ) -> ChurnResults:
-    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`."""
+    """Probabilities, bands and, above the lowest band, drivers of rows of `customer_vector`.
+
+    Args:
+        X: `(n, k)`.
+        wanted: `n` of customer, slot, moment.
+        bands_before: `n` bands.
+        models: The models in use.
+        explained: Whether drivers are wanted.
+        staying: Whether in the lowest band, too: there, what lowers the probability. Whoever asks about one
+            customer wants to know; of a stream most are there, and explaining costs more than scoring.
+    """
     proba, bands = np.empty(len(X)), np.zeros(len(X), dtype=np.int8)
     drivers: dict[int, tuple[dict[str, Any], ...]] = {}
     customer_ids = [customer_id for customer_id, _, _ in wanted]
@@ -102,10 +113,11 @@ def churn_results(
     for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
         proba[rows] = model.predict_proba(X[rows])
         bands[rows] = band(model, proba[rows])
-        shown = rows[bands[rows] > 0] if explained else rows[:0]
-        if len(shown):
-            found = explain(model, X[shown], by_name(declared(models.engine)))
-            drivers.update(zip(shown.tolist(), found, strict=True))
+        for falling in (False, True) if staying else (False,):
+            shown = rows[(bands[rows] > 0) != falling] if explained else rows[:0]
+            if len(shown):
+                found = explain(model, X[shown], by_name(declared(models.engine)), falling=falling)
+                drivers.update(zip(shown.tolist(), found, strict=True))
     at_risk = proba * yearly_spend(X, models.engine)
     shadows = shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)
     columns = (proba.tolist(), bands.tolist(), bands_before, at_risk.tolist())

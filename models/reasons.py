@@ -35,7 +35,13 @@ _WORDS = {"{channel}": CHANNELS, "{category}": CATEGORIES, "{transaction_type}":
 
 
 def explain(
-    model: TreeModel, X: Matrix, features: Mapping[str, Declared], *, most: int = 4, rising: bool = True
+    model: TreeModel,
+    X: Matrix,
+    features: Mapping[str, Declared],
+    *,
+    most: int = 4,
+    rising: bool = True,
+    falling: bool = False,
 ) -> list[tuple[dict[str, Any], ...]]:
     """The strongest reasons of each row, as `schemas.score.Reason` fields.
 
@@ -45,9 +51,10 @@ def explain(
         features: Declarations by name.
         most: Reasons per row.
         rising: Only what raises the score; else by absolute size.
+        falling: Instead, only what lowers it.
     """
     names, shares = model.card.feature_names, model.contributions(X)[:, :-1]
-    return strongest(names, X[:, model.columns], shares, features, most=most, rising=rising)
+    return strongest(names, X[:, model.columns], shares, features, most=most, rising=rising, falling=falling)
 
 
 def strongest(
@@ -58,15 +65,17 @@ def strongest(
     *,
     most: int = 4,
     rising: bool = True,
+    falling: bool = False,
 ) -> list[tuple[dict[str, Any], ...]]:
     """`explain`, of values and their shares in a score, both `(n, len(names))`."""
-    order = np.argsort(-shares if rising else -np.abs(shares), axis=1, kind="stable")[:, :most]
+    by = shares if falling else -shares if rising else -np.abs(shares)
+    order = np.argsort(by, axis=1, kind="stable")[:, :most]
     columns = (order, np.take_along_axis(values, order, axis=1), np.take_along_axis(shares, order, axis=1))
     return [
         tuple(
             reason(features[names[i]], value, share)
             for i, value, share in zip(*row, strict=True)
-            if share > 0 or (not rising and share != 0)
+            if (share < 0 if falling else share > 0 or (not rising and share != 0))
         )
         for row in zip(*(column.tolist() for column in columns), strict=True)
     ]

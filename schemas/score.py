@@ -74,7 +74,11 @@ class ChurnScore(Message):
     churn_probability: Proba
     band: Band
     horizon_days: int
-    drivers: tuple[Reason, ...] = ()
+    drivers: tuple[Reason, ...] = Field(
+        default=(),
+        description="Above the lowest band what raises the probability; in the lowest, where only answers to "
+        "requests have any, what lowers it.",
+    )
     model: ModelRef
     value_at_risk: Annotated[float, Field(ge=0)] = Field(
         description="Probability times a year's debit turnover at the last 90 days' rate, in major units."

@@ -46,7 +46,7 @@ class ChurnBatchRequest(BaseModel):
     ]
     as_of: Moment | None = Field(default=None, description="A moment; now if left out.")
     drivers: bool = Field(
-        default=False, description="Explain those above the lowest band; that takes longer."
+        default=False, description="Explain them as `/inference/churn-score` does; that takes longer."
     )
 
 

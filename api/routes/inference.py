@@ -136,8 +136,9 @@ def score_one(
     responses=problems(unknown_customer="No transaction or profile of this customer was ever accepted."),
 )
 async def churn_score(asked: ChurnRequest, given: Given) -> Response:
-    """Churn probability of a customer as of a moment.
+    """Churn probability of a customer as of a moment, and what speaks for it.
 
+    Drivers are what raises the probability; in the lowest band what lowers it, with negative contributions.
     Of more than 30 days before the customer's newest event, windows may reach behind what is kept:
     `history_cut` says so.
     """
@@ -155,7 +156,7 @@ def churn_answers(
     X = np.stack([customer_vector(models.engine, h.records, h.totals, as_of_ms) for _, h in known])
     wanted = [(customer_id, row, as_of_ms) for row, (customer_id, _) in enumerate(known)]
     bands = [history.totals.churn_band for _, history in known]
-    results = churn_results(X, wanted, bands, models, explained=explained)
+    results = churn_results(X, wanted, bands, models, explained=explained, staying=True)
     scored_at = to_rfc3339(now)
     return [
         messages.churn_score(result, models, scored_at=scored_at, trigger="request")

@@ -124,6 +124,15 @@ def test_reasons_of_both_directions_are_the_largest(models, suspicious):
     assert any(r["contribution"] < 0 for reasons in explained for r in reasons)
 
 
+def test_reasons_against_a_score_are_the_strongest_that_lower_it(models, suspicious):
+    shares = models.fraud.contributions(suspicious)[:, :-1]
+    explained = explain(models.fraud, suspicious, DECLARED, falling=True)
+    for share, reasons in zip(shares, explained, strict=True):
+        given = [r["contribution"] for r in reasons]
+        assert given == np.round(sorted(share[share < 0])[:4], 6).tolist()
+    assert any(explained)
+
+
 def test_no_rows_have_no_reasons(models, suspicious):
     assert explain(models.fraud, suspicious[:0], DECLARED) == []
 

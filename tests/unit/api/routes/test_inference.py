@@ -161,7 +161,7 @@ async def test_churn_is_the_models_as_of_any_moment(client, world, eager, custom
     answer = (await client.post(CHURN, json=asked)).json()
     history = decode(world.store._partitions[0].histories[customer])
     X = customer_vector(eager.engine, history.records, history.totals, as_of_ms)[None]
-    (result,) = churn_results(X, [(customer, 0, as_of_ms)], [history.totals.churn_band], eager)
+    (result,) = churn_results(X, [(customer, 0, as_of_ms)], [history.totals.churn_band], eager, staying=True)
     assert answer["churn_probability"] == result.proba
     assert answer["drivers"] == json.loads(dump(result.drivers))
     assert answer["as_of"] == to_rfc3339(
@@ -169,6 +169,19 @@ async def test_churn_is_the_models_as_of_any_moment(client, world, eager, custom
     )
     assert answer["trigger"] == "request"
     assert ChurnScore.model_validate(answer).customer_id == customer
+
+
+async def test_a_customer_of_the_lowest_band_is_told_what_speaks_for_staying(client, customer):
+    answers = [
+        (await client.post(CHURN, json={"customer_id": customer, "as_of": at_ms})).json()
+        for at_ms in (to_epoch_ms(START) + int(days * DAY_MS) for days in range(1, 100))
+    ]
+    low, high = (next(a for a in answers if a["band"] == band) for band in ("low", "high"))
+    assert 1 <= len(low["drivers"]) <= 4
+    contributions = [driver["contribution"] for driver in low["drivers"]]
+    assert contributions == sorted(contributions)
+    assert max(contributions) < 0 < min(driver["contribution"] for driver in high["drivers"])
+    assert low["recommended_action"] == "none"
 
 
 async def test_silence_raises_churn(client, customer):
