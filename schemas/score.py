@@ -81,7 +81,8 @@ class ChurnScore(Message):
     )
     model: ModelRef
     value_at_risk: Annotated[float, Field(ge=0)] = Field(
-        description="Probability times a year's debit turnover at the last 90 days' rate, in major units."
+        description="Probability times what the customer spends a year, in major units of the newest "
+        "transaction's currency: of the whole life, and at the last 90 days' pace the more days confirm it."
     )
     recommended_action: Literal["none", "watch", "contact"]
     trigger: Literal["event", "sweep", "request"] = "event"
