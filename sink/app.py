@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import structlog
@@ -110,17 +111,17 @@ class Sink:
             DependencyError: One of them stayed away.
         """
         await self._open()
-        await self._maintain()
+        await self._ask(self._upkeep.run, self._idle)
         _log.info("sink ready", partitions=len(self._joins))
         due = time.monotonic() + self._settings.flush_s
         while not self._stop.is_set():
-            for (topic, partition), records in (await self._fetch()).items():
+            for (topic, partition), records in (await self.retried("kafka", self._fetch)).items():
                 self._take(topic, partition, records)
-            await self._feed.regulate(self._waiting())
+            await self._feed.regulate(dict(chain.from_iterable(j.waiting() for j in self._joins.values())))
             if len(self._batch.rows) >= self._settings.flush_rows or time.monotonic() >= due:
                 await self._flush()
                 await self._measure()
-                await self._maintain()
+                await self._ask(self._upkeep.run, self._idle)
                 due = time.monotonic() + self._settings.flush_s
         await self._flush()
 
@@ -175,9 +176,6 @@ class Sink:
         self._files.mark = event_mark.claim(self._files.root, self._store, named)
 
     async def _fetch(self) -> dict[tuple[str, int], list[Any]]:
-        return await self.retried("kafka", self._fetch_once)
-
-    async def _fetch_once(self) -> dict[tuple[str, int], list[Any]]:
         if self._lost:
             # What was read and not written is read again. The log may be another one now.
             await self._open()
@@ -208,12 +206,6 @@ class Sink:
             batch.add(joined, partition, event_row)
         if join.rewind:
             self._feed.seek(TRANSACTIONS.name, partition, join.begin())
-
-    def _waiting(self) -> dict[tuple[str, int], int]:
-        """By partition, how many records were read and are not joined."""
-        transactions = {(TRANSACTIONS.name, p): join.transactions_waiting for p, join in self._joins.items()}
-        scores = {(FRAUD_SCORES.name, p): join.scores_waiting for p, join in self._joins.items()}
-        return transactions | scores
 
     async def _look_closer(self) -> None:
         """Ask the log about scores that do not fit what was read.
@@ -247,14 +239,8 @@ class Sink:
         await self._look_closer()
         # All that was given out is in the batch or waits in a join.
         reached, newest = await self._feed.positions(), {}
-        for p, join in self._joins.items():
-            join.pass_by(reached[FRAUD_SCORES.name, p])
-            reached[FRAUD_SCORES.name, p] = join.next_score
-            reached[TRANSACTIONS.name, p] = join.next_source
-            if join.newest is not None:
-                source, score, transaction_id = join.newest
-                newest[TRANSACTIONS.name, p] = (source, transaction_id)
-                newest[FRAUD_SCORES.name, p] = (score, transaction_id)
+        for join in self._joins.values():
+            newest |= join.reach(reached)
         moved = {key: offset for key, offset in reached.items() if offset != self._stored.get(key, 0)}
         self._idle = not self._batch.rows
         if not moved:
@@ -306,9 +292,6 @@ class Sink:
         mine = {key: count for key, count in unread.items() if key[0] != TRANSACTIONS.name}
         waiting = [(FRAUD_SCORES.name, p) for p, join in self._joins.items() if join.scores_waiting]
         self._progress.stored(mine, waiting)
-
-    async def _maintain(self) -> None:
-        await self._ask(self._upkeep.run, self._idle)
 
     def _crash(self, point: str) -> None:
         if point == self._settings.crash_point:

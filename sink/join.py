@@ -20,6 +20,7 @@ from schemas.errors import EventError, HistoryError
 from schemas.fields import Identifier, Moment, Part, Proba
 from schemas.parse import parse_message
 from schemas.score import Decision, ModelRef, Source
+from schemas.topics import FRAUD_SCORES
 from schemas.transaction import Transaction
 
 _MOST_HELD = 20_000
@@ -97,10 +98,10 @@ class PartitionJoin:
         self._held_from, self.rewind = max(self.first, self.next_source), False
         return self._held_from
 
-    @property
-    def transactions_waiting(self) -> int:
-        """Transactions read that no score was found for yet."""
-        return len(self._transactions)
+    def waiting(self) -> list[tuple[tuple[str, int], int]]:
+        """By topic and partition, how many records were read and are not joined."""
+        numbers = {self.source_topic: len(self._transactions), FRAUD_SCORES.name: len(self._scores)}
+        return [((topic, self.number), count) for topic, count in numbers.items()]
 
     @property
     def scores_waiting(self) -> int:
@@ -175,13 +176,20 @@ class PartitionJoin:
             self.next_score = offset + 1
             self._scores.popleft()
 
-    def pass_by(self, read_upto: int) -> None:
-        """Go on at the oldest score that waits, or where the scores' log was read to if none does.
+    def reach(self, offsets: dict[tuple[str, int], int]) -> dict[tuple[str, int], tuple[int, str]]:
+        """Say from where to go on; returns offset and transaction id of the newest records that were taken.
 
         Args:
-            read_upto: How far the scores' log was read, behind records that are not shown too.
+            offsets: By topic and partition, how far each was read, behind records that are not shown too. Of
+                scores it becomes the oldest that waits, of transactions what is behind those taken.
         """
-        self.next_score = self._scores[0][0] if self._scores else max(self.next_score, read_upto)
+        source, scores = (self.source_topic, self.number), (FRAUD_SCORES.name, self.number)
+        self.next_score = self._scores[0][0] if self._scores else max(self.next_score, offsets[scores])
+        offsets[scores], offsets[source] = self.next_score, self.next_source
+        if self.newest is None:
+            return {}
+        at_source, at_scores, transaction_id = self.newest
+        return {source: (at_source, transaction_id), scores: (at_scores, transaction_id)}
 
     def drop_unfound(self, read_upto: int, end: int) -> int:
         """Pass over the oldest scores whose transactions are not there; returns how many.

@@ -9,6 +9,8 @@ from schemas.errors import HistoryError
 from sink.join import PartitionJoin
 from tests.scoring import at
 
+TRANSACTIONS, SCORES = "transactions", "scores.fraud"
+
 
 def score(offset, topic="transactions", log="this", customer="c-1"):
     ids = {"transaction_id": f"{log}-{offset}", "customer_id": customer}
@@ -37,7 +39,7 @@ def value(offset, log="this"):
 
 
 def join(**known):
-    return PartitionJoin(0, "transactions", **known)
+    return PartitionJoin(0, TRANSACTIONS, **known)
 
 
 def offsets(found):
@@ -53,7 +55,7 @@ def test_a_score_meets_its_transaction_and_what_has_no_score_is_passed_over():
     found = [(j.offset, j.transaction.transaction_id) for j in merge.take()]
     assert found == [(1, "this-1"), (2, "this-2"), (5, "this-5")]
     assert (merge.next_score, merge.next_source) == (3, 6)
-    assert merge.transactions_waiting == merge.scores_waiting == 0
+    assert merge.waiting() == [((TRANSACTIONS, 0), 0), ((SCORES, 0), 0)]
 
 
 def test_a_score_that_came_first_waits_for_its_transaction():
@@ -120,15 +122,15 @@ def test_the_next_score_is_the_oldest_that_waits_or_behind_all_that_was_read():
     merge = join()
     merge.add_score(0, score(0))
     merge.add_score(2, score(1))
-    merge.pass_by(4)
+    merge.reach(dict.fromkeys([(TRANSACTIONS, 0), (SCORES, 0)], 4))
     assert merge.next_score == 0
     merge.add_transaction(0, value(0))
     assert offsets(merge.take()) == [0]
-    merge.pass_by(4)
+    merge.reach(dict.fromkeys([(TRANSACTIONS, 0), (SCORES, 0)], 4))
     assert merge.next_score == 2
     merge.add_transaction(1, value(1))
     assert offsets(merge.take()) == [1]
-    merge.pass_by(4)
+    merge.reach(dict.fromkeys([(TRANSACTIONS, 0), (SCORES, 0)], 4))
     assert (merge.next_score, merge.next_source) == (4, 2)
 
 
@@ -176,7 +178,7 @@ def test_a_score_behind_the_end_of_the_log_drops_no_transaction_and_waits_only_u
     merge = join()
     fill(merge, range(3), [10**9, 0, 1, 2])
     assert offsets(merge.take()) == []
-    assert (merge.waits_for, merge.transactions_waiting) == (10**9, 3)
+    assert (merge.waits_for, merge.waiting()[0]) == (10**9, ((TRANSACTIONS, 0), 3))
     assert merge.drop_unfound(3, 3) == 1
     assert offsets(merge.take()) == [0, 1, 2]
     assert (merge.foreign, merge.next_score) == (1, 4)
