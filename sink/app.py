@@ -238,7 +238,8 @@ class Sink:
         """Write what is complete, in one step."""
         await self._look_closer()
         # All that was given out is in the batch or waits in a join.
-        reached, newest = await self._feed.positions(), {}
+        reached = await self._feed.positions()
+        newest: dict[tuple[str, int], tuple[int, str]] = {}
         for join in self._joins.values():
             newest |= join.reach(reached)
         moved = {key: offset for key, offset in reached.items() if offset != self._stored.get(key, 0)}
