@@ -16,13 +16,18 @@ from tests.scoring import START
 from tests.serving import AWAY, NOW, Broken, assert_problem, serving, sunk
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def kept(request, world, tmp_path):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_database(request):
+    """URL of a database; of the module, so that the server is started before sockets are forbidden."""
+    return str if request.param == "sqlite" else request.getfixturevalue("postgresql").new_database
+
+
+@pytest.fixture
+def kept(new_database, world, tmp_path):
     made = []
 
     def make():
-        at = request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else ""
-        made.append(sunk(world, tmp_path / f"sunk-{len(made)}", at))
+        made.append(sunk(world, tmp_path / f"sunk-{len(made)}", new_database()))
         return made[-1]
 
     yield make
