@@ -29,7 +29,7 @@ from infra.history_store import RedisHistoryStore
 from infra.intake import Intake
 from infra.mapping import Mapping
 from models.churn import is_customer_feature
-from tests.deployment import PARTITIONS, Deployment
+from tests.deployment import PARTITIONS, Deployment, eventually
 from tests.serving import serving
 
 pytestmark = pytest.mark.integration
@@ -154,6 +154,13 @@ async def _rest(
     store, asked = RedisHistoryStore(deployment.stack.redis_url), 0
     try:
         async with serving(store, models, datetime.now(UTC)) as client:
+
+            async def all_there() -> bool:
+                answers = [await client.get(f"/customers/{quote(each)}/features") for each in currencies]
+                return all(answer.status_code == 200 for answer in answers)
+
+            # The last score is out before the worker says that histories are complete.
+            await eventually(all_there, 30, "histories are complete")
             for row in range(0, len(events), every):
                 event = events[row]
                 customer = event.transaction.customer_id
