@@ -16,6 +16,7 @@ GENUINE_SINCE: Final = 6
 AMOUNT_RATIO: Final = 7
 AMOUNT_ZSCORE: Final = 8
 
+_MOST: Final = 1 << 31
 LOG_STEPS: Final = 256
 """Steps of a logarithm in which an amount doubles: 0.3 % each. Squares of 2**35 amounts fit into 63 bits."""
 
@@ -173,6 +174,10 @@ def _look(
     while index >= first and pool[index].hour >= lowest:
         tile = pool[index]
         index -= 1
+        # All of it was corrected away. More was taken than there had been where another version of this
+        # program did not count what is corrected now.
+        if tile.count == 0 or tile.count >= _MOST:
+            continue
         # Whether what is beyond what is kept is here or let go of already must not matter.
         if tile.known == 0:
             events += 1

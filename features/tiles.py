@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from features import tile_kernels
 from features.codes import name_hash
+from features.corrections import Correction
 from features.engine import Matrix
 from features.entities import (
     ENTITIES,
@@ -225,7 +226,7 @@ class EntityTiles:
             if int(tile["hour"]) < newest - (self.kept.frauds if tile["known"] else self.kept.events):
                 continue
             self._length[slot] += tile_kernels.add_tile(
-                self._pool, first, length, *(int(tile[name]) for name in ("hour", "known", "customer", *SUMS))
+                self._pool, first, length, *(tile[name] for name in ("hour", "known", "customer", *SUMS))
             )
 
     def _forget_look(self, slot: int) -> None:
@@ -339,9 +340,38 @@ class Entities:
         return full
 
     def compute(
-        self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows, *, count: bool
+        self,
+        records: Records,
+        customers: npt.NDArray[np.uint32],
+        rows: Rows,
+        *,
+        count: bool,
+        corrections: Sequence[Correction] = (),
     ) -> Matrix:
-        """Features of transactions, `(n, k)`, in their order; see `EntityTiles.compute`."""
+        """Features of transactions, `(n, k)`, in their order; see `EntityTiles.compute`.
+
+        Args:
+            records: `(n,)` records.
+            customers: `(n,)` hashes of their customers.
+            rows: Rows to compute; the others stay unknown.
+            count: Whether each is counted once it is computed.
+            corrections: Those among the rows, in order. What each replaces is taken out before.
+        """
+        if not corrections:
+            return self._compute(records, customers, rows, count)
+        out = np.full((len(records), len(self.features)), np.nan)
+        parts = np.split(rows, np.searchsorted(rows, [correction.row for correction in corrections]))
+        for i, part in enumerate(parts):
+            if i:
+                moved = self.moved(corrections[i - 1 : i], records, customers)
+                # Of others who knows them later will have read this too.
+                self.add({key: tiles for key, tiles in moved.items() if not self.missing([key])})
+            out[part] = self._compute(records, customers, part, count)[part]
+        return out
+
+    def _compute(
+        self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows, count: bool
+    ) -> Matrix:
         out = np.full((len(records), len(self.features)), np.nan)
         for name, stage in self.stages.items():
             out[:, self._columns[name]] = stage.compute(records, customers, rows, count)
@@ -365,13 +395,44 @@ class Entities:
             self.put(key)
         return self.compute(records, customer_hashes(customer_ids), rows, count=True)
 
-    def added(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows) -> dict[Key, Tiles]:
-        """What counting these rows adds, by entity."""
+    def added(
+        self,
+        records: Records,
+        customers: npt.NDArray[np.uint32],
+        rows: Rows,
+        corrections: Sequence[Correction] = (),
+    ) -> dict[Key, Tiles]:
+        """What counting these rows adds, by entity, and the corrections among them move."""
+        return _joined([self._added(records, customers, rows), self.moved(corrections, records, customers)])
+
+    def _added(self, records: Records, customers: npt.NDArray[np.uint32], rows: Rows) -> dict[Key, Tiles]:
         return {
             (name, code): tiles
             for name, stage in self.stages.items()
             for code, tiles in stage.added(records, customers, rows).items()
         }
+
+    def moved(
+        self, corrections: Sequence[Correction], records: Records, customers: npt.NDArray[np.uint32]
+    ) -> dict[Key, Tiles]:
+        """What corrections do to entities, but for counting themselves.
+
+        The version that counted is taken out; a fraud that it is known for goes to the new one's hour and
+        entities.
+
+        Args:
+            corrections: Rows of the records.
+            records: `(n,)`.
+            customers: `(n,)` hashes of their customers.
+        """
+        changes = []
+        for row, replaced, known_ms in corrections:
+            out = self._added(replaced, customers[row : row + 1], np.array([0]))
+            if known_ms is not None:
+                out = _joined([out, self.frauds([ConfirmedFraud(replaced, known_ms)])])
+                changes.append(self.frauds([ConfirmedFraud(records[row : row + 1], known_ms)]))
+            changes.append({key: _less(tiles) for key, tiles in out.items()})
+        return _joined(changes)
 
     def frauds(self, known: Sequence[ConfirmedFraud]) -> dict[Key, Tiles]:
         """What confirmed frauds add, by entity: each at the hour of its transaction."""
@@ -388,6 +449,22 @@ class Entities:
         """Add tiles to entities that are here."""
         for (name, code), mine in tiles.items():
             self.stages[name].add(code, mine)
+
+
+def _joined(changes: Iterable[dict[Key, Tiles]]) -> dict[Key, Tiles]:
+    parts: defaultdict[Key, list[Tiles]] = defaultdict(list)
+    for change in changes:
+        for key, tiles in change.items():
+            parts[key].append(tiles)
+    return {key: mine[0] if len(mine) == 1 else np.concatenate(mine) for key, mine in parts.items()}
+
+
+def _less(tiles: Tiles) -> Tiles:
+    """Tiles that take these away: sums of unsigned numbers wrap around."""
+    taken = tiles.copy()
+    for name in SUMS:
+        taken[name] = -tiles[name]
+    return taken
 
 
 def customer_hashes(customer_ids: Iterable[str]) -> npt.NDArray[np.uint32]:

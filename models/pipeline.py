@@ -11,6 +11,7 @@ from features import kernels
 from features.arena import HistoryArena
 from features.attributes import attribute_values
 from features.codec import Headers, totals_of
+from features.corrections import corrections_of
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine, Matrix
 from features.lifetime import lifetime_vector, lifetime_vectors
@@ -164,7 +165,11 @@ def _with_entities(
         raise ValueError("the engine declares features of entities, and none are given")
     if models.engine.entities and entities is not None:
         customers = customer_hashes(t.customer_id for t in events.transactions)
-        prepared.fill_in(entities.compute(events.records, customers, prepared.accepted, count=count))
+        corrections = corrections_of(prepared.features, arena, prepared.slots)
+        vectors = entities.compute(
+            events.records, customers, prepared.accepted, count=count, corrections=corrections
+        )
+        prepared.fill_in(vectors)
     return prepared
 
 

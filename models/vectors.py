@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from features.arena import HistoryArena
 from features.codec import History
+from features.corrections import corrections_of
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine
 from features.kernels import ACCEPTED
@@ -181,7 +182,9 @@ def compute_vectors(
         for key in entities.missing(entities.keys(records)):
             entities.put(key)
         accepted = np.flatnonzero(features.status == ACCEPTED)
-        vectors = entities.compute(records, customer_hashes(customer_ids), accepted, count=True)
+        corrections = corrections_of(features, arena, slots)
+        who = customer_hashes(customer_ids)
+        vectors = entities.compute(records, who, accepted, count=True, corrections=corrections)
         features.X[:, -vectors.shape[1] :] = vectors
     return features
 

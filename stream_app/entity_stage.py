@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from features.corrections import Correction
 from features.engine import Matrix
 from features.entities import TILE_MS, EntityFeature
 from features.ports import EntityChange, HistoryStore
@@ -110,6 +111,7 @@ class EntityStage:
         records: Records,
         customers: npt.NDArray[np.uint32],
         rows: npt.NDArray[np.intp],
+        corrections: Sequence[Correction] = (),
     ) -> Counted:
         """Features of a chunk's events, each from what was before it; the chunk is counted.
 
@@ -118,6 +120,7 @@ class EntityStage:
             records: `(n,)` records.
             customers: `(n,)` hashes of their customers.
             rows: Rows that are not duplicates.
+            corrections: Those of them that correct others.
         """
         floor = partition.require_lease().watermark_ms // TILE_MS
         # A late event holds nobody up: its hour is over everywhere.
@@ -133,8 +136,9 @@ class EntityStage:
             at += len(now)
             await self._bring(partition, self._entities.keys(records[now]), int(hours[at - 1]))
             # No await between here and the next `wait`: what was brought is still here.
-            vectors[now] = self._entities.compute(records, customers, now, count=True)[now]
-            self._add_pending(partition.number, self._entities.added(records, customers, now))
+            mine = [c for c in corrections if now[0] <= c.row <= now[-1]]
+            vectors[now] = self._entities.compute(records, customers, now, count=True, corrections=mine)[now]
+            self._add_pending(partition.number, self._entities.added(records, customers, now, mine))
             self._alignment.reach(partition.number, int(hours[at - 1]))
         return Counted(vectors, await self._changes(partition))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from features.corrections import Correction, corrections_of
 from features.definitions import DAY_MS
 from features.kernels import DUPLICATE
 from features.ports import Lease, LeaseLost, StoreRolledBack
@@ -104,7 +105,10 @@ class TransactionProcessor:
         slots = np.concatenate([m.partition.arena.slots(m.customer_ids) for m in members])
         with observer.step("score"):
             prepared = prepare(arena, events, models, slots)
-        counted = await self._count(self._entities, members, records, prepared) if self._entities else []
+        counted: list[Counted] = []
+        if self._entities is not None:
+            corrections = corrections_of(prepared.features, arena, prepared.slots)
+            counted = await self._count(self._entities, members, records, prepared, corrections)
         with observer.step("score"):
             scored = score_chunk(arena, events, models, prepared=prepared)
         with observer.step("encode"):
@@ -136,16 +140,22 @@ class TransactionProcessor:
 
     @staticmethod
     async def _count(
-        entities: EntityStage, members: Sequence[Member], records: Records, prepared: Prepared
+        entities: EntityStage,
+        members: Sequence[Member],
+        records: Records,
+        prepared: Prepared,
+        corrections: Sequence[Correction],
     ) -> list[Counted]:
         """Fill in the features of entities; what each member adds to these."""
         mine = [records[member.rows.start : member.rows.stop] for member in members]
         accepted, counted = prepared.accepted, []
         for member, rows in zip(members, mine, strict=True):
             bounds = np.searchsorted(accepted, (member.rows.start, member.rows.stop))
-            those = accepted[slice(*bounds)] - member.rows.start
+            first = member.rows.start
+            those = accepted[slice(*bounds)] - first
+            corrected = [c._replace(row=c.row - first) for c in corrections if c.row in member.rows]
             customers = customer_hashes(member.customer_ids)
-            counted.append(await entities.count(member.partition, rows, customers, those))
+            counted.append(await entities.count(member.partition, rows, customers, those, corrected))
         prepared.fill_in(np.concatenate([of_member.vectors for of_member in counted]))
         return counted
 

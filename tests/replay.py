@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from features.arena import HistoryArena
 from features.attributes import attribute_values
 from features.codes import transaction_hash
 from features.engine import ChunkFeatures, Engine
+from features.labels import PUT, put_labels
 from features.record import label_record, to_records
 from features.tiles import Entities, find_fraud
 from models.vectors import compute_vectors, may_leave
@@ -79,7 +82,9 @@ def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
     """Tell entities of a fraud; false where the customer's history has no such transaction."""
     if label.customer_id not in arena:
         return False
-    fraud = find_fraud(arena.kept(arena.slot(label.customer_id)), label_record(label))
+    slot, record = arena.slot(label.customer_id), label_record(label)
+    (outcome,) = put_labels(arena, np.array([slot]), record)
+    fraud = find_fraud(arena.kept(slot), record) if outcome == PUT else None
     if fraud is not None:
         entities.add(entities.frauds([fraud]))
     return fraud is not None

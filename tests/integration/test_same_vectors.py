@@ -117,6 +117,13 @@ async def test_file_worker_and_rest_give_the_same_vectors_bit_for_bit(deployment
         assert (summary["written"], summary["labels"]) == (rows, published["labels_published"])
         names = list(models.engine.names)
         scored = await scores_of(deployment.stack.bootstrap, rows, names)
+        # The last score is out before its partition is said to be complete.
+        said = {"event": "histories are complete"}.items()
+        await eventually(
+            lambda: sum(said <= line.items() for line in deployment.logs(worker)) == PARTITIONS,
+            60,
+            "histories are complete",
+        )
 
     table = parquet.read_table(out)
     assert table.column_names[3:] == names
@@ -154,13 +161,6 @@ async def _rest(
     store, asked = RedisHistoryStore(deployment.stack.redis_url), 0
     try:
         async with serving(store, models, datetime.now(UTC)) as client:
-
-            async def all_there() -> bool:
-                answers = [await client.get(f"/customers/{quote(each)}/features") for each in currencies]
-                return all(answer.status_code == 200 for answer in answers)
-
-            # The last score is out before the worker says that histories are complete.
-            await eventually(all_there, 30, "histories are complete")
             for row in range(0, len(events), every):
                 event = events[row]
                 customer = event.transaction.customer_id

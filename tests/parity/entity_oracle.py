@@ -15,13 +15,27 @@ class EntityOracle:
     """Remembers everything.
 
     Attributes:
-        events: `(time_ms, {entity: id}, customer, amount in minor units)` in order of arrival.
+        events: `(time_ms, {entity: id}, customer, amount in minor units)` of what counts.
         frauds: `(time_ms of the transaction, {entity: id}, time_ms at which it became known)`.
+        reached: Newest hour of what ever counted, by entity and id.
     """
 
     features: tuple[EntityFeature, ...]
     events: list[tuple[int, dict[str, object], object, int]] = field(default_factory=list)
     frauds: list[tuple[int, dict[str, object], int]] = field(default_factory=list)
+    reached: dict[tuple[str, object], int] = field(default_factory=dict)
+
+    def count(self, time_ms: int, ids: dict[str, object], customer: object, minor: int) -> None:
+        self.events.append((time_ms, ids, customer, minor))
+        self._reach(time_ms, ids)
+
+    def confirm(self, time_ms: int, ids: dict[str, object], known_ms: int) -> None:
+        self.frauds.append((time_ms, ids, known_ms))
+        self._reach(time_ms, ids)
+
+    def _reach(self, time_ms: int, ids: dict[str, object]) -> None:
+        for key in ids.items():
+            self.reached[key] = max(self.reached.get(key, 0), time_ms // HOUR_MS)
 
     def vector(self, time_ms: int, ids: dict[str, object], minor: int) -> list[float]:
         return [self._value(f, time_ms // HOUR_MS, ids.get(f.entity), minor) for f in self.features]
@@ -40,7 +54,7 @@ class EntityOracle:
             for t, ids, known in self.frauds
             if ids.get(feature.entity) == wanted
         ]
-        newest = max((h for h, _ in events + frauds), default=0)
+        newest = self.reached.get((feature.entity, wanted), 0)
         frauds = [(h, known) for h, known in frauds if h >= newest - self._kept(feature, of_frauds=True)]
         events = [(h, who) for h, who in events if h >= newest - self._kept(feature, of_frauds=False)]
         begin = end - feature.window_tiles

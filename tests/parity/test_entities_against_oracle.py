@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.corrections import Correction
 from features.entity_features import ENTITY_FEATURES
 from features.record import RECORD
 from features.tile_codec import decode, encode
@@ -21,7 +22,7 @@ KINDS = ("merchant", "device", "counterparty")
 
 @dataclass(frozen=True)
 class Step:
-    """A transaction, or that an earlier one was fraud."""
+    """A transaction, which may correct an earlier one, or that an earlier one was fraud."""
 
     gap_ms: int
     late_ms: int
@@ -31,7 +32,21 @@ class Step:
     customer: int
     minor: int
     fraud_of: int | None
+    corrects: int | None
     forget: bool
+
+
+@dataclass
+class Seen:
+    """The version of a transaction that counts."""
+
+    record: np.ndarray
+    customer: int
+    known_ms: int | None = None
+
+    @property
+    def time_ms(self) -> int:
+        return int(self.record["time_ms"][0])
 
 
 def steps() -> st.SearchStrategy[list[Step]]:
@@ -54,6 +69,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
             st.integers(1, 4),
             st.one_of(st.sampled_from([0, 1, 999, 1000]), st.integers(0, 10**9)),
             st.one_of(st.none(), st.none(), st.integers(0, 30)),
+            st.one_of(st.none(), st.none(), st.none(), st.integers(0, 30)),
             st.integers(0, 9).map(lambda n: n == 0),
         ),
         max_size=40,
@@ -68,8 +84,9 @@ def ids(record: np.ndarray) -> dict[str, object]:
 def test_every_entity_feature_equals_the_oracle(stream, sizes):
     entities, oracle = Entities(ENTITY_FEATURES), EntityOracle(ENTITY_FEATURES)
     stored: dict[tuple[str, int], dict[int, list[bytes]]] = {}
-    seen: list[np.ndarray] = []
-    chunk: list[tuple[np.ndarray, int]] = []
+    seen: list[Seen] = []
+    chunk: list[Seen] = []
+    corrections: list[Correction] = []
     wanted, got = [], []
     now, left = START_MS, iter(sizes)
     size = next(left, 5)
@@ -87,36 +104,54 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
     def run():
         if not chunk:
             return
-        records = np.concatenate([record for record, _ in chunk])
-        customers = np.array([customer for _, customer in chunk], dtype=np.uint32)
+        records = np.concatenate([each.record for each in chunk])
+        customers = np.array([each.customer for each in chunk], dtype=np.uint32)
         rows = np.arange(len(chunk))
         bring(records)
-        got.extend(entities.compute(records, customers, rows, count=True).tolist())
+        computed = entities.compute(records, customers, rows, count=True, corrections=corrections)
+        got.extend(computed.tolist())
         for partition in range(2):
             # A customer's events are all in one partition.
-            keep(entities.added(records, customers, rows[customers % 2 == partition]), partition)
+            mine = [c for c in corrections if customers[c.row] % 2 == partition]
+            keep(entities.added(records, customers, rows[customers % 2 == partition], mine), partition)
         chunk.clear()
+        corrections.clear()
 
     for step in stream:
         now += step.gap_ms
         if step.fraud_of is not None and step.fraud_of < len(seen):
-            run()
-            known = ConfirmedFraud(seen[step.fraud_of], now)
-            bring(known.record)
-            added = entities.frauds([known])
-            entities.add(added)
-            keep(added, 0)
-            oracle.frauds.append((int(known.record["time_ms"][0]), ids(known.record), now))
+            fraud = seen[step.fraud_of]
+            if fraud.known_ms is None:
+                run()
+                fraud.known_ms = now
+                bring(fraud.record)
+                added = entities.frauds([ConfirmedFraud(fraud.record, now)])
+                entities.add(added)
+                keep(added, fraud.customer % 2)
+                oracle.confirm(fraud.time_ms, ids(fraud.record), now)
             continue
+        time_ms, customer = now - step.late_ms, step.customer
         record = np.zeros(1, dtype=RECORD)
-        record["time_ms"] = now - step.late_ms
+        record["time_ms"] = time_ms
         for name in KINDS:
             record[name] = getattr(step, name)
         record["amount_minor"] = step.minor
-        wanted.append(oracle.vector(now - step.late_ms, ids(record), step.minor))
-        oracle.events.append((now - step.late_ms, ids(record), step.customer, step.minor))
-        seen.append(record)
-        chunk.append((record, step.customer))
+        if step.corrects is None or step.corrects >= len(seen):
+            event = Seen(record, customer)
+            seen.append(event)
+        else:
+            before = seen[step.corrects]
+            customer = before.customer
+            event = seen[step.corrects] = Seen(record, customer, before.known_ms)
+            corrections.append(Correction(len(chunk), before.record, before.known_ms))
+            minor = int(before.record["amount_minor"][0])
+            oracle.events.remove((before.time_ms, ids(before.record), customer, minor))
+            if before.known_ms is not None:
+                oracle.frauds.remove((before.time_ms, ids(before.record), before.known_ms))
+                oracle.confirm(time_ms, ids(record), before.known_ms)
+        wanted.append(oracle.vector(time_ms, ids(record), step.minor))
+        oracle.count(time_ms, ids(record), customer, step.minor)
+        chunk.append(event)
         if len(chunk) >= size:
             run()
             size = next(left, 5)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from features import tile_kernels
+from features.corrections import Correction
 from features.entities import LATENESS_TILES, TILE_MS
 from features.entity_features import ENTITY_FEATURES
 from features.record import LABEL_KIND, RECORD
@@ -28,6 +29,15 @@ class Shop:
             self.entities.put(key)
         (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
         return dict(zip((f.name for f in ENTITY_FEATURES), row.tolist(), strict=True))
+
+    def correct(self, replaced, known_ms, ms, *, merchant=1, minor=0):
+        record = record_at(ms, merchant)
+        record["amount_minor"] = minor
+        for key in self.entities.missing(self.entities.keys(record)):
+            self.entities.put(key)
+        corrections = [Correction(0, replaced, known_ms)]
+        who = customer_hashes(["c-1"])
+        self.entities.compute(record, who, np.arange(1), count=True, corrections=corrections)
 
     def fraud(self, ms, known_ms, **ids):
         self.entities.add(self.entities.frauds([ConfirmedFraud(record_at(ms, **ids), known_ms)]))
@@ -122,6 +132,34 @@ def test_hours_are_met_from_the_newest_on(end_hour):
         run[0, 4:] = total, frauds
         end_hour(run, 0, hour)
     assert run[0].tolist() == [8, 6, 0, 2, 0, 0]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_correction_takes_what_it_replaces_out_of_its_merchant_with_its_fraud(known):
+    shop, asked = Shop(), 9 * DAY
+    known_ms = T0 + 2 * HOUR if known else None
+    shop.at(0, merchant=1, minor=900)
+    shop.at(HOUR, merchant=1, minor=100)
+    if known:
+        shop.fraud(0, known_ms, merchant=1)
+    replaced = record_at(0, merchant=1)
+    replaced["amount_minor"] = 900
+    shop.correct(replaced, known_ms, 3 * HOUR, merchant=2, minor=500)
+    first, second = (shop.at(asked, merchant=m, minor=100, count=False) for m in (1, 2))
+    counts = ("merchant_txn_count_30d", "merchant_fraud_count_30d")
+    assert [[of[name] for name in counts] for of in (first, second)] == [[1, 0], [1, known]]
+    assert first["merchant_amount_ratio_82d"] == 1
+    assert second["merchant_amount_ratio_82d"] == pytest.approx(100 / 500, rel=0.01)
+
+
+def test_more_taken_out_than_there_is_counts_as_nothing():
+    """As where an older version of this program did not take out what an earlier correction replaced."""
+    shop = Shop()
+    shop.at(0)
+    shop.fraud(0, T0 + HOUR, merchant=1)
+    shop.correct(record_at(5 * HOUR), T0 + HOUR, HOUR, minor=700)
+    found = shop.at(9 * DAY, count=False)
+    assert (found["merchant_txn_count_30d"], found["merchant_fraud_count_30d"]) == (2, 2)
 
 
 def test_event_without_merchant_or_device_has_no_features_of_it():

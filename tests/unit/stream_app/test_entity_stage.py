@@ -88,6 +88,24 @@ def scenes(draw: st.DrawFn) -> Scene:
                 )
             )
             number += 1
+            if draw(st.integers(0, 5)) == 0:
+                # Hours from all others, and behind an event that says so: where a correction is counted among
+                # events of its hour is chance.
+                now += 5 * HOUR_MS
+                earlier = draw(
+                    st.sampled_from([*(t for past, _ in scene.phases for t in past), *transactions])
+                )
+                transactions.append(transaction(number, customer=earlier["customer_id"], event_time=now))
+                changed = {
+                    "revision": number,
+                    "event_time": draw(st.sampled_from([now, earlier["event_time"]])),
+                    "amount": draw(st.sampled_from(["1", "7000"])),
+                    "merchant_id": draw(st.sampled_from(["m-1", "m-2", earlier["merchant_id"]])),
+                    "device_id": draw(st.sampled_from(["d-1", None])),
+                }
+                transactions.append({**earlier, **changed})
+                now += 5 * HOUR_MS
+                number += 1
         for fraud in draw(st.lists(st.sampled_from(transactions), max_size=4)):
             labels.append(label(fraud["transaction_id"], customer=fraud["customer_id"], at_ms=now))
         scene.phases.append((transactions, labels))
