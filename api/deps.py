@@ -16,9 +16,9 @@ from api.gate import PRINCIPAL
 from api.ports import CustomerIndex, EventLog, LiveFeed, ReplyStore
 from api.tokens import Principal
 from features.codec import History, decode
+from features.entity_counts import Entities
 from features.ports import CustomerState, HistoryStore
 from features.record import Records
-from features.tiles import Entities
 from models.model_set import Models
 from models.segments import SegmentModel
 from schemas.card_number import is_card_number

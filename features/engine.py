@@ -167,8 +167,8 @@ class Engine:
 
     Args:
         features: What is computed from a customer's history.
-        entities: What is computed elsewhere (`features.tiles`) and stands last in every vector; here these
-            columns stay unknown.
+        entities: What is computed elsewhere (`features.entity_counts`) and stands last in every vector; here
+            these columns stay unknown.
         attributes: What only a message says (`features.attributes`); these columns stand before those of
             entities, and are what `compute_chunk` is given.
     """

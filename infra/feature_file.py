@@ -159,7 +159,7 @@ class Declaration(BaseModel):
         )
 
     def entity_feature(self, name: str) -> EntityFeature:
-        """The declaration as `features.tiles` has it."""
+        """The declaration as `features.entities` has it."""
         op = EntityOp(self.op)
         if self.window is None or self.ends is None:
             raise ConfigError(

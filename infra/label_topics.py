@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from features.codec import decode
 from features.engine import Engine, Matrix
+from features.entity_counts import Entities, customer_hashes
 from features.ports import HistoryStore
 from features.record import RECORD, Records
-from features.tiles import Entities, customer_hashes
 from infra.consumers import connected
 from infra.log_tail import LogTail
 from models.label_learning import Finding, Findings, event_of

@@ -14,9 +14,9 @@ from features.codec import Headers, totals_of
 from features.corrections import corrections_of
 from features.definitions import DAY_MS
 from features.engine import ChunkFeatures, Engine, Matrix
+from features.entity_counts import Entities, customer_hashes
 from features.lifetime import lifetime_vector, lifetime_vectors
 from features.record import REPLACED_KIND, TRANSACTION_KIND, Records
-from features.tiles import Entities, customer_hashes
 from features.totals import update_totals
 from models.anomaly import AnomalyModel
 from models.churn_scores import ChurnResults, rescore

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.engine import Matrix
-from features.tiles import customer_hashes
+from features.entity_counts import customer_hashes
 from models.tree import TreeModel
 from schemas.errors import ModelError
 

@@ -14,10 +14,10 @@ from features.codec import History
 from features.corrections import corrections_of
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine
+from features.entity_counts import Entities, customer_hashes, find_fraud
 from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, is_leaving, put_labels
 from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
-from features.tiles import Entities, customer_hashes, find_fraud
 from schemas.label import Label
 
 _TEMPLATE = label_record(

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from features.corrections import Correction
 from features.engine import Matrix
 from features.entities import TILE_MS, EntityFeature
+from features.entity_counts import ConfirmedFraud, Entities, Key
 from features.ports import EntityChange, HistoryStore
 from features.record import Records
 from features.tile_codec import HEADER, TILE, Tiles, decode, encode, merge
-from features.tiles import ConfirmedFraud, Entities, Key
 from stream_app.alignment import Alignment
 from stream_app.partition import Partition
 from stream_app.ports import Observer

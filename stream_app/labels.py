@@ -7,10 +7,10 @@ from typing import Any, Final
 import numpy as np
 
 from features.definitions import RETENTION_MS
+from features.entity_counts import find_fraud
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
 from features.record import RECORD, TRANSACTION_KIND, Records, label_record
-from features.tiles import find_fraud
 from models.model_set import Models
 from models.pipeline import DECISIONS, decide
 from models.roles import split

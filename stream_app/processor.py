@@ -11,10 +11,10 @@ import numpy as np
 
 from features.corrections import Correction, corrections_of
 from features.definitions import DAY_MS
+from features.entity_counts import customer_hashes
 from features.kernels import DUPLICATE
 from features.ports import Lease, LeaseLost, StoreRolledBack
 from features.record import Records, to_records
-from features.tiles import customer_hashes
 from models import encoding, messages
 from models.churn_scores import ChurnResult
 from models.model_set import Models

@@ -8,9 +8,9 @@ from features.arena import HistoryArena
 from features.attributes import attribute_values
 from features.codes import transaction_hash
 from features.engine import ChunkFeatures, Engine
+from features.entity_counts import Entities, find_fraud
 from features.labels import PUT, put_labels
 from features.record import label_record, to_records
-from features.tiles import Entities, find_fraud
 from models.vectors import compute_vectors, may_leave
 from schemas.label import Label
 from schemas.transaction import Transaction

@@ -15,8 +15,8 @@ from api.errors import problems
 from api.routes.inference import EXAMPLE_TRANSACTION, ChurnAnswer, churn_answers
 from features.arena import HistoryArena
 from features.codec import History, decode
+from features.entity_counts import Entities
 from features.record import before_event, to_records
-from features.tiles import Entities
 from models import messages
 from models.model_set import Models
 from models.pipeline import Events, score_fraud

@@ -15,10 +15,10 @@ from features.codec import decode
 from features.codes import transaction_hash
 from features.definitions import DAY_MS, MAX_WINDOW_MS, RETENTION_MS
 from features.engine import Matrix
+from features.entity_counts import customer_hashes
 from features.lifetime import customer_vector, declared
 from features.record import TRANSACTION_KIND
 from features.retention import history_cut, retained
-from features.tiles import customer_hashes
 from models.model_set import Models
 from models.reasons import by_name, reason
 from models.segments import MEANINGS, rfm

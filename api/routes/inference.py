@@ -14,10 +14,10 @@ from api.shapes import HISTORY_CUT, json_answer
 from features.arena import HistoryArena
 from features.codec import History, decode
 from features.definitions import MAX_WINDOW_MS
+from features.entity_counts import Entities
 from features.lifetime import customer_vector
 from features.record import before_event, to_records
 from features.retention import history_cut
-from features.tiles import Entities
 from models import messages
 from models.churn_scores import churn_results
 from models.model_set import Models

@@ -8,8 +8,8 @@ import pytest
 
 from features.arena import HistoryArena
 from features.engine import Engine
+from features.entity_counts import Entities
 from features.entity_features import ENTITY_FEATURES
-from features.tiles import Entities
 from generator.bank import Bank
 from generator.settings import BankSettings
 from schemas.transaction import Transaction

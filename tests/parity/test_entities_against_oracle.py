@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.corrections import Correction
+from features.entity_counts import ConfirmedFraud, Entities
 from features.entity_features import ENTITY_FEATURES
 from features.record import RECORD
 from features.tile_codec import decode, encode
-from features.tiles import ConfirmedFraud, Entities
 from tests.parity.entity_oracle import HOUR_MS, EntityOracle
 from tests.parity.values import differences
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from features import tile_kernels
 from features.entities import TILE_MS
+from features.entity_counts import ConfirmedFraud, Entities
 from features.entity_features import ENTITY_FEATURES
 from features.record import RECORD
-from features.tiles import ConfirmedFraud, Entities
 from tests.examples import examples
 
 DAY = 24

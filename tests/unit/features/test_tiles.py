@@ -4,50 +4,12 @@ import numpy as np
 import pytest
 
 from features import tile_kernels
-from features.corrections import Correction
-from features.entities import LATENESS_TILES, TILE_MS
+from features.entities import LATENESS_TILES
+from features.entity_counts import Entities
 from features.entity_features import ENTITY_FEATURES
-from features.record import LABEL_KIND, RECORD
+from features.record import RECORD
 from features.tile_codec import TILE, merge
-from features.tiles import ConfirmedFraud, Entities, customer_hashes, find_fraud
-
-HOUR = TILE_MS
-DAY = 24 * HOUR
-T0 = 1_767_225_600_000
-
-
-class Shop:
-    """Entities that are asked by time, one transaction after the other."""
-
-    def __init__(self, max_tiles=1 << 62):
-        self.entities = Entities(ENTITY_FEATURES, max_tiles)
-
-    def at(self, ms, *, merchant=1, device=0, counterparty=0, customer="c-1", count=True, minor=0):
-        record = record_at(ms, merchant, device, counterparty)
-        record["amount_minor"] = minor
-        for key in self.entities.missing(self.entities.keys(record)):
-            self.entities.put(key)
-        (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
-        return dict(zip((f.name for f in ENTITY_FEATURES), row.tolist(), strict=True))
-
-    def correct(self, replaced, known_ms, ms, *, merchant=1, minor=0):
-        record = record_at(ms, merchant)
-        record["amount_minor"] = minor
-        for key in self.entities.missing(self.entities.keys(record)):
-            self.entities.put(key)
-        corrections = [Correction(0, replaced, known_ms)]
-        who = customer_hashes(["c-1"])
-        self.entities.compute(record, who, np.arange(1), count=True, corrections=corrections)
-
-    def fraud(self, ms, known_ms, **ids):
-        self.entities.add(self.entities.frauds([ConfirmedFraud(record_at(ms, **ids), known_ms)]))
-
-
-def record_at(ms, merchant=1, device=0, counterparty=0):
-    record = np.zeros(1, dtype=RECORD)
-    record["time_ms"], record["merchant"], record["device"] = T0 + ms, merchant, device
-    record["counterparty"] = counterparty
-    return record
+from tests.shops import DAY, HOUR, T0, Shop
 
 
 #          t - 8d           t - 7d           t
@@ -134,34 +96,6 @@ def test_hours_are_met_from_the_newest_on(end_hour):
     assert run[0].tolist() == [8, 6, 0, 2, 0, 0]
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_correction_takes_what_it_replaces_out_of_its_merchant_with_its_fraud(known):
-    shop, asked = Shop(), 9 * DAY
-    known_ms = T0 + 2 * HOUR if known else None
-    shop.at(0, merchant=1, minor=900)
-    shop.at(HOUR, merchant=1, minor=100)
-    if known:
-        shop.fraud(0, known_ms, merchant=1)
-    replaced = record_at(0, merchant=1)
-    replaced["amount_minor"] = 900
-    shop.correct(replaced, known_ms, 3 * HOUR, merchant=2, minor=500)
-    first, second = (shop.at(asked, merchant=m, minor=100, count=False) for m in (1, 2))
-    counts = ("merchant_txn_count_30d", "merchant_fraud_count_30d")
-    assert [[of[name] for name in counts] for of in (first, second)] == [[1, 0], [1, known]]
-    assert first["merchant_amount_ratio_82d"] == 1
-    assert second["merchant_amount_ratio_82d"] == pytest.approx(100 / 500, rel=0.01)
-
-
-def test_more_taken_out_than_there_is_counts_as_nothing():
-    """As where an older version of this program did not take out what an earlier correction replaced."""
-    shop = Shop()
-    shop.at(0)
-    shop.fraud(0, T0 + HOUR, merchant=1)
-    shop.correct(record_at(5 * HOUR), T0 + HOUR, HOUR, minor=700)
-    found = shop.at(9 * DAY, count=False)
-    assert (found["merchant_txn_count_30d"], found["merchant_fraud_count_30d"]) == (2, 2)
-
-
 def test_event_without_merchant_or_device_has_no_features_of_it():
     features = Shop().at(0, merchant=0, device=7)
     without = {name.split("_")[0] for name, v in features.items() if math.isnan(v)}
@@ -242,15 +176,6 @@ def test_what_is_remembered_of_an_hour_gives_way_to_late_events_frauds_and_new_t
                 shop.fraud(at, T0 + now - 5 * HOUR, merchant=1 + at % 2 * 1024)
 
 
-def test_confirmed_fraud_adds_no_amount():
-    shop = Shop()
-    shop.at(0, minor=100)
-    before = shop.at(20 * DAY, minor=500, count=False)["merchant_amount_ratio_82d"]
-    shop.fraud(0, T0 + HOUR, merchant=1)
-    after = shop.at(20 * DAY, minor=500, count=False)
-    assert (after["merchant_amount_ratio_82d"], after["merchant_fraud_count_30d"]) == (before, 1)
-
-
 def test_a_counterparty_of_many_and_of_frauds_is_known_an_hour_later():
     shop = Shop()
     for n in range(3):
@@ -297,58 +222,6 @@ def test_million_transactions_of_a_merchant_take_a_tile_an_hour():
     hour = records["time_ms"] // HOUR
     end = int(hour[-1]) - 7 * 24
     assert out[-1, column] == ((hour >= end - 30 * 24) & (hour < end)).sum()
-
-
-def test_what_is_added_to_the_store_is_one_tile_for_an_hour_and_customer():
-    entities = Entities(ENTITY_FEATURES)
-    records = np.concatenate([record_at(ms, 5, device) for ms, device in ((1, 8), (0, 8), (2, 0), (HOUR, 8))])
-    records["amount_minor"] = 1, 3, 7, 15  # one less than a power of two each
-    added = entities.added(records, np.array([1, 2, 1, 1], dtype=np.uint32), np.array([0, 1, 2, 3]))
-    h = T0 // HOUR
-    step = tile_kernels.LOG_STEPS
-    assert added["merchant", 5].tolist() == [
-        (h, 0, 0, 3, 6 * step, 14 * step**2),
-        (h + 1, 0, 0, 1, 4 * step, 16 * step**2),
-    ]
-    assert added["device", 8].tolist() == [
-        (h, 0, 1, 1, step, step**2),
-        (h, 0, 2, 1, 2 * step, 4 * step**2),
-        (h + 1, 0, 1, 1, 4 * step, 16 * step**2),
-    ]
-    assert entities.added(records[:0], np.zeros(0, dtype=np.uint32), np.arange(0)) == {}
-
-
-def test_all_is_forgotten_where_it_is_too_much():
-    shop = Shop(max_tiles=5000)
-    for n in range(4000):
-        shop.at(n * HOUR, merchant=n + 1)
-        full = shop.entities.forget_if_full()
-        if full:
-            break
-    assert full
-    assert shop.entities.missing([("merchant", 1)]) == [("merchant", 1)]
-
-
-def test_entity_that_is_dropped_is_not_here_and_comes_back_with_what_it_is_given():
-    entities = Entities(ENTITY_FEATURES)
-    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 2, 0, 0)], dtype=TILE)])
-    entities.drop(("device", 3))
-    assert entities.missing([("device", 3)]) == [("device", 3)]
-    entities.put(("device", 3), [np.array([(T0 // HOUR, 0, 1, 5, 0, 0)], dtype=TILE)])
-    assert entities.stages["device"].tiles(3)["count"].tolist() == [5]
-
-
-@pytest.mark.parametrize(("code", "transaction", "found"), [(1, 7, True), (2, 7, False), (1, 8, False)])
-def test_fraud_label_finds_its_transaction_and_others_none(code, transaction, found):
-    history = record_at(0, merchant=4)
-    history["transaction"] = 7
-    about = np.zeros(1, dtype=RECORD)
-    about["kind"], about["label"], about["transaction"] = LABEL_KIND, code, transaction
-    about["time_ms"] = T0 + DAY
-    fraud = find_fraud(np.concatenate([history, about]), about)
-    assert (fraud is not None) == found
-    if fraud is not None:
-        assert (int(fraud.record["merchant"][0]), fraud.known_ms) == (4, T0 + DAY)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -14,9 +14,9 @@ from features import labels as labels_module
 from features import retention as retention_module
 from features.arena import HistoryArena
 from features.engine import Engine
+from features.entity_counts import Entities
 from features.entity_features import ENTITY_FEATURES, entity_features
 from features.record import LABEL_KIND, label_record, to_records
-from features.tiles import Entities
 from models import vectors as vectors_module
 from models.vectors import NO_LABEL, Rows, VectorReplay, in_time_order, label_code
 from schemas.fields import from_epoch_ms

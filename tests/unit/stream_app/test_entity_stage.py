@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from features.arena import HistoryArena
 from features.engine import Engine
+from features.entity_counts import Entities
 from features.entity_features import ENTITY_FEATURES
 from features.tile_codec import TILE, decode
-from features.tiles import Entities
 from infra.partitioning import partition_for
 from models.model_set import Models
 from schemas.errors import DependencyError

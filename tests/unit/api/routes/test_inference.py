@@ -8,9 +8,9 @@ import pytest
 from api.deps import Services, entities_of
 from api.failure_policy import FailurePolicy
 from features.codec import decode
+from features.entity_counts import customer_hashes
 from features.lifetime import customer_vector
 from features.record import to_records
-from features.tiles import customer_hashes
 from infra.partitioning import partition_for
 from models.churn_scores import churn_results
 from schemas.fields import to_epoch_ms, to_rfc3339
