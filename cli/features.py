@@ -41,7 +41,8 @@ def list_features(
 ) -> None:
     """Print the features with window, unit and meaning."""
     own = read_declarations(features) if features is not None else Declared()
-    of_customers, of_entities = (*FEATURES, *own.customer), (*ENTITY_FEATURES, *own.entity)
+    of_customers = tuple(map(own.clock.say, (*FEATURES, *own.customer)))
+    of_entities = (*ENTITY_FEATURES, *own.entity)
     every: tuple[Feature | EntityFeature, ...] = (*of_customers, *of_entities)
     if as_markdown:
         from features.lifetime import LIFETIME

@@ -135,7 +135,7 @@ def _loop(plan: Plan, edge_ms: int) -> list[str]:
         "    full = n == TILE",
     ]
     if clocks:
-        lines += ["    for k in range(n):", "        column_hours[k] = hours_utc(column_time_ms[k])"]
+        lines += ["    for k in range(n):", "        column_hours[k] = hours_at(column_time_ms[k])"]
     for name in clocks:
         lines += ["    for k in range(n):", f"        column_{name}[k] = {name}_of(column_hours[k])"]
     for group, live in groups:
@@ -224,7 +224,7 @@ def _searches(group: Group, live: set[str]) -> list[str]:
         f"({condition(where, lambda column: column if column in CLOCK_FIELDS else f'r.{column}')})"
         for where in ordered(group.where)
     ]
-    read = ["r = pool[j]", *(f"{clock} = {clock}_utc(r.time_ms)" for clock in clocks)]
+    read = ["r = pool[j]", *(f"{clock} = {clock}_at(r.time_ms)" for clock in clocks)]
 
     def backwards(name: str, *more: str) -> list[str]:
         with_shift = name == "newest" and "squares" in live

@@ -11,6 +11,7 @@ event: it writes the source that numba compiles.
 
 from collections.abc import Sequence
 
+from features import clock as clocks
 from features.columns import TILE, amount_updates, columns_call, columns_function, high_updates
 from features.definitions import CLOCK_FIELDS, CODED_FIELDS, EVENT, Feature, Op, Where
 from features.plan import OF_AMOUNTS, SHORT_MS, Group, Plan, condition, event_columns, indent, ordered
@@ -19,8 +20,8 @@ FEW = 32
 """Records of a window from which on columns are worth what they cost to set up."""
 
 
-def generate(features: Sequence[Feature]) -> str:
-    """Source of a module with `compute_row` for these declarations, in their order."""
+def generate(features: Sequence[Feature], clock: clocks.Clock = clocks.UTC) -> str:
+    """Source of a module with `compute_row` for these declarations, in their order, by a place's clocks."""
     plan = Plan(features)
     lines = [
         '"""Generated from feature declarations; not edited by hand."""',
@@ -29,9 +30,10 @@ def generate(features: Sequence[Feature]) -> str:
         "import numpy as np",
         "from features.codes import MINOR_UNITS",
         "from features.kernels import (",
-        "    INNER, SQUARE_BITS, add_distinct, count_bits, deviation_sum, haversine_km, hour_of, hour_utc,",
-        "    hours_utc, newest_transaction, packed_codes, prefetch, sample_std, weekday_of, weekday_utc,",
+        "    INNER, SQUARE_BITS, add_distinct, count_bits, deviation_sum, haversine_km, hour_of,",
+        "    newest_transaction, packed_codes, prefetch, sample_std, weekday_of,",
         ")",
+        *clocks.source(clock),
         f"N_FEATURES = {len(features)}",
         f"N_SETS = {max(1, plan.sets)}",
         f"N_VECTORS = {max(1, len(plan.vectors))}",
@@ -84,8 +86,8 @@ def _prologue(plan: Plan) -> list[str]:
         "    newest = newest_transaction(pool, start, end)",
         "    currency = pool[newest].currency if newest >= start else np.uint16(0)",
         "scale = MINOR_UNITS[currency]",
-        "hour_now = hour_utc(t)",
-        "weekday_now = weekday_utc(t)",
+        "hour_now = hour_at(t)",
+        "weekday_now = weekday_at(t)",
         "vectors[:] = 0.0",
         # Unsigned: numba looks for indices that count from the end wherever it cannot rule them out.
         "begin, i, none = np.uint64(start), np.uint64(end), np.uint64(end)",
@@ -117,8 +119,8 @@ def _updates(groups: Sequence[tuple[Group, set[str]]], vectors: Sequence[Group])
     """What one event adds to what is live of each group, and to sums per category."""
     conditions = ordered(frozenset(w for group in [*(g for g, _ in groups), *vectors] for w in group.where))
     names = {where: f"c{number}" for number, where in enumerate(conditions)}
-    clocks = {w.field for w in conditions}
-    lines = [f"{name} = {name}_utc(r.time_ms)" for name in CLOCK_FIELDS if name in clocks]
+    compared = {w.field for w in conditions}
+    lines = [f"{name} = {name}_at(r.time_ms)" for name in CLOCK_FIELDS if name in compared]
     lines += [f"{name} = {condition(where, _of_record)}" for where, name in names.items()]
     if vectors or any(live & OF_AMOUNTS for _, live in groups):
         lines.append("a = r.amount_minor")
@@ -182,7 +184,7 @@ def _group_updates(group: Group, live: set[str], mask: str) -> list[str]:
 def _value_of(name: str, at: str) -> str:
     """A field of a past event as a number; NaN where it has none."""
     if name in CLOCK_FIELDS:
-        return f"np.float64({name}_utc(pool[{at}].time_ms))"
+        return f"np.float64({name}_at(pool[{at}].time_ms))"
     if name == "amount":
         return f"np.float64(pool[{at}].amount_minor) / scale"
     if name == "card_present":

@@ -60,7 +60,7 @@ CODED_FIELDS: Final = {
     "card_present": {"no": 1, "yes": 2},
 }
 CLOCK_FIELDS: Final = {"hour": 23, "weekday": 6}
-"""Of the event time in UTC, with the largest value."""
+"""Of the event time by `features.clock`, with the largest value."""
 
 DISTINCT_FIELDS: Final = (*NAME_FIELDS, "category", "channel", "transaction_type", "currency")
 NEW_FIELDS: Final = (*NAME_FIELDS, "category", "channel", "transaction_type")
@@ -85,7 +85,7 @@ class Where:
 
     Attributes:
         field: `direction`, `category`, `channel`, `transaction_type`, `card_present`, `merchant`,
-            `device`, `counterparty`, `country`, `currency`, `amount`, `hour` or `weekday` (UTC; Monday
+            `device`, `counterparty`, `country`, `currency`, `amount`, `hour` or `weekday` (Monday
             is 0).
         op: `==`, `!=`, `<` or `>=`; the last two for `amount`, `hour` and `weekday` only. An event
             without a value equals nothing and differs from everything.

@@ -15,11 +15,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from features import clock as clocks
 from features import kernels
 from features.arena import HistoryArena
 from features.attributes import AttributeFeature, names_of
 from features.attributes import declaration_hash as attribute_hash
 from features.catalogue import FEATURES
+from features.clock import UTC, Clock
 from features.codec import History, Totals, decode, empty_headers, encode, encode_header
 from features.codes import MINOR_UNITS
 from features.columns import COLUMNS
@@ -106,13 +108,14 @@ def compute_many(pool, start, length, slots, times, event, has_event, retention,
 '''
 
 
-def _load_kernel(features: Sequence[Feature]) -> Any:
+def _load_kernel(features: Sequence[Feature], clock: Clock = UTC) -> Any:
     """Import the generated module from a file, so that numba can keep its machine code beside it."""
-    source = generate(features) + _CHUNK_SOURCE
+    source = generate(features, clock) + _CHUNK_SOURCE
     # The helpers' text, the constants and numba's version count too: numba does not see a change in
     # what a cached function calls, and freezes global arrays into it.
     scales = hashlib.sha256(MINOR_UNITS.tobytes()).hexdigest()
-    basis = source + Path(kernels.__file__).read_text() + scales + numba.__version__
+    helpers = Path(kernels.__file__).read_text() + Path(clocks.__file__).read_text()
+    basis = source + helpers + scales + numba.__version__
     name = f"tidegate_kernel_{hashlib.sha256(basis.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -171,6 +174,7 @@ class Engine:
             these columns stay unknown.
         attributes: What only a message says (`features.attributes`); these columns stand before those of
             entities, and are what `compute_chunk` is given.
+        clock: Of hours and weekdays.
     """
 
     def __init__(
@@ -178,9 +182,10 @@ class Engine:
         features: Sequence[Feature] = FEATURES,
         entities: Sequence[EntityFeature] = (),
         attributes: Sequence[AttributeFeature] = (),
+        clock: Clock = UTC,
     ) -> None:
         self.features: tuple[Feature | EntityFeature | AttributeFeature, ...] = (
-            *features,
+            *map(clock.say, features),
             *attributes,
             *entities,
         )
@@ -192,10 +197,11 @@ class Engine:
         self.reach_ms = max((feature.edge_ms for feature in features), default=0)
         self.hash = (
             declaration_hash(features)
+            + clock.identity
             + (f"-{entity_hash(entities)}" if entities else "")
             + (f"-attributes-{attribute_hash(attributes)}" if attributes else "")
         )
-        self._kernel = _load_kernel(features)
+        self._kernel = _load_kernel(features, clock)
         self._vectors = np.zeros((self._kernel.N_VECTORS, 32))
         self._columns = np.zeros(1, dtype=COLUMNS)
         self._calls = 0

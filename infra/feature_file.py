@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from features.attributes import attribute_features
 from features.catalogue import FEATURES
+from features.clock import UTC, Clock
 from features.definitions import DAY_MS, EVENT, Feature, Op, Where, check, parse_duration_ms
 from features.engine import Engine
 from features.entities import ENTITIES, TILE_MS, EntityFeature, EntityOp
@@ -22,6 +23,7 @@ from features.entities import check as check_entities
 from features.entity_features import ENTITY_FEATURES, entity_features
 from infra.mapping import did_you_mean
 from infra.plain_yaml import load_plain_yaml
+from infra.time_zones import clock_of
 from schemas.errors import ConfigError
 
 _CONDITION: Final = re.compile(r"\s*([a-z_]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*")
@@ -189,6 +191,7 @@ class Declared(BaseModel):
 
     customer: tuple[Feature, ...] = ()
     entity: tuple[EntityFeature, ...] = ()
+    clock: Clock = UTC
 
     @property
     def names(self) -> set[str]:
@@ -203,9 +206,16 @@ def read_declarations(path: Path) -> Declared:
         ConfigError: Names the file, the feature and what cannot work.
     """
     document = load_plain_yaml(path)
-    listed = document.get("features")
-    if set(document) != {"features"} or not isinstance(listed, dict):
-        raise ConfigError(f"{path}: write 'features:' and under it one block for each feature, by its name")
+    zone, listed = document.pop("timezone", "UTC"), document.pop("features", {})
+    if document or not isinstance(listed, dict) or not (listed or zone != "UTC"):
+        raise ConfigError(
+            f"{path}: write 'features:' and under it one block for each feature, by its name; beside it may "
+            "stand 'timezone:' with a name such as Europe/Prague"
+        )
+    try:
+        clock = clock_of(str(zone))
+    except ConfigError as unknown:
+        raise ConfigError(f"{path}: timezone: {unknown}") from None
     customer: list[Feature] = []
     entity: list[EntityFeature] = []
     for name, written in listed.items():
@@ -224,7 +234,7 @@ def read_declarations(path: Path) -> Declared:
         except ConfigError as problem:
             reason = str(problem).removeprefix(f"feature {str(name)!r}: ")
             raise ConfigError(f"{path}: feature {str(name)!r}: {reason}") from None
-    return Declared(customer=tuple(customer), entity=tuple(entity))
+    return Declared(customer=tuple(customer), entity=tuple(entity), clock=clock)
 
 
 def _declaration(written: Any) -> Declaration:
@@ -298,4 +308,4 @@ def load_engine(features: Path | None, entities: str, attributes: str = "") -> E
             f"{features}: feature {min(twice)!r}: an attribute that TIDEGATE_ATTRIBUTES (--attributes) turns "
             "on has this name; choose another"
         )
-    return Engine((*FEATURES, *own.customer), (*on, *own.entity), said)
+    return Engine((*FEATURES, *own.customer), (*on, *own.entity), said, own.clock)

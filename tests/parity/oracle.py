@@ -11,7 +11,7 @@ import operator
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, tzinfo
 from fractions import Fraction
 
 from features.codes import CATEGORIES, category_code
@@ -59,10 +59,18 @@ class Fact:
     card_present: bool | None
 
 
-@functools.lru_cache(maxsize=200_000)
+ZONE: tzinfo = UTC
+"""Of hours and weekdays."""
+
+
 def fact(t: Transaction) -> Fact:
     """Facts of a message. Positions are kept in 32 bits, so they are cut to that here too."""
-    moment = t.event_time.astimezone(UTC)
+    return _fact(t, ZONE)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _fact(t: Transaction, zone: tzinfo) -> Fact:
+    moment = t.event_time.astimezone(zone)
     category = category_code(t.merchant_category, t.transaction_type)
     position = None
     if t.latitude is not None and t.longitude is not None:

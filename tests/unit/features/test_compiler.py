@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from unittest import mock
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from features.compiler import generate
 from features.definitions import EVENT, NAME_FIELDS, Feature, Op, Where, check
 from features.engine import Engine
 from features.record import to_records
+from infra.time_zones import clock_of
 from schemas.transaction import Transaction
 from tests.examples import examples
+from tests.parity import oracle
 from tests.parity.oracle import is_duplicate, naive_features
 from tests.parity.streams import streams
 from tests.parity.values import differences
@@ -145,6 +148,52 @@ def test_any_declaration_compiles_to_what_it_says(custom, stream):
         else:
             expected = naive_features(CUSTOM, past, event, event.event_time_ms)
             assert differences(CUSTOM, found.X[number], expected) == []
+
+
+CLOCKED = (
+    feature("hour_now", Op.EVENT_VALUE, field="hour"),
+    feature("weekday_now", Op.EVENT_VALUE, field="weekday"),
+    feature("night_now", Op.EVENT_VALUE, field="is_night"),
+    feature("hour_before", Op.LAST, "45d", field="hour"),
+    feature("evenings", Op.COUNT, "2d", Where("hour", ">=", 18)),
+    feature("night_share", Op.SHARE, "45d", Where("hour", "<", 6)),
+    feature("weekend_sum", Op.SUM, "90d", Where("weekday", ">=", 5)),
+)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu"])
+def test_hours_and_weekdays_are_those_of_the_zone(zone):
+    """New York's clocks change twice within the streams; Kathmandu's hours begin at quarter past."""
+    with mock.patch.object(compiler, "FEW", 3), mock.patch.object(compiler, "TILE", 4):
+        engine = Engine(CLOCKED, clock=clock_of(zone))
+
+    @examples(30)
+    @given(stream=streams())
+    def equal(stream):
+        events = [message for message in stream if isinstance(message, Transaction)]
+        arena = HistoryArena()
+        slots = np.full(len(events), arena.put("c-1", History.empty()))
+        found = engine.compute_chunk(arena, to_records(events, [e.amount_minor for e in events]), slots)
+        with mock.patch.object(oracle, "ZONE", ZoneInfo(zone)):
+            for number, event in enumerate(events):
+                if found.status[number] == kernels.ACCEPTED:
+                    expected = naive_features(CLOCKED, events[:number], event, event.event_time_ms)
+                    assert differences(CLOCKED, found.X[number], expected) == []
+
+    equal()
+
+
+def test_a_zone_is_part_of_the_identity_and_of_the_words_and_utc_is_not():
+    plain, there = Engine(FEATURES[:2]), Engine(FEATURES[:2], clock=clock_of("Europe/Prague"))
+    assert there.hash == plain.hash + "-Europe/Prague"
+    assert Engine(FEATURES[:2], clock=clock_of("UTC")).hash == plain.hash
+    (hour,) = (f for f in FEATURES if f.name == "hour_of_day")
+    said = clock_of("Europe/Prague").say(hour)
+    assert (said.meaning, said.phrase) == (
+        "Hour of the day, Europe/Prague.",
+        "at {value:.0f} h Europe/Prague",
+    )
+    assert clock_of("UTC").say(hour) == hour
 
 
 def test_each_declaration_compiles_alone_to_the_same_columns():

@@ -160,7 +160,23 @@ def test_what_cannot_work_is_refused_with_file_name_and_reason(
     assert str(refused.value).startswith(f"{tmp_path / 'own.yaml'}: feature {name!r}: ")
 
 
-@pytest.mark.parametrize("text", ["x: {op: count, window: 1d}", "features: [a]", "features:"])
+def test_a_time_zone_stands_alone_or_beside_features(tmp_path: Path) -> None:
+    path = declared(tmp_path, "timezone: Asia/Tokyo\n")
+    assert read_declarations(path).clock.name == "Asia/Tokyo"
+    both = declared(tmp_path, "timezone: Asia/Tokyo\nfeatures: {x: {op: count, window: 1d}}")
+    assert (read_declarations(both).clock.name, read_declarations(both).names) == ("Asia/Tokyo", {"x"})
+    listed: Any = CliRunner().invoke(app, ["features", "list", "--features", str(both), "--markdown"])
+    assert "| `hour_of_day` |  | h | Hour of the day, Asia/Tokyo. |" in listed.stdout
+
+
+def test_an_unknown_time_zone_is_refused_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"own.yaml: timezone: no time zone is called 'Asia/Tokio'"):
+        read_declarations(declared(tmp_path, "timezone: Asia/Tokio"))
+
+
+@pytest.mark.parametrize(
+    "text", ["x: {op: count, window: 1d}", "features: [a]", "features:", "timezone: UTC"]
+)
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"own.yaml: write 'features:'"):
         read_declarations(declared(tmp_path, text))
