@@ -8,7 +8,8 @@ import numpy.typing as npt
 from features.arena import HistoryArena
 from features.engine import ChunkFeatures
 from features.kernels import FLAG_CORRECTED
-from features.record import LABEL_CODES, LABEL_KIND, TRANSACTION_KIND, Records
+from features.labels import Word, words_about
+from features.record import TRANSACTION_KIND, Records
 
 
 class Correction(NamedTuple):
@@ -17,12 +18,12 @@ class Correction(NamedTuple):
     Attributes:
         row: Of the chunk.
         replaced: The version that counted until then, `(1,)`.
-        known_ms: Since when that is known to be fraud; `None` where it is not.
+        words: What is said of it.
     """
 
     row: int
     replaced: Records
-    known_ms: int | None
+    words: tuple[Word, ...] = ()
 
 
 def corrections_of(
@@ -44,17 +45,7 @@ def corrections_of(
         Correction(
             row,
             features.replaced[row : row + 1],
-            _known_ms(arena.kept(int(slots[row])), features.replaced["transaction"][row]),
+            words_about(arena.kept(int(slots[row])), features.replaced["transaction"][row]),
         )
         for row in np.flatnonzero(corrected).tolist()
     ]
-
-
-def _known_ms(history: Records, transaction: int) -> int | None:
-    told = (
-        (history["kind"] == LABEL_KIND)
-        & (history["transaction"] == transaction)
-        & (history["label"] == LABEL_CODES["fraud"])
-    )
-    times = history["time_ms"][told]
-    return int(times[0]) if len(times) else None

@@ -11,7 +11,8 @@ from features.codes import name_hash
 from features.corrections import Correction
 from features.engine import Matrix
 from features.entities import ENTITIES, LATENESS_TILES, TILE_MS, EntityFeature
-from features.record import LABEL_CODES, Records, accepted
+from features.labels import Word, words_of
+from features.record import Records, accepted
 from features.tile_codec import SUMS, TILE, Tiles, decode
 from features.tiles import EntityTiles, Rows
 
@@ -20,11 +21,11 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class ConfirmedFraud:
-    """A transaction that is known to have been fraud, and since when."""
+class SaidOf:
+    """A transaction, `(1,)`, and what was said of it."""
 
     record: Records
-    known_ms: int
+    word: Word
 
 
 class Entities:
@@ -164,8 +165,7 @@ class Entities:
     ) -> dict[Key, Tiles]:
         """What corrections do to entities, but for counting themselves.
 
-        The version that counted is taken out; a fraud that it is known for goes to the new one's hour and
-        entities.
+        The version that counted is taken out; what was said of it goes to the new one's hour and entities.
 
         Args:
             corrections: Rows of the records.
@@ -173,22 +173,22 @@ class Entities:
             customers: `(n,)` hashes of their customers.
         """
         changes = []
-        for row, replaced, known_ms in corrections:
-            out = self._added(replaced, customers[row : row + 1], np.array([0]))
-            if known_ms is not None:
-                out = _joined([out, self.frauds([ConfirmedFraud(replaced, known_ms)])])
-                changes.append(self.frauds([ConfirmedFraud(records[row : row + 1], known_ms)]))
+        for row, replaced, words in corrections:
+            counted = self._added(replaced, customers[row : row + 1], np.array([0]))
+            out = _joined([counted, self.frauds([SaidOf(replaced, word) for word in words])])
             changes.append({key: _less(tiles) for key, tiles in out.items()})
+            changes.append(self.frauds([SaidOf(records[row : row + 1], word) for word in words]))
         return _joined(changes)
 
-    def frauds(self, known: Sequence[ConfirmedFraud]) -> dict[Key, Tiles]:
-        """What confirmed frauds add, by entity: each at the hour of its transaction."""
+    def frauds(self, said: Sequence[SaidOf]) -> dict[Key, Tiles]:
+        """What is added by what was said, by entity: each at the hour of its transaction."""
         tiles: defaultdict[Key, list[Tiles]] = defaultdict(list)
-        for fraud in known:
+        for each in said:
             tile = np.zeros(1, dtype=TILE)
-            tile["hour"] = fraud.record["time_ms"] // TILE_MS
-            tile["known"], tile["count"] = fraud.known_ms // TILE_MS, 1
-            for key in self.keys(fraud.record):
+            tile["hour"] = each.record["time_ms"] // TILE_MS
+            tile["known"] = each.word.known_ms // TILE_MS
+            tile["count"] = each.word.change % (1 << 32)
+            for key in self.keys(each.record):
                 tiles[key].append(tile)
         return {key: np.concatenate(mine) for key, mine in tiles.items()}
 
@@ -219,17 +219,13 @@ def customer_hashes(customer_ids: Iterable[str]) -> npt.NDArray[np.uint32]:
     return np.array([name_hash(customer_id) for customer_id in customer_ids], dtype=np.uint32)
 
 
-def find_fraud(history: Records, label: Records) -> ConfirmedFraud | None:
-    """The transaction that a fraud label is about, in its customer's history.
+def said_by(history: Records, label: Records) -> list[SaidOf]:
+    """What a label says of its transaction; nothing where there is no such transaction.
 
     Args:
-        history: Records of the customer.
+        history: Records of the customer, with the label.
         label: The label's record, shape `(1,)`.
-
-    Returns:
-        `None` for other labels, and where there is no such transaction.
     """
-    if label["label"][0] != LABEL_CODES["fraud"]:
-        return None
-    about = accepted(history, label["transaction"][0])
-    return ConfirmedFraud(about, int(label["time_ms"][0])) if len(about) else None
+    words = words_of(history, label)
+    about = accepted(history, label["transaction"][0]) if words else history[:0]
+    return [SaidOf(about, word) for word in words] if len(about) else []

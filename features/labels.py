@@ -1,6 +1,6 @@
 """Labels into histories: one rule for the stream, training data and replays."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numba
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from features.arena import HistoryArena
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.kernels import find_transaction, insert_record, newest_arrival, retained_from
-from features.record import LABEL_KIND, Records
+from features.record import LABEL_CODES, LABEL_KIND, Records
 
 PUT: Final = 0
 ALREADY_THERE: Final = 1
@@ -101,3 +101,49 @@ def put_labels(
         outcome,
     )
     return outcome
+
+
+class Word(NamedTuple):
+    """What was said of a transaction.
+
+    Attributes:
+        known_ms: Since when it is known.
+        change: 1: that it was fraud; -1: that it was not after all.
+    """
+
+    known_ms: int
+    change: int
+
+
+def words_about(history: Records, transaction: int) -> tuple[Word, ...]:
+    """What labels in a history say of a transaction, whatever order they were read in.
+
+    What was said genuine before it was said fraud, or never fraud, says nothing.
+
+    Args:
+        history: `(n,)` records.
+        transaction: Hash of its id.
+    """
+    labels = history[(history["kind"] == LABEL_KIND) & (history["transaction"] == transaction)]
+    times = {code: labels["time_ms"][labels["label"] == LABEL_CODES[code]] for code in ("fraud", "genuine")}
+    if not len(times["fraud"]):
+        return ()
+    known_ms = int(times["fraud"][0])
+    withdrawn = [Word(int(ms), -1) for ms in times["genuine"][:1] if ms >= known_ms]
+    return (Word(known_ms, 1), *withdrawn)
+
+
+def words_of(history: Records, label: Records) -> tuple[Word, ...]:
+    """What a label that was put into a history adds to what is said of its transaction.
+
+    Args:
+        history: `(n,)` records, with the label.
+        label: Its record, `(1,)`.
+    """
+    others = history[
+        (history["kind"] != LABEL_KIND)
+        | (history["transaction"] != label["transaction"][0])
+        | (history["label"] != label["label"][0])
+    ]
+    before = words_about(others, label["transaction"][0])
+    return tuple(word for word in words_about(history, label["transaction"][0]) if word not in before)

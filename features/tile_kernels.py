@@ -16,7 +16,7 @@ GENUINE_SINCE: Final = 6
 AMOUNT_RATIO: Final = 7
 AMOUNT_ZSCORE: Final = 8
 
-_MOST: Final = 1 << 31
+_MOST, _WRAP = 1 << 31, 1 << 32
 LOG_STEPS: Final = 256
 """Steps of a logarithm in which an amount doubles: 0.3 % each. Squares of 2**35 amounts fit into 63 bits."""
 
@@ -174,9 +174,11 @@ def _look(
     while index >= first and pool[index].hour >= lowest:
         tile = pool[index]
         index -= 1
-        # All of it was corrected away. More was taken than there had been where another version of this
-        # program did not count what is corrected now.
-        if tile.count == 0 or tile.count >= _MOST:
+        # Unsigned where it is stored: what takes away is less than zero here.
+        count = np.int64(tile.count) if tile.count < _MOST else np.int64(tile.count) - _WRAP
+        # All of it was corrected away. Of transactions more was taken than there had been where another
+        # version of this program did not count what is corrected now; of frauds that is what was withdrawn.
+        if count == 0 or (count < 0 and tile.known == 0):
             continue
         # Whether what is beyond what is kept is here or let go of already must not matter.
         if tile.known == 0:
@@ -201,13 +203,13 @@ def _look(
             if upto[g] == groups[g + 1] or tile.hour >= hour - delays[groups[g]]:
                 continue
             if tile.known != 0:
-                sums[g, 1] += tile.count
-                run[g, 5] += tile.count
+                sums[g, 1] += count
+                run[g, 5] += count
                 continue
-            sums[g, 0] += tile.count
+            sums[g, 0] += count
             sums[g, 3] += np.int64(tile.log_sum)
             sums[g, 4] += np.int64(tile.log_squares)
-            run[g, 4] += tile.count
+            run[g, 4] += count
             if apart and _is_new(values[g], stamp, tile.customer):
                 sums[g, 2] += 1
         last = np.int64(tile.hour)
@@ -281,7 +283,7 @@ def compute_tiles(
             known[place, 0], known[place, 1], known[place, 2] = slot, hour, tiles
         for f in range(ops.shape[0]):
             s = spans[f]
-            total, frauds = found[place, s, 0], found[place, s, 1]
+            total, frauds = found[place, s, 0], max(found[place, s, 1], 0)
             if ops[f] == FRAUD_COUNT:
                 out[e, f] = frauds
             elif ops[f] == FRAUD_SHARE:

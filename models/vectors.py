@@ -14,7 +14,7 @@ from features.codec import History
 from features.corrections import corrections_of
 from features.definitions import MAX_EVENTS, RETENTION_MS
 from features.engine import ChunkFeatures, Engine
-from features.entity_counts import Entities, customer_hashes, find_fraud
+from features.entity_counts import Entities, customer_hashes, said_by
 from features.kernels import ACCEPTED
 from features.labels import PUT, UNKNOWN_TRANSACTION, is_leaving, put_labels
 from features.record import LABEL_CODES, LABEL_KIND, RECORD, Records, label_record
@@ -302,9 +302,8 @@ class VectorReplay:
         if self.entities is not None:
             # Each once: what a label adds to a merchant is no longer there to compare with.
             for i in np.flatnonzero((outcome == PUT) & (records["label"] == FRAUD)).tolist():
-                fraud = find_fraud(self.arena.kept(int(slots[i])), records[i : i + 1])
-                if fraud is not None:
-                    self.entities.add(self.entities.frauds([fraud]))
+                said = said_by(self.arena.kept(int(slots[i])), records[i : i + 1])
+                self.entities.add(self.entities.frauds(said))
         unknown = int((outcome == UNKNOWN_TRANSACTION).sum())
         self.labels_unknown += unknown
         self.labels_put += len(self._due) - unknown

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from features.corrections import Correction
 from features.engine import Matrix
 from features.entities import TILE_MS, EntityFeature
-from features.entity_counts import ConfirmedFraud, Entities, Key
+from features.entity_counts import Entities, Key, SaidOf
 from features.ports import EntityChange, HistoryStore
 from features.record import Records
 from features.tile_codec import HEADER, TILE, Tiles, decode, encode, merge
@@ -142,9 +142,9 @@ class EntityStage:
             self._alignment.reach(partition.number, int(hours[at - 1]))
         return Counted(vectors, await self._changes(partition))
 
-    async def confirm(self, partition: Partition, frauds: Sequence[ConfirmedFraud]) -> Counted:
-        """Count confirmed frauds."""
-        added = self._entities.frauds(frauds)
+    async def confirm(self, partition: Partition, said: Sequence[SaidOf]) -> Counted:
+        """Count frauds that labels confirm, or take back."""
+        added = self._entities.frauds(said)
         latest = max((int(tiles["hour"].max()) for tiles in added.values()), default=0)
         await self._bring(partition, list(added), latest)
         self._entities.add(added)

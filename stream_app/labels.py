@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from features.definitions import RETENTION_MS
-from features.entity_counts import find_fraud
+from features.entity_counts import SaidOf, said_by
 from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.ports import Commit
 from features.record import RECORD, TRANSACTION_KIND, Records, label_record
@@ -118,20 +118,20 @@ class LabelProcessor:
     async def _put_all(self, partition: Partition, labels: Sequence[tuple[Any, Label]]) -> "_Put":
         """Put labels into cached histories and count their frauds."""
         await self._delivery.load(partition, [label.customer_id for _, label in labels])
-        put = _Put()
+        put, arena = _Put(), partition.arena
+        said: list[SaidOf] = []
         for record, label in labels:
             try:
                 if self._put(partition, label):
                     put.appended.setdefault(label.customer_id, []).append(label_record(label))
                     put.added.append((label, self._vector(partition, label)))
+                    if self._entities is not None:
+                        # Now: of two labels about a transaction each adds what the one before did not.
+                        said += said_by(arena.kept(arena.slot(label.customer_id)), label_record(label))
             except EventError as refused:
                 put.unknown.append((record, label, refused))
         if self._entities is not None:
-            histories = {c: partition.arena.kept(partition.arena.slot(c)) for c in put.appended}
-            found = [find_fraud(histories[c], r) for c, records in put.appended.items() for r in records]
-            put.counted = await self._entities.confirm(
-                partition, [fraud for fraud in found if fraud is not None]
-            )
+            put.counted = await self._entities.confirm(partition, said)
         return put
 
     async def _commit(self, partition: Partition, put: "_Put", source: str, next_offset: int) -> None:

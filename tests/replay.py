@@ -8,8 +8,8 @@ from features.arena import HistoryArena
 from features.attributes import attribute_values
 from features.codes import transaction_hash
 from features.engine import ChunkFeatures, Engine
-from features.entity_counts import Entities, find_fraud
-from features.labels import PUT, put_labels
+from features.entity_counts import Entities, said_by
+from features.labels import PUT, UNKNOWN_TRANSACTION, put_labels
 from features.record import label_record, to_records
 from models.vectors import compute_vectors, may_leave
 from schemas.label import Label
@@ -37,7 +37,7 @@ def replay_chunks(
     """
     if engine.entities and entities is None:
         raise ValueError("the engine declares features of entities, and none are given")
-    labelled: set[str] = set()
+    labelled: set[tuple[str | None, str]] = set()
     chunk: list[Transaction | WireTransaction] = []
     waiting: set[str] = set()
     newest: dict[str, int] = {}
@@ -51,12 +51,16 @@ def replay_chunks(
             if len(chunk) == _CHUNK:
                 yield chunk, _vectors(chunk, engine, arena, entities)
                 chunk, waiting, newest = [], set(), {}
-        elif entities is not None and message.label == "fraud" and message.transaction_id not in labelled:
+        elif (
+            entities is not None
+            and message.label != "account_closed"
+            and (message.transaction_id, message.label) not in labelled
+        ):
             if message.transaction_id in waiting or _may_leave(message, arena, newest, len(chunk)):
                 yield chunk, _vectors(chunk, engine, arena, entities)
                 chunk, waiting, newest = [], set(), {}
             if _note(message, arena, entities):
-                labelled.add(str(message.transaction_id))
+                labelled.add((message.transaction_id, message.label))
     if chunk:
         yield chunk, _vectors(chunk, engine, arena, entities)
 
@@ -79,12 +83,11 @@ def _may_leave(label: Label, arena: HistoryArena, newest: Mapping[str, int], mor
 
 
 def _note(label: Label, arena: HistoryArena, entities: Entities) -> bool:
-    """Tell entities of a fraud; false where the customer's history has no such transaction."""
+    """Tell entities what was said; false where the customer's history has no such transaction."""
     if label.customer_id not in arena:
         return False
     slot, record = arena.slot(label.customer_id), label_record(label)
     (outcome,) = put_labels(arena, np.array([slot]), record)
-    fraud = find_fraud(arena.kept(slot), record) if outcome == PUT else None
-    if fraud is not None:
-        entities.add(entities.frauds([fraud]))
-    return fraud is not None
+    if outcome == PUT:
+        entities.add(entities.frauds(said_by(arena.kept(slot), record)))
+    return bool(outcome != UNKNOWN_TRANSACTION)

@@ -4,8 +4,9 @@ import numpy as np
 
 from features.corrections import Correction
 from features.entities import TILE_MS
-from features.entity_counts import ConfirmedFraud, Entities, customer_hashes
+from features.entity_counts import Entities, SaidOf, customer_hashes
 from features.entity_features import ENTITY_FEATURES
+from features.labels import Word
 from features.record import RECORD
 
 HOUR = TILE_MS
@@ -27,17 +28,18 @@ class Shop:
         (row,) = self.entities.compute(record, customer_hashes([customer]), np.arange(1), count=count)
         return dict(zip((f.name for f in ENTITY_FEATURES), row.tolist(), strict=True))
 
-    def correct(self, replaced, known_ms, ms, *, merchant=1, minor=0):
+    def correct(self, replaced, words, ms, *, merchant=1, minor=0):
         record = record_at(ms, merchant)
         record["amount_minor"] = minor
         for key in self.entities.missing(self.entities.keys(record)):
             self.entities.put(key)
-        corrections = [Correction(0, replaced, known_ms)]
+        corrections = [Correction(0, replaced, words)]
         who = customer_hashes(["c-1"])
         self.entities.compute(record, who, np.arange(1), count=True, corrections=corrections)
 
-    def fraud(self, ms, known_ms, **ids):
-        self.entities.add(self.entities.frauds([ConfirmedFraud(record_at(ms, **ids), known_ms)]))
+    def fraud(self, ms, known_ms, count=1, **ids):
+        said = SaidOf(record_at(ms, **ids), Word(known_ms, count))
+        self.entities.add(self.entities.frauds([said]))
 
 
 def record_at(ms, merchant=1, device=0, counterparty=0):

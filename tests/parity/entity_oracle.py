@@ -16,21 +16,24 @@ class EntityOracle:
 
     Attributes:
         events: `(time_ms, {entity: id}, customer, amount in minor units)` of what counts.
-        frauds: `(time_ms of the transaction, {entity: id}, time_ms at which it became known)`.
+        frauds: `(time_ms of the transaction, {entity: id}, time_ms at which it became known, and at which
+            that was withdrawn)`.
         reached: Newest hour of what ever counted, by entity and id.
     """
 
     features: tuple[EntityFeature, ...]
     events: list[tuple[int, dict[str, object], object, int]] = field(default_factory=list)
-    frauds: list[tuple[int, dict[str, object], int]] = field(default_factory=list)
+    frauds: list[tuple[int, dict[str, object], int, float]] = field(default_factory=list)
     reached: dict[tuple[str, object], int] = field(default_factory=dict)
 
     def count(self, time_ms: int, ids: dict[str, object], customer: object, minor: int) -> None:
         self.events.append((time_ms, ids, customer, minor))
         self._reach(time_ms, ids)
 
-    def confirm(self, time_ms: int, ids: dict[str, object], known_ms: int) -> None:
-        self.frauds.append((time_ms, ids, known_ms))
+    def confirm(
+        self, time_ms: int, ids: dict[str, object], known_ms: int, withdrawn_ms: float = math.inf
+    ) -> None:
+        self.frauds.append((time_ms, ids, known_ms, withdrawn_ms))
         self._reach(time_ms, ids)
 
     def _reach(self, time_ms: int, ids: dict[str, object]) -> None:
@@ -49,17 +52,19 @@ class EntityOracle:
             for t, ids, customer, amount in self.events
             if ids.get(feature.entity) == wanted
         ]
+        told = hour - SLACK_TILES
         frauds = [
-            (t // HOUR_MS, known // HOUR_MS)
-            for t, ids, known in self.frauds
-            if ids.get(feature.entity) == wanted
+            t // HOUR_MS
+            for t, ids, known, withdrawn in self.frauds
+            if ids.get(feature.entity) == wanted and known // HOUR_MS < told and told * HOUR_MS <= withdrawn
         ]
         newest = self.reached.get((feature.entity, wanted), 0)
-        frauds = [(h, known) for h, known in frauds if h >= newest - self._kept(feature, of_frauds=True)]
+        frauds = [h for h in frauds if h >= newest - self._kept(feature, of_frauds=True)]
         events = [(h, who) for h, who in events if h >= newest - self._kept(feature, of_frauds=False)]
         begin = end - feature.window_tiles
         in_window = [what for h, what in events if begin <= h < end]
-        confirmed = sum(begin <= h < end and known < hour - SLACK_TILES for h, known in frauds)
+        known = [h for h in frauds if begin <= h < end]
+        confirmed = len(known)
         match feature.op:
             case EntityOp.COUNT:
                 return len(in_window)
@@ -71,7 +76,6 @@ class EntityOracle:
                 return confirmed / len(in_window) if in_window else math.nan
             case EntityOp.AMOUNT_RATIO | EntityOp.AMOUNT_ZSCORE:
                 return _compared(feature.op, minor, [amount for _, amount in in_window])
-        known = [h for h, known in frauds if begin <= h < end and known < hour - SLACK_TILES]
         if not known:
             return math.nan
         newest = max(known)

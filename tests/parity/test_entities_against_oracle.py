@@ -1,15 +1,16 @@
 """Every entity feature against the naive oracle, on streams with everything that goes wrong."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.corrections import Correction
-from features.entity_counts import ConfirmedFraud, Entities
+from features.entity_counts import Entities, SaidOf
 from features.entity_features import ENTITY_FEATURES
+from features.labels import Word
 from features.record import RECORD
 from features.tile_codec import decode, encode
 from tests.parity.entity_oracle import HOUR_MS, EntityOracle
@@ -43,6 +44,17 @@ class Seen:
     record: np.ndarray
     customer: int
     known_ms: int | None = None
+    withdrawn_ms: float = math.inf
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        known = () if self.known_ms is None else (Word(self.known_ms, 1),)
+        return (*known, Word(int(self.withdrawn_ms), -1)) if self.withdrawn_ms < math.inf else known
+
+    @property
+    def fraud(self) -> tuple[int, dict[str, object], int, float]:
+        assert self.known_ms is not None
+        return self.time_ms, ids(self.record), self.known_ms, self.withdrawn_ms
 
     @property
     def time_ms(self) -> int:
@@ -121,14 +133,19 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
         now += step.gap_ms
         if step.fraud_of is not None and step.fraud_of < len(seen):
             fraud = seen[step.fraud_of]
+            run()
+            said = len(fraud.words)
             if fraud.known_ms is None:
-                run()
                 fraud.known_ms = now
+            elif fraud.withdrawn_ms == math.inf:
+                oracle.frauds.remove(fraud.fraud)
+                fraud.withdrawn_ms = now
+            if len(fraud.words) > said:
                 bring(fraud.record)
-                added = entities.frauds([ConfirmedFraud(fraud.record, now)])
+                added = entities.frauds([SaidOf(fraud.record, fraud.words[-1])])
                 entities.add(added)
                 keep(added, fraud.customer % 2)
-                oracle.confirm(fraud.time_ms, ids(fraud.record), now)
+                oracle.confirm(*fraud.fraud)
             continue
         time_ms, customer = now - step.late_ms, step.customer
         record = np.zeros(1, dtype=RECORD)
@@ -142,13 +159,13 @@ def test_every_entity_feature_equals_the_oracle(stream, sizes):
         else:
             before = seen[step.corrects]
             customer = before.customer
-            event = seen[step.corrects] = Seen(record, customer, before.known_ms)
-            corrections.append(Correction(len(chunk), before.record, before.known_ms))
+            event = seen[step.corrects] = replace(before, record=record)
+            corrections.append(Correction(len(chunk), before.record, before.words))
             minor = int(before.record["amount_minor"][0])
             oracle.events.remove((before.time_ms, ids(before.record), customer, minor))
             if before.known_ms is not None:
-                oracle.frauds.remove((before.time_ms, ids(before.record), before.known_ms))
-                oracle.confirm(time_ms, ids(record), before.known_ms)
+                oracle.frauds.remove(before.fraud)
+                oracle.confirm(*event.fraud)
         wanted.append(oracle.vector(time_ms, ids(record), step.minor))
         oracle.count(time_ms, ids(record), customer, step.minor)
         chunk.append(event)

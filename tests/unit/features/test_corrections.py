@@ -26,7 +26,7 @@ class Customer:
         slots = np.repeat(self.slot, len(events))
         features = self.engine.compute_chunk(self.arena, np.concatenate(events), slots)
         found = corrections_of(features, self.arena, slots)
-        return [(c.row, int(c.replaced["merchant"][0]), c.known_ms) for c in found]
+        return [(c.row, int(c.replaced["merchant"][0]), c.words) for c in found]
 
     def told(self, transaction, day, code="fraud"):
         label = np.zeros(1, dtype=RECORD)
@@ -38,13 +38,13 @@ class Customer:
 def test_a_correction_replaces_the_version_that_counted(engine):
     customer = Customer(engine)
     assert customer.take(event(1, 0, merchant=7), event(2, 1, merchant=8)) == []
-    assert customer.take(event(3, 2), event(2, 2, 1, merchant=9)) == [(1, 8, None)]
-    assert customer.take(event(2, 3, 2)) == [(0, 9, None)]
+    assert customer.take(event(3, 2), event(2, 2, 1, merchant=9)) == [(1, 8, ())]
+    assert customer.take(event(2, 3, 2)) == [(0, 9, ())]
 
 
 def test_what_is_corrected_in_its_own_chunk_is_replaced_there_each_version_once(engine):
     chunk = [event(1, n / 10, n, merchant=n + 1) for n in range(3)]
-    assert Customer(engine).take(*chunk) == [(1, 1, None), (2, 2, None)]
+    assert Customer(engine).take(*chunk) == [(1, 1, ()), (2, 2, ())]
 
 
 def test_a_duplicate_and_an_older_revision_replace_nothing(engine):
@@ -53,12 +53,14 @@ def test_a_duplicate_and_an_older_revision_replace_nothing(engine):
     assert customer.take(event(1, 1, 1), event(1, 1, 2)) == []
 
 
-def test_what_is_known_to_be_fraud_says_since_when(engine):
+def test_what_was_said_of_it_goes_with_it(engine):
     customer = Customer(engine)
     customer.take(event(1, 0), event(2, 0))
     customer.told(1, 3.5)
     customer.told(2, 3.5, "genuine")
-    assert customer.take(event(1, 4, 1), event(2, 4, 1)) == [(0, 1, T0 + int(3.5 * DAY)), (1, 1, None)]
+    customer.told(1, 3.6, "genuine")
+    told = ((T0 + int(3.5 * DAY), 1), (T0 + int(3.6 * DAY), -1))
+    assert customer.take(event(1, 4, 1), event(2, 4, 1)) == [(0, 1, told), (1, 1, ())]
 
 
 def test_what_was_moved_beyond_what_is_kept_takes_nothing_out(engine):

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from features import tile_kernels
-from features.entity_counts import Entities, find_fraud
+from features.entity_counts import Entities, said_by
 from features.entity_features import ENTITY_FEATURES
-from features.record import LABEL_KIND, RECORD
+from features.labels import Word
+from features.record import LABEL_CODES, LABEL_KIND, RECORD
 from features.tile_codec import TILE
 from tests.shops import DAY, HOUR, T0, Shop, record_at
 
@@ -12,14 +13,14 @@ from tests.shops import DAY, HOUR, T0, Shop, record_at
 @pytest.mark.parametrize("known", [False, True])
 def test_correction_takes_what_it_replaces_out_of_its_merchant_with_its_fraud(known):
     shop, asked = Shop(), 9 * DAY
-    known_ms = T0 + 2 * HOUR if known else None
+    words = (Word(T0 + 2 * HOUR, 1),) if known else ()
     shop.at(0, merchant=1, minor=900)
     shop.at(HOUR, merchant=1, minor=100)
-    if known:
-        shop.fraud(0, known_ms, merchant=1)
+    for word in words:
+        shop.fraud(0, *word, merchant=1)
     replaced = record_at(0, merchant=1)
     replaced["amount_minor"] = 900
-    shop.correct(replaced, known_ms, 3 * HOUR, merchant=2, minor=500)
+    shop.correct(replaced, words, 3 * HOUR, merchant=2, minor=500)
     first, second = (shop.at(asked, merchant=m, minor=100, count=False) for m in (1, 2))
     counts = ("merchant_txn_count_30d", "merchant_fraud_count_30d")
     assert [[of[name] for name in counts] for of in (first, second)] == [[1, 0], [1, known]]
@@ -32,9 +33,9 @@ def test_more_taken_out_than_there_is_counts_as_nothing():
     shop = Shop()
     shop.at(0)
     shop.fraud(0, T0 + HOUR, merchant=1)
-    shop.correct(record_at(5 * HOUR), T0 + HOUR, HOUR, minor=700)
+    shop.correct(record_at(5 * HOUR), (Word(T0 + HOUR, 1),), HOUR, minor=700)
     found = shop.at(9 * DAY, count=False)
-    assert (found["merchant_txn_count_30d"], found["merchant_fraud_count_30d"]) == (2, 2)
+    assert (found["merchant_txn_count_30d"], found["merchant_fraud_count_30d"]) == (2, 1)
 
 
 def test_confirmed_fraud_adds_no_amount():
@@ -85,14 +86,47 @@ def test_entity_that_is_dropped_is_not_here_and_comes_back_with_what_it_is_given
     assert entities.stages["device"].tiles(3)["count"].tolist() == [5]
 
 
-@pytest.mark.parametrize(("code", "transaction", "found"), [(1, 7, True), (2, 7, False), (1, 8, False)])
-def test_fraud_label_finds_its_transaction_and_others_none(code, transaction, found):
-    history = record_at(0, merchant=4)
+def test_a_fraud_that_is_withdrawn_counts_until_that_is_known_for_a_whole_hour():
+    shop = Shop()
+    shop.at(0)
+    shop.fraud(0, T0 + 8 * DAY, merchant=1)
+    shop.fraud(0, T0 + 10 * DAY, -1, merchant=1)
+    names = ("merchant_fraud_count_30d", "merchant_fraud_share_30d", "merchant_time_since_fraud_s_30d")
+    before, after = (shop.at(day * DAY + HOUR * more, count=False) for day, more in ((10, 1), (10, 2)))
+    assert [before[name] for name in names] == [1, 1, 10 * 86_400 + 3600]
+    assert [after[name] for name in names[:2]] == [0, 0]
+    assert np.isnan(after[names[2]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([("fraud", 2)], [(2, 1)]),
+        ([("genuine", 2)], []),
+        ([("fraud", 2), ("genuine", 3)], [(2, 1), (3, -1)]),
+        ([("genuine", 3), ("fraud", 2)], [(2, 1), (3, -1)]),
+        ([("fraud", 3), ("genuine", 2)], [(3, 1)]),
+        ([("genuine", 2), ("fraud", 3)], [(3, 1)]),
+        ([("fraud", 2), ("genuine", 2)], [(2, 1), (2, -1)]),
+        ([("account_closed", 2)], []),
+    ],
+)
+def test_what_labels_say_does_not_depend_on_the_order_in_which_they_are_read(labels, said):
+    history, found = record_at(0, merchant=4), []
     history["transaction"] = 7
-    about = np.zeros(1, dtype=RECORD)
-    about["kind"], about["label"], about["transaction"] = LABEL_KIND, code, transaction
-    about["time_ms"] = T0 + DAY
-    fraud = find_fraud(np.concatenate([history, about]), about)
-    assert (fraud is not None) == found
-    if fraud is not None:
-        assert (int(fraud.record["merchant"][0]), fraud.known_ms) == (4, T0 + DAY)
+    for code, day in labels:
+        label = np.zeros(1, dtype=RECORD)
+        label["kind"], label["label"], label["transaction"] = LABEL_KIND, LABEL_CODES[code], 7
+        label["time_ms"] = T0 + day * DAY
+        history = np.concatenate([history, label])
+        found += said_by(history, label)
+    assert [each.word for each in found] == [(T0 + day * DAY, change) for day, change in said]
+    assert all(each.record["merchant"][0] == 4 for each in found)
+
+
+def test_a_label_about_what_is_not_there_says_nothing():
+    label = np.zeros(1, dtype=RECORD)
+    label["kind"], label["label"], label["transaction"] = LABEL_KIND, LABEL_CODES["fraud"], 8
+    history = record_at(0)
+    history["transaction"] = 7
+    assert said_by(np.concatenate([history, label]), label) == []

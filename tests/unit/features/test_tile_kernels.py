@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from features import tile_kernels
 from features.entities import TILE_MS
-from features.entity_counts import ConfirmedFraud, Entities
+from features.entity_counts import Entities, SaidOf
 from features.entity_features import ENTITY_FEATURES
+from features.labels import Word
 from features.record import RECORD
 from tests.examples import examples
 
@@ -43,7 +44,7 @@ def run(events):
         rows.append(entities.compute(record, who, np.arange(1), count=counted)[0])
         if known is not None:
             known_ms = int(record["time_ms"][0]) + known * TILE_MS
-            fraud = entities.frauds([ConfirmedFraud(record, known_ms)])
+            fraud = entities.frauds([SaidOf(record, Word(known_ms, count)) for count in (1, 1, -1)])
             if not entities.missing(list(fraud)):
                 entities.add(fraud)
     return np.array(rows)

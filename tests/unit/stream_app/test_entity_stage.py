@@ -107,7 +107,10 @@ def scenes(draw: st.DrawFn) -> Scene:
                 now += 5 * HOUR_MS
                 number += 1
         for fraud in draw(st.lists(st.sampled_from(transactions), max_size=4)):
-            labels.append(label(fraud["transaction_id"], customer=fraud["customer_id"], at_ms=now))
+            value = draw(st.sampled_from(["fraud", "fraud", "genuine"]))
+            labels.append(
+                label(fraud["transaction_id"], customer=fraud["customer_id"], value=value, at_ms=now)
+            )
         scene.phases.append((transactions, labels))
     return scene
 
