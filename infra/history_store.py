@@ -136,9 +136,7 @@ class RedisHistoryStore:
         )
         meta = _text(dict(zip(flat[::2], flat[1::2], strict=True)))
         # Behind the lease: nobody else adds to it any more.
-        erased = _text(
-            await self._server.call(lambda: self._redis.hgetall(self._layout.key(partition, "erased")))
-        )
+        erased = await self.erased(partition)
         return Lease(
             partition=partition,
             epoch=int(meta["epoch"]),
@@ -146,10 +144,16 @@ class RedisHistoryStore:
             next_offsets=_next_offsets(meta),
             watermark_ms=int(meta.get("watermark", 0)),
             swept_day=int(meta.get("swept", -1)),
-            erased={name: int(until) for name, until in erased.items()},
+            erased=erased,
             models=meta.get("models", ""),
             building="building" in meta,
         )
+
+    async def erased(self, partition: int) -> dict[str, int]:
+        """Erased customers (`erased_name`), with the time (ms) until which nothing of them is taken."""
+        key = self._layout.key(partition, "erased")
+        found = _text(await self._server.call(lambda: self._redis.hgetall(key)))
+        return {name: int(until) for name, until in found.items()}
 
     async def complete(self, lease: Lease) -> None:
         """Say that a partition's histories hold what the log held when they were begun."""

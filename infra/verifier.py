@@ -144,6 +144,8 @@ class Verifier:
             tally=self.tally,
             refused_labels=await self._refused_labels(number, tail),
             anomaly_of=self._anomaly_of,
+            # Behind the offsets: whoever was erased before what they cover is among these.
+            erased=await self._store.erased(number),
         )
         async with AsyncExitStack() as readers:
             labels = await self._reader(readers, *topics[1], bounds[topics[1]][0])
@@ -194,6 +196,7 @@ class Verifier:
         for start in range(0, len(customers), _HISTORIES):
             batch = customers[start : start + _HISTORIES]
             offsets, histories, churn = await self._store.snapshot(number, batch)
+            rebuild.add_erased(await self._store.erased(number))
             await _add_labels(rebuild, labels, offsets.get(LABELS.name, 0))
             async for records in source.until(offsets.get(TRANSACTIONS.name, 0)):
                 # Their scores are the next run's business.

@@ -22,6 +22,7 @@ from models.anomaly import AnomalyModel
 from models.differences import Difference, Tally, differing_records, differing_totals, retained, shown_records
 from models.published_scores import Published, ScoreComparison
 from models.tree import TreeModel
+from schemas.erasure import erased_name
 from schemas.errors import EventError, HistoryError
 from schemas.label import read_label
 from schemas.parse import check_not_future, parse_message
@@ -64,6 +65,8 @@ class PartitionRebuild:
         refused_labels: Offsets of labels that have a dead letter. One that was read before its transaction is
             in no history, unless it was read again by a rebuild.
         anomaly_of: The anomaly model of a version; `None` where there is none to compare with.
+        erased: Names (`erased_name`) of erased customers: nothing of them is rebuilt, shown or compared, what
+            they did since included, as scores before the erasure follow from what is gone.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class PartitionRebuild:
         tally: Tally,
         refused_labels: Container[int] = (),
         anomaly_of: Callable[[str], AnomalyModel | None] = lambda version: None,
+        erased: Iterable[str] = (),
     ) -> None:
+        self._erased = set(erased)
         self._anomaly_of = anomaly_of
         self._number = number
         self._engine = engine
@@ -95,6 +100,10 @@ class PartitionRebuild:
         self._refused: dict[str, set[bytes]] = {}
         self._seen: dict[str, None] = {}
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
+
+    def add_erased(self, names: Iterable[str]) -> None:
+        """Customers who were erased meanwhile."""
+        self._erased.update(names)
 
     def add_labels(self, records: Iterable[LogRecord]) -> None:
         """Labels of the partition's log, in its order; those the worker refuses are left out.
@@ -128,9 +137,11 @@ class PartitionRebuild:
             scores: Published scores by the offset of their transaction.
             scored_from: Offset of the first transaction whose score the output topic still holds.
         """
-        transactions, amounts, offsets = self._accepted(records)
+        transactions, amounts, offsets, erased = self._accepted(records)
         expected = {offset: scores[offset] for offset in offsets if offset in scores}
-        for offset in scores.keys() - set(offsets):
+        if erased:
+            self._tally.not_compared["of an erased customer"] += len(erased)
+        for offset in scores.keys() - {*offsets, *erased}:
             for score in scores[offset]:
                 self._unexpected(score, "no transaction of this partition is at its offset")
         if not transactions:
@@ -211,6 +222,8 @@ class PartitionRebuild:
 
     def compare_history(self, customer_id: str, stored: bytes | None, churn: bytes | None) -> None:
         """Compare a stored history, as far as any feature looks at it, with the rebuilt one."""
+        if self._is_erased(customer_id):
+            return
         rebuilt = History.empty()
         if customer_id in self._arena:
             slot = self._arena.slot(customer_id)
@@ -234,11 +247,21 @@ class PartitionRebuild:
             shown = shown_records(expected)
             self._tally.differs(Difference("history", self._number, customer_id, None, None, values, shown))
 
-    def _accepted(self, records: Iterable[LogRecord]) -> tuple[list[Transaction], list[int], list[int]]:
-        """What the worker would score here: not refused, and not passed on."""
+    def _is_erased(self, customer_id: str) -> bool:
+        return bool(self._erased) and erased_name(customer_id) in self._erased
+
+    def _accepted(
+        self, records: Iterable[LogRecord]
+    ) -> tuple[list[Transaction], list[int], list[int], list[int]]:
+        """What the worker would score here: not refused, not passed on, and not of an erased customer.
+
+        Returns:
+            Transactions, amounts and offsets; then offsets of those of erased customers.
+        """
         transactions: list[Transaction] = []
         amounts: list[int] = []
         offsets: list[int] = []
+        erased: list[int] = []
         for record in records:
             try:
                 transaction = parse_message(Transaction, record.value)
@@ -246,11 +269,13 @@ class PartitionRebuild:
                 check_not_future(transaction.event_time_ms, record.timestamp)
             except EventError:
                 continue
-            if transaction.customer_id in self._arena or self._belongs_here(transaction.customer_id):
+            if self._is_erased(transaction.customer_id):
+                erased.append(record.offset)
+            elif transaction.customer_id in self._arena or self._belongs_here(transaction.customer_id):
                 transactions.append(transaction)
                 amounts.append(amount_minor)
                 offsets.append(record.offset)
-        return transactions, amounts, offsets
+        return transactions, amounts, offsets, erased
 
     def _begin(self, events: Records) -> None:
         if self._complete_from_ms is None:

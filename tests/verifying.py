@@ -1,6 +1,6 @@
 """What a worker in memory wrote, verified as `tidegate verify` does it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from models.differences import Tally
@@ -21,6 +21,7 @@ def verified(
     scored_from: int = 0,
     complete: bool = True,
     size: int = 13,
+    erased: Iterable[str] = (),
 ) -> tuple[Tally, PartitionRebuild]:
     tally = Tally()
     known: dict[str, Any] = {models.fraud.card.version: models.fraud}
@@ -34,6 +35,7 @@ def verified(
         tally=tally,
         refused_labels={m["source"]["offset"] for m in stream.dead if m["source"]["topic"] == L},
         anomaly_of=unusual.get,
+        erased=erased,
     )
     rebuild.add_labels([r for r in stream.kafka.logs[L, 0] if r is not None])
     scores: dict[int, list[Published]] = {}

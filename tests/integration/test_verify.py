@@ -146,6 +146,26 @@ async def test_a_healthy_run_verifies_and_one_flipped_bit_or_tampered_score_is_f
     )
 
 
+async def test_after_an_erasure_all_others_are_equal_and_nothing_of_the_erased_is_told(deployment):
+    await deployment.create_topics()
+    await deployment.publish_bank(replace(BANK, customers=20, days=20))
+    customer = sorted(deployment.log.totals)[0]
+    worker = deployment.worker()
+    worker.start(120)
+    with worker:
+        async with Outputs(deployment.stack.bootstrap) as outputs:
+            await outputs.until_scored(deployment.log.ids)
+        request = {"erasure_id": "e-1", "customer_id": customer, "requested_at": "2026-06-01T00:00:00Z"}
+        await deployment.publish([("erasures", customer.encode(), json.dumps(request).encode())])
+        await eventually(lambda: deployment.committed("erasures") == 1, 30, "an erasure")
+        code, result = await verified(deployment)
+    assert (code, result["first_difference"]) == (0, None)
+    assert result["histories"] == len(deployment.log.totals) - 1
+    left_out = result["not_compared"]["of an erased customer"]
+    assert result["scores"] == len(deployment.log.ids) - left_out
+    assert left_out > 0
+
+
 async def test_without_anything_to_compare_it_says_so(deployment):
     await deployment.create_topics()
     result = await asyncio.to_thread(

@@ -14,9 +14,10 @@ from models.differences import Tally
 from models.model_set import Models
 from models.published_scores import Published, read_score
 from models.verification import PartitionRebuild
+from schemas.erasure import erased_name
 from schemas.label import Label
 from schemas.parse import dump, parse_message
-from schemas.topics import FRAUD_SCORES, LABELS, TRANSACTIONS
+from schemas.topics import ERASURES, FRAUD_SCORES, LABELS, TRANSACTIONS
 from schemas.transaction import Transaction
 from tests.scoring import arena_of
 from tests.streaming import DAY_MS, START_MS, Kafka, Stream, label, transaction
@@ -69,6 +70,35 @@ async def test_no_number_of_labels_explains_a_wrong_score_and_all_else_stays_equ
     assert (tally.differences, tally.histories) == (1, 3)
     assert tally.first is not None
     assert (tally.first.customer_id, tally.first.values.keys()) == ("c-1", {"score"})
+
+
+async def test_an_erased_customer_is_neither_missing_nor_shown_and_others_are_compared(
+    written: Stream, models: Models
+) -> None:
+    erasure = {"erasure_id": "e-1", "customer_id": "c-1", "requested_at": START_MS + 100 * DAY_MS}
+    written.kafka.put(ERASURES.name, 0, erasure, b"c-1")
+    # What was on its way then gets no score.
+    written.kafka.put(T, 0, transaction(90, customer="c-1"))
+    await written.run()
+    assert "t-90" not in written.scored
+    tally, rebuild = verified(written, models, erased=(await written.store.acquire(0)).erased)
+    assert "c-1" not in rebuild.customers()
+    await histories(written, rebuild)
+    rebuild.compare_history("c-1", None, None)
+    assert tally.first is None
+    assert (tally.differences, tally.histories) == (0, 2)
+    of_others = sum(m["customer_id"] != "c-1" for m in written.kafka.messages(FRAUD_SCORES.name))
+    assert (tally.scores, tally.transactions) == (of_others, of_others)
+    assert tally.not_compared.keys() == {"of an erased customer"}
+
+
+async def test_who_is_erased_while_it_is_verified_is_not_compared_either(
+    written: Stream, models: Models
+) -> None:
+    tally, rebuild = verified(written, models)
+    rebuild.add_erased([erased_name("c-1")])
+    rebuild.compare_history("c-1", None, None)
+    assert (tally.differences, tally.histories) == (0, 0)
 
 
 GONE = 130 * 8  # number of a transaction 130 days behind the first, which no history keeps then
