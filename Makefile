@@ -63,8 +63,8 @@ mutations: $(READY) ## Remove each guard of the protocol in a copy and name the 
 soak: $(READY) ## Run under load for long and watch memory and lag; ARGS="--minutes 60".
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
-secrets: ## Make passwords for docker compose in ./secrets.
-	@./infra/docker/secrets.sh secrets
+secrets: ## Make passwords for docker compose in ./secrets; ARGS="tg tg2" for other namespaces than tg.
+	@./infra/docker/secrets.sh secrets $(ARGS)
 
 peers: $(READY) ## Compare with stock Faust and Quix Streams on Apache Kafka; an environment of its own, some minutes.
 	@test -e .tidegate/peers/.ready || { echo "installing into .tidegate/peers (once)"; mkdir -p .tidegate && $(PYTHON) -m venv --clear .tidegate/peers && \

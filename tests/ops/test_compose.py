@@ -170,7 +170,9 @@ def test_secrets_are_made_once_and_closed_to_others(tmp_path):
         subprocess.run(["sh", str(script), str(folder)], check=True, timeout=10, capture_output=True)
         passwords = {path.name: path.read_text() for path in folder.iterdir()}
     wanted = {path["file"].rsplit("/", 1)[1] for path in COMPOSE["secrets"].values()}
-    assert set(passwords) == wanted
+    # One is for a person.
+    assert set(passwords) == wanted | {"redis_admin"}
+    assert stat.S_IMODE((folder / "redis_admin").stat().st_mode) == 0o600
     assert len(passwords["redis_password"]) == 48
     assert passwords["redis_password"] not in passwords["redis_users.acl"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

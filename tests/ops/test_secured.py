@@ -141,15 +141,41 @@ def test_plaintext_is_refused(redis):
         client.ping()
 
 
-def test_users_may_do_no_more_than_the_programs_need(redis, certificates, secrets):
-    with Redis.from_url(
+def logged_in(redis, certificates, user, password):
+    return Redis.from_url(
         redis.url,
-        username="tidegate",
-        password=(secrets / "redis_password").read_text(),
+        username=user,
+        password=password.read_text(),
         ssl_ca_certs=str(certificates.ca),
         ssl_certfile=str(certificates.client),
         ssl_keyfile=str(certificates.client_key),
-    ) as client:
+    )
+
+
+def test_a_person_does_what_the_runbooks_say_and_lets_programs_use_another_namespace(
+    redis, certificates, secrets
+):
+    with (
+        logged_in(redis, certificates, "admin", secrets / "redis_admin") as admin,
+        logged_in(redis, certificates, "tidegate", secrets / "redis_password") as program,
+    ):
+        assert admin.config_set("maxmemory", "2gb")
+        assert admin.config_set("maxmemory-policy", "noeviction")
+        assert admin.bgsave()
+        with pytest.raises(RedisError, match=r"NOPERM|permission"):
+            program.set("tg2:topology", 4)
+        script = ROOT / "infra" / "docker" / "secrets.sh"
+        subprocess.run(
+            ["sh", str(script), str(secrets), "tg", "tg2"], check=True, timeout=10, capture_output=True
+        )
+        admin.acl_load()
+        assert program.set("tg2:topology", 4)
+        assert program.set("{tg2:0}:meta", 4)
+        assert program.set("tg:topology", 4)
+
+
+def test_users_may_do_no_more_than_the_programs_need(redis, certificates, secrets):
+    with logged_in(redis, certificates, "tidegate", secrets / "redis_password") as client:
         client.set("tg:topology", 4)
         for command in (
             ("FLUSHALL",),
