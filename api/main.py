@@ -75,7 +75,7 @@ def build(settings: ApiSettings) -> Api:
     asked: list[Asked] = []
     security = _security(settings, registry, redis, kafka, closing, asked)
     engine = load_engine(settings.features, settings.entities, settings.attributes)
-    for use, path in (*kafka.certificates(), *redis.certificates()):
+    for use, path in (*kafka.certificates(), *redis.certificates(), *settings.certificates()):
         calls.certificate(use, expires(path))
     in_use = ModelsInUse(open_registry(settings.models, settings.mlflow_uri), engine, shadows=False)
 

@@ -157,6 +157,11 @@ class ApiSettings(BaseSettings):
         default="auto", description="auto: for people on a terminal, else JSON."
     )
 
+    def certificates(self) -> list[tuple[str, Path]]:
+        """Certificate files of the API itself by what they are for."""
+        named = (("api server", self.tls_cert), ("api client authority", self.tls_client_ca))
+        return [(use, path) for use, path in named if path is not None]
+
     def quotas(self) -> dict[Kind, Quota]:
         """The rates, by kind of route."""
         return {

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from api.settings import ApiSettings
 from cli.console import out, print_json
 from cli.options import BOOTSTRAP, MODELS, NAMESPACE, REDIS_URL, Bootstrap, Models, Namespace, RedisUrl
 from infra.access import from_environment
@@ -51,6 +52,7 @@ def doctor(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     kafka, redis = from_environment()
     kept = settings_of(SinkSettings)
+    api = settings_of(ApiSettings)
     findings = asyncio.run(
         examine(
             Deployment(
@@ -67,6 +69,8 @@ def doctor(
                 group,
                 kept.database_url,
                 kept.events,
+                api.certificates(),
+                api.tls_key,
             )
         )
     )

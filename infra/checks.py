@@ -1,7 +1,7 @@
 """Checks of what was found of a deployment; each says what to change."""
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -66,9 +66,15 @@ def warning(check: str, detail: str, advice: str) -> Finding:
     return Finding(check, Status.WARNING, detail, advice)
 
 
-def check_files(kafka: KafkaAccess, redis: RedisAccess, now: datetime) -> Iterator[Finding]:
-    """Certificates and passwords on disk."""
-    for use, path in (*kafka.certificates(), *redis.certificates()):
+def check_files(
+    kafka: KafkaAccess,
+    redis: RedisAccess,
+    now: datetime,
+    served: Iterable[tuple[str, Path]] = (),
+    served_key: Path | None = None,
+) -> Iterator[Finding]:
+    """Certificates and passwords on disk; `served` are the API's own certificates, by what they are for."""
+    for use, path in (*kafka.certificates(), *redis.certificates(), *served):
         check = f"certificate.{use.replace(' ', '_')}"
         try:
             left = (expires(path) - now).days
@@ -86,6 +92,7 @@ def check_files(kafka: KafkaAccess, redis: RedisAccess, now: datetime) -> Iterat
         ("redis_password", redis.redis_password_file),
         ("kafka_key", kafka.kafka_key),
         ("redis_key", redis.redis_key),
+        ("api_key", served_key),
     ):
         if secret is None or not secret.exists():
             continue

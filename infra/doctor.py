@@ -1,7 +1,7 @@
 """Looks at a deployment and says what to change. Changes nothing itself."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,8 @@ class Deployment:
     group: str = "tidegate"
     database_url: str = ""
     events: Path = Path()
+    served: Sequence[tuple[str, Path]] = ()
+    served_key: Path | None = None
 
 
 async def examine(deployment: Deployment, now: datetime | None = None) -> list[Finding]:
@@ -53,7 +55,10 @@ async def examine(deployment: Deployment, now: datetime | None = None) -> list[F
     now = now or datetime.now(UTC)
     d = deployment
     engine = load_engine(d.features, d.entities, d.attributes)
-    findings = [*check_files(d.kafka, d.redis, now), *check_models(d.models, engine, now)]
+    findings = [
+        *check_files(d.kafka, d.redis, now, d.served, d.served_key),
+        *check_models(d.models, engine, now),
+    ]
     kafka: KafkaFacts | None = None
     redis: RedisFacts | None = None
     try:

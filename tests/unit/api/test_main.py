@@ -1,7 +1,9 @@
 import asyncio
 import shutil
+from datetime import UTC, datetime
 
 import pytest
+import trustme
 from httpx import ASGITransport, AsyncClient
 
 from api import main
@@ -90,6 +92,23 @@ def test_the_application_is_built_beside_an_anomaly_model_that_is_damaged_and_sh
     lines = asyncio.run(run()).text.splitlines()
     assert "tidegate_model_refused 1.0" in lines
     assert any(line.startswith("tidegate_model_info") and 'name="fraud"' in line for line in lines)
+
+
+def test_metrics_say_when_the_certificate_that_clients_see_expires(registry, tmp_path):
+    issued = trustme.CA().issue_cert("api.test", not_after=datetime(2031, 1, 2, tzinfo=UTC))
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(chain)
+    issued.private_key_pem.write_to_path(key)
+
+    async def run():
+        app = build(ApiSettings(models=registry._root, bootstrap="", tls_cert=chain, tls_key=key))
+        transport = ASGITransport(app=app)
+        async with AsyncClient(transport=transport, base_url="https://tidegate") as client:
+            return await client.get("/metrics")
+
+    (line,) = [s for s in asyncio.run(run()).text.splitlines() if "certificate_expiry" in s and s[0] != "#"]
+    assert line.startswith('tidegate_certificate_expiry_timestamp_seconds{use="api server"}')
+    assert float(line.split()[1]) == datetime(2031, 1, 2, tzinfo=UTC).timestamp()
 
 
 def test_serve_listens_where_it_is_told(registry, monkeypatch):

@@ -1,4 +1,9 @@
-from infra.checks import Finding, Status, check_offsets, check_redis, check_topics, worst
+from datetime import UTC, datetime, timedelta
+
+import trustme
+
+from infra.access import KafkaAccess, RedisAccess
+from infra.checks import Finding, Status, check_files, check_offsets, check_redis, check_topics, worst
 from infra.kafka_inspection import KafkaFacts, TopicFacts
 from infra.redis_inspection import RedisFacts
 from schemas.topics import TOPICS
@@ -87,3 +92,20 @@ def test_worst_of_findings():
     assert of(Status.OK, Status.WARNING, Status.ERROR) is Status.ERROR
     assert of(Status.OK, Status.WARNING) is Status.WARNING
     assert of(Status.OK, Status.SKIPPED) is Status.OK
+
+
+def test_the_certificate_and_key_that_the_api_answers_with_are_looked_at(tmp_path):
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    issued = trustme.CA().issue_cert("api.test", not_before=now, not_after=now + timedelta(days=3))
+    chain, key = tmp_path / "chain.pem", tmp_path / "open" / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(chain)
+    key.parent.mkdir(mode=0o755)
+    key.write_text("")
+    key.chmod(0o644)
+
+    def looked_at(at):
+        return problems(check_files(KafkaAccess(), RedisAccess(), at, [("api server", chain)], key))
+
+    assert looked_at(now)["certificate.api_server"].detail.endswith("expires in 3 days")
+    assert looked_at(now + timedelta(days=4))["certificate.api_server"].status is Status.ERROR
+    assert looked_at(now)["secret.api_key"].advice == f"chmod 640 {key}"
