@@ -108,7 +108,7 @@ def test_metrics_say_when_the_certificate_that_clients_see_expires(registry, tmp
 
     (line,) = [s for s in asyncio.run(run()).text.splitlines() if "certificate_expiry" in s and s[0] != "#"]
     assert line.startswith('tidegate_certificate_expiry_timestamp_seconds{use="api server"}')
-    assert float(line.split()[1]) == datetime(2031, 1, 2, tzinfo=UTC).timestamp()
+    assert float(line.rsplit(" ", 1)[1]) == datetime(2031, 1, 2, tzinfo=UTC).timestamp()
 
 
 def test_serve_listens_where_it_is_told(registry, monkeypatch):
