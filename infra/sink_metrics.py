@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from infra.metrics_server import process_registry, serve_metrics
 
-REASONS: Final = ("unreadable", "repeated", "expired", "foreign", "erased")
+REASONS: Final = ("unreadable", "repeated", "expired", "foreign", "erased", "moved")
 """Why a message may be left out."""
 
 

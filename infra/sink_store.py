@@ -42,21 +42,35 @@ class SinkStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, cluster_id: str) -> None:
+    def claim(self, cluster_id: str, partitions: int) -> None:
         """Record which log the event log is of, or check it.
 
         Raises:
-            HistoryError: It is of another log, where offsets mean other events.
+            HistoryError: It is of another log, where offsets mean other events, or of other partitions:
+                what customers did who belong elsewhere now is scored there once more.
         """
         with self._database.begin() as connection:
-            row = {"name": "cluster", "value": cluster_id}
-            connection.execute(self._database.insert(SINK_META).values(row).on_conflict_do_nothing())
-            stored = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == "cluster"))
-            found = stored.scalar_one()
+            if connection.execute(sa.select(SINK_OFFSETS.c.topic).limit(1)).first() is None:
+                # Nothing was written: other partitions mean nothing yet.
+                connection.execute(sa.delete(SINK_META).where(SINK_META.c.name == "partitions"))
+            rows = [
+                {"name": "cluster", "value": cluster_id},
+                {"name": "partitions", "value": str(partitions)},
+            ]
+            connection.execute(self._database.insert(SINK_META).values(rows).on_conflict_do_nothing())
+            stored = connection.execute(sa.select(SINK_META.c.name, SINK_META.c.value))
+            meta = {name: value for name, value in stored}
+        found = meta["cluster"]
         if found != cluster_id:
             raise HistoryError(
                 f"the event log was written from Kafka cluster {found}, this is {cluster_id}: connect to the "
                 "other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS"
+            )
+        if meta["partitions"] != str(partitions):
+            raise HistoryError(
+                f"the event log was written from {meta['partitions']} partitions, the topics now have "
+                f"{partitions}: what customers did who moved is scored once more and would count twice; put "
+                "folder and database aside and start with empty ones"
             )
 
     def cluster(self) -> str | None:

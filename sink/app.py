@@ -22,6 +22,7 @@ from infra.access import from_environment
 from infra.database import Database
 from infra.event_files import EventFile, EventFiles, event_row
 from infra.event_upkeep import EventUpkeep
+from infra.partitioning import partition_for
 from infra.retried import Stopped, retried
 from infra.sink_commit import SinkCommit, record_name
 from infra.sink_feed import SinkFeed
@@ -154,7 +155,7 @@ class Sink:
     async def _open(self) -> None:
         """Go to where the event log ends."""
         partitions, cluster = await self.retried("kafka", self._feed.claim)
-        await self._ask(self._store.claim, cluster)
+        await self._ask(self._store.claim, cluster, partitions)
         await self.retried("disk", lambda: asyncio.to_thread(self._claim_folder))
         self._stored = stored = await self._ask(self._store.offsets)
         self._batch = Batch(Erasures(await self._ask(self._store.erased)))
@@ -203,7 +204,10 @@ class Sink:
             else:
                 batch.add_erasure(record.value)
         for joined in join.take():
-            batch.add(joined, partition, event_row)
+            if partition_for(joined.transaction.customer_id, len(self._joins)) == partition:
+                batch.add(joined, partition, event_row)
+            else:  # When partitions were added it was passed on, and scored once more where it belongs.
+                batch.moved += 1
         if join.rewind:
             self._feed.seek(TRANSACTIONS.name, partition, join.begin())
 

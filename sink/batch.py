@@ -36,6 +36,7 @@ class Batch:
         profiles: By customer, the newest profile; empty words where it was removed.
         unreadable: Messages that are not what their topic holds.
         erased: Rows and messages of erased customers, which were left out.
+        moved: Scores from before their customer belonged to another partition, which were left out.
     """
 
     erasures: Erasures = field(default_factory=Erasures)
@@ -44,6 +45,7 @@ class Batch:
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreadable: int = 0
     erased: int = 0
+    moved: int = 0
 
     def add(self, joined: Joined, partition: int, event_row: EventRow) -> None:
         """Take in a transaction and its score."""
@@ -59,7 +61,7 @@ class Batch:
 
     def flushed(self) -> dict[str, int]:
         """What was taken is stored; returns how many were left out, by reason."""
-        return {"unreadable": self.unreadable, "erased": self.erased}
+        return {"unreadable": self.unreadable, "erased": self.erased, "moved": self.moved}
 
     @property
     def activity(self) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 from infra import sink_feed
 from infra.database import Database
 from infra.event_files import EventFiles
+from infra.partitioning import partition_for
 from infra.sink_metrics import SinkMetrics
 from infra.sink_store import SinkStore
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
@@ -29,9 +30,14 @@ class Crash(BaseException):
     """The process is gone: nothing may catch this."""
 
 
-def transaction(transaction_id: str) -> bytes:
+def customer_of(partition: int) -> str:
+    """One who belongs in a partition, of one or two."""
+    return next(name for n in itertools.count(1) if partition_for(name := f"c-{n}", 2) == partition)
+
+
+def transaction(transaction_id: str, partition: int = 0) -> bytes:
     """A transaction as its sender publishes it."""
-    message = at(1.0, transaction_id=transaction_id, customer_id="c-1")
+    message = at(1.0, transaction_id=transaction_id, customer_id=customer_of(partition))
     return message.model_dump_json(exclude_unset=True).encode()
 
 
@@ -39,7 +45,7 @@ def score(transaction_id: str, offset: int, partition: int = 0) -> bytes:
     """The score of the transaction at an offset, as the worker publishes it."""
     said = {
         "transaction_id": transaction_id,
-        "customer_id": "c-1",
+        "customer_id": customer_of(partition),
         "scored_at": "2026-01-01T00:00:00.000Z",
         "score": 0.1,
         "decision": "allow",
@@ -84,7 +90,7 @@ class Broker:
     def accept(self, transaction_id: str, partition: int = 0) -> int:
         """A transaction; returns its offset."""
         log = self.log(TRANSACTIONS.name, partition)
-        log.append(transaction(transaction_id))
+        log.append(transaction(transaction_id, partition))
         return len(log) - 1
 
     def score(self, transaction_id: str, offset: int, partition: int = 0) -> None:

@@ -178,7 +178,7 @@ async def test_a_sink_on_another_log_is_refused_with_exit_code_3(deployment, tmp
     await deployment.create_topics()
     database = Database(f"sqlite:///{deployment.folder}/index.db")
     database.migrate()
-    SinkStore(database).claim("another cluster")
+    SinkStore(database).claim("another cluster", 1)
     with started(sink_of(deployment)) as sink:
         await eventually(lambda: not sink.running, 60, "the end of the sink")
         assert sink._process.poll() == 3

@@ -25,7 +25,7 @@ def folder(tmp_path):
 def store(database, folder):
     """After one flush: one file, twenty scores."""
     store = SinkStore(database)
-    store.claim("cluster-1")
+    store.claim("cluster-1", 1)
     event_mark.claim(folder, store, [])
     (folder / "day=x").mkdir(parents=True)
     (folder / "day=x" / "1.parquet").write_bytes(b"rows")

@@ -156,10 +156,10 @@ def test_a_merged_file_takes_the_place_of_its_parts(store):
 
 
 def test_an_event_log_of_another_cluster_is_refused(store):
-    store.claim("one")
-    store.claim("one")
+    store.claim("one", 1)
+    store.claim("one", 1)
     with pytest.raises(HistoryError, match="Kafka cluster one, this is two"):
-        store.claim("two")
+        store.claim("two", 1)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_customer_whose_id_no_database_takes_is_left_out_of_the_index(store, d
 
 
 def test_the_newest_records_are_known_by_digest_of_their_transactions(store):
-    store.claim("a cluster")
+    store.claim("a cluster", 1)
     store.commit(SinkCommit({}, {SOURCE: 5}, newest={SOURCE: (3, "t-3"), SCORES: (7, "t-3")}))
     store.commit(SinkCommit({SOURCE: 5}, {SOURCE: 9}, newest={SOURCE: (8, "t-8")}))
     assert store.newest() == {SOURCE: (8, record_name("t-8")), SCORES: (7, record_name("t-3"))}

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import HistoryError
 from schemas.topics import CHURN_SCORES, ERASURES, FRAUD_SCORES, TRANSACTIONS
-from tests.sinking import Broker, Deployment
+from tests.sinking import Broker, Deployment, customer_of, score, transaction
 
 
 @pytest.fixture
@@ -90,24 +90,37 @@ def test_it_is_refused_too_where_nothing_of_the_partition_was_stored_when_it_was
         deployment.run()
 
 
-def test_a_partition_that_is_added_later_is_read_from_its_first_transaction(broker, deployment):
+def test_where_partitions_were_added_behind_an_event_log_it_is_refused(broker, deployment):
     score_all(broker, 6)
-    broker.cut(TRANSACTIONS.name, 4)
+    deployment.run()
+    broker.partitions = 2
+    with pytest.raises(HistoryError, match="from 1 partitions, the topics now have 2.* count twice"):
+        deployment.run()
+    assert deployment.rows == names(*range(6))
+
+
+def test_a_partition_that_is_added_before_anything_was_written_is_read(broker, deployment):
     deployment.run()
     broker.partitions = 2
     score_all(broker, 2, partition=1)
     deployment.run()
-    assert deployment.rows == names(4, 5) + names(0, 1, partition=1)
+    assert deployment.rows == names(0, 1, partition=1)
 
 
-def test_of_an_added_partition_too_what_was_deleted_before_it_was_read_is_refused(broker, deployment):
-    score_all(broker, 3)
-    deployment.run()
+def test_what_was_passed_on_and_scored_once_more_is_one_row_where_all_is_built_anew(broker, deployment):
+    """Of the customer of partition 1, whose transactions were in the only one before."""
     broker.partitions = 2
-    score_all(broker, 4, partition=1)
-    broker.cut(TRANSACTIONS.name, 2, partition=1)
-    with pytest.raises(HistoryError, match="offset 0 of transactions 1 has a score"):
-        deployment.run()
+    broker.log(TRANSACTIONS.name).append(transaction("t-moved", 1))
+    broker.log(FRAUD_SCORES.name).append(score("t-moved", 0).replace(*owners()))
+    score_all(broker, 2)
+    broker.score("t-moved", broker.accept("t-moved", 1), 1)
+    deployment.run()
+    assert deployment.rows == sorted(["t-moved", "t-0-1", "t-0-2"])
+    assert deployment.skipped("moved") == 1
+
+
+def owners():
+    return customer_of(0).encode(), customer_of(1).encode()
 
 
 def mark(broker, *topics):
