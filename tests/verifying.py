@@ -22,6 +22,7 @@ def verified(
     complete: bool = True,
     size: int = 13,
     erased: Iterable[str] = (),
+    belongs_here: Callable[[str], bool] = lambda customer: True,
 ) -> tuple[Tally, PartitionRebuild]:
     tally = Tally()
     known: dict[str, Any] = {models.fraud.card.version: models.fraud}
@@ -30,7 +31,7 @@ def verified(
         0,
         models.engine,
         known.get,
-        lambda customer: True,
+        belongs_here,
         log_complete=complete,
         tally=tally,
         refused_labels={m["source"]["offset"] for m in stream.dead if m["source"]["topic"] == L},

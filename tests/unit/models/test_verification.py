@@ -101,6 +101,22 @@ async def test_who_is_erased_while_it_is_verified_is_not_compared_either(
     assert (tally.differences, tally.histories) == (0, 0)
 
 
+async def test_a_score_from_before_partitions_were_added_is_no_difference_where_its_customer_moved(
+    written: Stream, models: Models
+) -> None:
+    tally, rebuild = verified(written, models, belongs_here=lambda customer: customer != "c-1")
+    await histories(written, rebuild)
+    assert (tally.first, tally.differences, tally.histories) == (None, 0, 2)
+    moved = tally.not_compared.pop("of a customer who belongs to another partition now")
+    assert moved + tally.scores == 71
+
+    def forged(score: Published) -> Published:
+        return Published(score.offset, "t-none", score.version, score.score)
+
+    tally, _ = verified(written, models, belongs_here=lambda customer: customer != "c-1", change=forged)
+    assert tally.first is not None
+
+
 GONE = 130 * 8  # number of a transaction 130 days behind the first, which no history keeps then
 
 
