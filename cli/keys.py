@@ -12,7 +12,7 @@ from cli.console import out, print_json
 from cli.options import NAMESPACE, Namespace
 from infra.access import from_environment
 from infra.contact_vault import ContactVault
-from infra.key_ring import PURPOSES, add_key, remove_key
+from infra.key_ring import PURPOSES, KeyRing, add_key, remove_key
 from infra.kms import master_keys
 from infra.profiles import StoredProfiles
 from infra.signing_keys import ALGORITHMS, SigningKey, SigningKeys
@@ -74,8 +74,16 @@ def rotate(
 
 
 @app.command(name="list")
-def list_keys(folder: Folder = _DEFAULT, json: Json = False) -> None:
-    """Show the keys, never their private part."""
+def list_keys(
+    folder: Folder = _DEFAULT,
+    purpose: Annotated[str, typer.Option("--for", help="tokens, audit or data.")] = "tokens",
+    json: Json = False,
+) -> None:
+    """Show the keys, never their private part: names for 'tidegate keys revoke'."""
+    if purpose != "tokens":
+        _require_purpose(purpose)
+        _list_ring(KeyRing.of_file(folder, purpose), json)
+        return
     keys = SigningKeys(folder)
     rows = [_row(key, keys) for key in keys.all()]
     if json:
@@ -144,6 +152,18 @@ def rewrap(
         print_json(counts)
     else:
         out.print(", ".join(f"{count} {what}" for what, count in counts.items()), highlight=False)
+
+
+def _list_ring(ring: KeyRing, json: bool) -> None:
+    """Programs that were started before the newest was made still use the one before."""
+    rows = [{"key": n, "state": "in use" if n == ring.current.key_id else "older"} for n in ring.names]
+    if json:
+        print_json(rows)
+        return
+    table = Table(Column("key", no_wrap=True), "state")
+    for row in rows:
+        table.add_row(*row.values())
+    out.print(table)
 
 
 def _require_purpose(purpose: str) -> None:

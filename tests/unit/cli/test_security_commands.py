@@ -65,9 +65,14 @@ def test_keys_for_audit_and_data_are_rotated_and_revoked(tmp_path):
     first = json.loads(run(keys.app, tmp_path, "rotate", "--for", "data", "--json"))["key"]
     second = json.loads(run(keys.app, tmp_path, "rotate", "--for", "data", "--json"))["key"]
     assert KeyRing.of_file(tmp_path, "data").names == [first, second]
+    listed = json.loads(run(keys.app, tmp_path, "list", "--for", "data", "--json"))
+    assert listed == [{"key": first, "state": "older"}, {"key": second, "state": "in use"}]
+    shown = run(keys.app, tmp_path, "list", "--for", "data")
+    assert first in shown
+    assert (tmp_path / "data-keys.json").read_text().split(":")[2][:20] not in shown
     run(keys.app, tmp_path, "revoke", first, "--for", "data")
     assert KeyRing.of_file(tmp_path, "data").names == [second]
-    for command in (["rotate"], ["revoke", first]):
+    for command in (["rotate"], ["list"], ["revoke", first]):
         with pytest.raises(ConfigError, match="tokens, audit or data, not everything"):
             run(keys.app, tmp_path, *command, "--for", "everything")
 
