@@ -94,7 +94,7 @@ def test_where_partitions_were_added_behind_an_event_log_it_is_refused(broker, d
     score_all(broker, 6)
     deployment.run()
     broker.partitions = 2
-    with pytest.raises(HistoryError, match="from 1 partitions, the topics now have 2.* count twice"):
+    with pytest.raises(HistoryError, match=r"from 1 partitions, the topics now have 2.* count twice"):
         deployment.run()
     assert deployment.rows == names(*range(6))
 
