@@ -228,7 +228,11 @@ class EventQueries:
         try:
             return await ask()
         except _FileGone as gone:
-            raise DependencyError("a file of the event log cannot be read") from gone
+            why = str(gone.__cause__).partition("\n")[0]
+            raise DependencyError(
+                f"a file of the event log cannot be read: {why}; where folder or database was put back, "
+                "start the API again"
+            ) from gone
 
     async def _files(self) -> Sequence[EventFile]:
         at, files = self._listed

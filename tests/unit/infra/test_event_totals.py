@@ -1,6 +1,7 @@
 """Totals over files of an event log that holds a few rows."""
 
 import json
+from pathlib import Path
 
 import orjson
 import pytest
@@ -133,8 +134,10 @@ async def test_a_damaged_file_is_a_dependency_that_is_away(log):
     log.add(row(1))
     (file,) = SinkStore(log.database).files()
     (log.folder / "events" / file.path).write_bytes(b"nothing that Parquet is")
-    with pytest.raises(DependencyError, match="a file of the event log cannot be read"):
+    with pytest.raises(DependencyError, match="a file of the event log cannot be read") as failed:
         await log.queries().totals(["day"], EVERYTHING)
+    # Whoever reads the log is to find it.
+    assert Path(file.path).name in str(failed.value)
 
 
 async def test_whatever_else_duckdb_fails_of_is_a_dependency_that_is_away(log, monkeypatch):
