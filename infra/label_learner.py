@@ -165,7 +165,9 @@ class LabelLearner:
         made_at, looked_at = -self._plan.seconds, time.monotonic()
         partitions = await self._retried("redis", self._partitions)
         topics = LabelTopics(self._bootstrap, partitions, options=self._options)
-        _log.info("learning from labels", base=card.version)
+        # Of a log that ends before this nothing is learned: who waits for a version sees why.
+        since = to_rfc3339(datetime.fromtimestamp(card.trees_to_ms / 1000, UTC))
+        _log.info("learning from labels", base=card.version, known_since=since)
         try:
             await self._retried("kafka", topics.start)
             while not self._stop.is_set():

@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from features.attributes import attribute_features
 from features.codes import transaction_hash
@@ -18,6 +20,7 @@ from infra.retried import Stopped
 from models.label_learning import Finding, Findings, LabelLearning
 from models.registry import ModelRegistry
 from schemas.errors import DependencyError, ModelError
+from schemas.fields import to_rfc3339
 from schemas.label import Label
 
 
@@ -183,3 +186,22 @@ async def test_a_withdrawn_fraud_of_the_days_of_training_is_learned_as_genuine(
         await mine._learn(findings, learning, delay_ms)
     assert [fraud for fraud, _ in asked if fraud] == [True]
     assert (learning.frauds, learning.genuine) == (1, 1)
+
+
+async def test_the_log_says_since_when_labels_are_learned(kept, engine, monkeypatch):
+    class Away:
+        def __init__(self, *_, **__): ...
+
+        async def start(self):
+            raise DependencyError("nobody is there")
+
+        async def stop(self): ...
+
+    monkeypatch.setattr(label_learner, "LabelTopics", Away)
+    mine = learner(kept, engine)
+    mine.stop()
+    with capture_logs() as said, pytest.raises(Stopped):
+        await mine._follow(mine._base(), True)
+    (line,) = [line for line in said if line["event"] == "learning from labels"]
+    known_ms = kept.card("fraud", "v1").trees_to_ms
+    assert line["known_since"] == to_rfc3339(datetime.fromtimestamp(known_ms / 1000, UTC))
