@@ -1,6 +1,6 @@
 """What is said of models that were trained: figures, segments, doubts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -76,14 +76,35 @@ def decisions(card: ModelCard) -> str:
     ...     print(line)
     fraud v1 reviews from 0.1 and refuses from 0.4: 20.0 alerts a day, 12.0 refusals, 9.0 of good customers
     cost a day 400 instead of 1,000 (--review-cost 5, --refusal-cost 10)
+    >>> effect |= {"block": 0.9983, "unbounded_alerts_a_day": 61.0, "unbounded_cost": 90.0}
+    >>> for line in decisions(card).split("; "):
+    ...     print(line)
+    fraud v1 reviews from 0.1 and refuses from 0.9983: 20.0 alerts a day, 12.0 refusals, 9.0 of good customers
+    cost a day 400 instead of 1,000 (--review-cost 5, --refusal-cost 10)
+    with 61.0 alerts a day it would be 90: alerts are bounded (--alerts-a-day)
     """
     e, costs = card.metrics["decisions"], card.metrics["costs"]
     return (
-        f"fraud {card.version} reviews from {e['review']:.2g} and refuses from {e['block']:.2g}: "
+        f"fraud {card.version} reviews from {_score(e['review'])} and refuses from {_score(e['block'])}: "
         f"{e['alerts_a_day']:,.1f} alerts a day, {e['refusals_a_day']:,.1f} refusals, "
         f"{e['good_refusals_a_day']:,.1f} of good customers; "
         f"cost a day {e['cost']:,.0f} instead of {e['cost_without']:,.0f} "
-        f"(--review-cost {costs['review']:g}, --refusal-cost {costs['refusal']:g})"
+        f"(--review-cost {costs['review']:g}, --refusal-cost {costs['refusal']:g}){_bound(e)}"
+    )
+
+
+def _score(threshold: float) -> str:
+    # Two digits would make 1 of 0.998, which no score reaches.
+    return f"{threshold:.2g}" if threshold < 0.95 else f"{threshold:.6g}"
+
+
+def _bound(effect: Mapping[str, float]) -> str:
+    """What the bound on alerts costs, where it is in the way; cards of before do not know it."""
+    unbounded, cost = (effect.get(name, 0.0) for name in ("unbounded_alerts_a_day", "unbounded_cost"))
+    if unbounded <= effect["alerts_a_day"] or cost >= effect["cost"]:
+        return ""
+    return (
+        f"; with {unbounded:,.1f} alerts a day it would be {cost:,.0f}: alerts are bounded (--alerts-a-day)"
     )
 
 

@@ -75,6 +75,7 @@ class Effect:
         good_refusals_a_day: Of these those of good customers.
         cost_without: Frauds' amount a day where everything is allowed.
         cost: What frauds, reviews and refusals cost a day.
+        unbounded_alerts_a_day, unbounded_cost: The same where alerts were not bounded.
     """
 
     review: float
@@ -84,6 +85,8 @@ class Effect:
     good_refusals_a_day: float
     cost_without: float
     cost: float
+    unbounded_alerts_a_day: float
+    unbounded_cost: float
 
     def document(self) -> dict[str, Any]:
         """For a card."""
@@ -115,12 +118,12 @@ def choose_thresholds(
     saved = np.r_[0.0, np.cumsum(costs.found_share * fraud - costs.review)[last]]
     more = np.r_[0.0, np.cumsum((1.0 - costs.found_share) * fraud + costs.review - refusal)[last]]
     allowed = costs.alerts_share * len(y) if costs.alerts_a_day is None else costs.alerts_a_day * days
-    saved[1:][last + 1 > allowed] = -np.inf
-    reviewed = int(np.argmax(saved))
-    refused = int(np.argmax(more[: reviewed + 1]))
+    free = int(np.argmax(saved))
+    reviewed = int(np.argmax(np.where(np.r_[0, last + 1] <= allowed, saved, -np.inf)))
+    refused, free_refused = (int(np.argmax(more[: n + 1])) for n in (reviewed, free))
     thresholds = [float(proba[last[n - 1]]) if n else _NEARLY_CERTAIN for n in (reviewed, refused)]
     review, block = thresholds[0], max(thresholds)
-    alerts, refusals = (int(last[n - 1]) + 1 if n else 0 for n in (reviewed, refused))
+    alerts, refusals, free_alerts = (int(last[n - 1]) + 1 if n else 0 for n in (reviewed, refused, free))
     without = float(fraud.sum())
     return Effect(
         review,
@@ -130,4 +133,6 @@ def choose_thresholds(
         float((~y[:refusals]).sum()) / days,
         without / days,
         (without - float(saved[reviewed]) - float(more[refused])) / days,
+        free_alerts / days,
+        (without - float(saved[free]) - float(more[free_refused])) / days,
     )

@@ -50,6 +50,17 @@ def test_no_other_review_threshold_costs_less_and_the_cost_is_that_of_every_row(
             assert total <= cost(y, proba, amount, spend, found.review, other, costs) + 1e-9
 
 
+def test_what_a_bound_on_alerts_costs_is_said_beside_it():
+    y, proba = np.array([True] * 4 + [False] * 6), np.linspace(0.9, 0.1, 10)
+    amount, spend = np.full(10, 1024.0), np.zeros(10)
+    free = choose_thresholds(y, proba, amount, spend, 2.0, Costs())
+    bound = choose_thresholds(y, proba, amount, spend, 2.0, Costs(alerts_share=0.1))
+    assert (bound.alerts_a_day, bound.cost) == (0.5, pytest.approx(1536.0))
+    assert (bound.unbounded_alerts_a_day, bound.unbounded_cost) == (free.alerts_a_day, free.cost)
+    assert (free.alerts_a_day, free.cost) == (2.0, pytest.approx(0.0, abs=1e-9))
+    assert (free.unbounded_alerts_a_day, free.unbounded_cost) == (free.alerts_a_day, free.cost)
+
+
 def test_dearer_reviews_are_fewer():
     y = np.array([True, False, True, False, False, False])
     proba = np.array([0.9, 0.8, 0.5, 0.4, 0.3, 0.1])
