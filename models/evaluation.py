@@ -139,7 +139,7 @@ def with_intervals(
 
     Frauds come in episodes of one customer, so customers are drawn again, not rows: each counts a
     Poisson number of times (Chamandy et al. 2012), which needs no copy of the data. `scipy.stats.bootstrap`
-    would draw rows, and intervals would be too narrow.
+    would draw rows, and intervals would be too narrow. Of one customer there is none: all draws are alike.
 
     Args:
         y: `(n,)`.
@@ -154,7 +154,7 @@ def with_intervals(
     customer = customer[ranking.order]
     drawn = [
         ranking.figures_in_order(random.poisson(1.0, customers).astype(np.float64)[customer])
-        for _ in range(resamples)
+        for _ in range(resamples if customers > 1 else 0)
     ]
     figures = {}
     for name, value in values.items():

@@ -62,6 +62,13 @@ def test_intervals_hold_the_value_and_are_wider_where_customers_repeat():
     assert again.high - again.low == pytest.approx(alone.high - alone.low, rel=0.05)
 
 
+def test_figures_of_a_single_customer_have_no_interval():
+    y = np.arange(200) % 10 == 0
+    found = with_intervals(y, np.random.default_rng(2).random(200), np.zeros(200, dtype=np.intp))["roc_auc"]
+    assert not np.isnan(found.value)
+    assert np.isnan([found.low, found.high]).all()
+
+
 def test_customers_leave_on_the_day_after_their_fraud_is_known():
     times = np.array([0, 1, 2, 3, 3]) * DAY_MS + 5
     # Known within day 1: the customer is there on that day, and gone from day 2.
