@@ -122,6 +122,7 @@ class Table(ABC):
 
 # Of a CSV file a header would have to begin so.
 _OTHERS: Final = {b'{"': "JSON", b"[{": "JSON", b"[\n": "JSON", b"PK\x03\x04": "a ZIP or Excel file"}
+_PACKED: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
 
 def open_table(path: Path, csv_format: CsvFormat | None = None) -> Table:
@@ -141,6 +142,8 @@ def open_table(path: Path, csv_format: CsvFormat | None = None) -> Table:
         raise ConfigError(f"{path}: is not a Parquet file, though its name says so")
     if other := next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None):
         raise ConfigError(f"{path}: is {other}, not CSV or Parquet: write it as one of these")
+    if packer := next((name for magic, name in _PACKED.items() if start.startswith(magic)), None):
+        raise ConfigError(f"{path}: is compressed with {packer}: unpack it, or compress it with gzip instead")
     return _CsvTable(path, csv_format or CsvFormat(), gzipped=start[:2] == b"\x1f\x8b")
 
 

@@ -1,4 +1,6 @@
+import bz2
 import gzip
+import lzma
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -184,6 +186,23 @@ def test_what_is_no_table_of_ours_is_called_by_its_name(tmp_path: Path, start: b
     (tmp_path / "data.csv").write_bytes(start)
     with pytest.raises(ConfigError, match=rf"data\.csv: is {what}.*, not CSV or Parquet: write it as one"):
         open_table(tmp_path / "data.csv")
+
+
+@pytest.mark.parametrize(
+    ("packed", "packer"), [(bz2.compress(b"a,b\n1,2\n"), "bzip2"), (lzma.compress(b"a,b\n1,2\n"), "xz")]
+)
+def test_a_file_of_another_compression_is_told_what_to_do(tmp_path: Path, packed: bytes, packer: str) -> None:
+    (tmp_path / "data.csv").write_bytes(packed)
+    with pytest.raises(
+        ConfigError, match=f"is compressed with {packer}: unpack it, or compress it with gzip"
+    ):
+        open_table(tmp_path / "data.csv")
+
+
+def test_zstd_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / "data.csv.zst").write_bytes(pa.compress(b"a,b\n1,2\n", "zstd", asbytes=True))
+    with pytest.raises(ConfigError, match="is compressed with zstd"):
+        open_table(tmp_path / "data.csv.zst")
 
 
 def test_a_name_that_says_parquet_and_is_not_is_refused(tmp_path: Path) -> None:
