@@ -124,6 +124,8 @@ def create_faust_app(settings: WorkerSettings, kafka: KafkaAccess | None = None)
         broker_request_timeout=max(60.0, settings.session_timeout_s),
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
+        # Added partitions are noticed within it, and end the worker: until then who moved is in two.
+        consumer_metadata_max_age_ms=30_000,
         consumer_group_instance_id=settings.instance_id or None,
     )
 

@@ -71,8 +71,10 @@ async def test_partition_added(new_world):
     (refusal,) = [line for line in late.lines() if line["level"] == "error"]
     assert "4 partitions, the topic now has 5" in refusal["error"]
     assert "tidegate rebuild" in refusal["error"]
+    # Nor do those go on that were running.
     for worker in world.workers:
-        await asyncio.to_thread(worker.kill)
+        await world.until(lambda worker=worker: not worker.running, 90, "the end of a worker that ran")
+        assert worker.exit_code == 3
     await world.no_members()
     assert await asyncio.to_thread(world.tidegate, "rebuild", "--yes") == 0
     world.partitions = PARTITIONS + 1
