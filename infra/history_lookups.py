@@ -10,7 +10,7 @@ from infra.history_layout import HistoryLayout
 from infra.history_server import HistoryServer
 from infra.partitioning import partition_for
 from infra.score_packing import ScorePacker
-from schemas.errors import HistoryIncomplete
+from schemas.errors import HistoryError, HistoryIncomplete
 
 _HISTORY: Final = ("h", "b")
 _STATE: Final = ("h", "b", "p", "c")
@@ -146,3 +146,21 @@ def _state(history: bytes | None, packed: bytes | None, profile: bytes | None) -
 def joined(history: bytes | None, packed: bytes | None) -> bytes | None:
     """A history with its packed block behind it."""
     return history if history is None or packed is None else history + packed
+
+
+def require_whole(histories: Sequence[bytes | None], indexed: Sequence[float | None]) -> None:
+    """Check that who was ever committed has a history: one that is gone looks like a customer never seen.
+
+    Args:
+        histories: As they were read.
+        indexed: Times of the same customers' newest events, read before; `None` where there are none.
+
+    Raises:
+        HistoryError: One is gone. Going on would score and store what comes as if nothing had been before.
+    """
+    gone = sum(one is None and time is not None for one, time in zip(histories, indexed, strict=True))
+    if gone:
+        raise HistoryError(
+            f"{gone} of {len(histories)} stored histories are gone, evicted or deleted by somebody else: set "
+            "Redis's maxmemory-policy to noeviction and run 'tidegate rebuild'"
+        )

@@ -7,7 +7,7 @@ from typing import Any, cast
 from features.codec import VERSION
 from features.ports import Commit, CustomerState, Lease, Outcome
 from infra.history_layout import UNDECIDED, HistoryLayout, entities_mark, wrong_entities
-from infra.history_lookups import HistoryLookups, joined
+from infra.history_lookups import HistoryLookups, joined, require_whole
 from infra.history_server import HistoryServer
 from infra.redis_rights import PROBE, Command, refused
 from infra.score_packing import ScorePacker
@@ -172,16 +172,19 @@ class RedisHistoryStore:
         async def read_all() -> list[Any]:
             # The lease is looked at behind the histories: what it is then, it was when they were read.
             pipe = self._redis.pipeline(transaction=False)
+            if lease is not None:
+                pipe.zmscore(self._layout.key(partition, "index"), list(customer_ids))
             pipe.mget(keys)
             if lease is not None:
                 pipe.hgetall(self._layout.key(partition, "meta"))
             results: list[Any] = await pipe.execute()
             return results
 
-        histories, *meta = await self._server.call(read_all)
+        n, answers = len(customer_ids), await self._server.call(read_all)
+        histories = answers[0] if lease is None else answers[1]
         if lease is not None:
-            _require_same(lease, _text(meta[0]))
-        n = len(customer_ids)
+            _require_same(lease, _text(answers[2]))
+            require_whole(histories[:n], answers[0])
         return [joined(history, packed) for history, packed in zip(histories[:n], histories[n:], strict=True)]
 
     async def apply(self, lease: Lease, commit: Commit) -> Outcome:

@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(
         "read fence: histories are read under the lease",
         "infra/history_store.py",
-        "_require_same(lease, _text(meta[0]))",
+        "_require_same(lease, _text(answers[2]))",
         "pass",
         f"{_COMMITS}::test_histories_are_not_given_to_an_earlier_lease",
     ),

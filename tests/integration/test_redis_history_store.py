@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from infra.history_reset import HistoryReset
 from infra.history_store import RedisHistoryStore
 from infra.partitioning import partition_for
 from schemas.errors import DependencyError, HistoryError, HistoryIncomplete
-from tests.histories import HERE, PARTITIONS, A, B, begin, change, commit, header
+from tests.histories import HERE, PARTITIONS, A, B, C, begin, change, commit, header
 
 pytestmark = pytest.mark.integration
 
@@ -89,6 +90,22 @@ async def test_a_changed_history_is_told_also_where_the_functions_are_gone(redis
     direct.function_flush()
     with pytest.raises(HistoryError, match="its length differs"):
         await redis_store.apply(lease, commit(None, 1, change(A, b"xx", b"a")))
+
+
+async def test_a_history_that_was_evicted_is_not_one_of_a_customer_never_seen(redis_store, direct):
+    lease = await redis_store.acquire(HERE)
+    await redis_store.apply(lease, commit(None, 1, change(A, b"", b"a"), change(B, b"", b"b")))
+    direct.delete(f"{{tg:{HERE}}}:h:{A}")
+    here = replace(lease, next_offsets={"transactions": 1})
+    with pytest.raises(
+        HistoryError, match=r"1 of 3 stored histories are gone.*noeviction.*'tidegate rebuild'"
+    ):
+        await redis_store.load(HERE, [A, B, C], here)
+    # Nor is it after a restart, which does not bring it back.
+    again = await redis_store.acquire(HERE)
+    with pytest.raises(HistoryError, match="are gone"):
+        await redis_store.load(HERE, [A], again)
+    assert await redis_store.load(HERE, [B, C], again) == [header() + b"b", None]
 
 
 async def test_keys_of_a_partition_are_in_one_slot(redis_store, direct):
