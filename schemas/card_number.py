@@ -10,13 +10,17 @@ _MIN_DIGITS, _MAX_DIGITS = 13, 19
 # A longer run of digits is masked unread: trying all its parts would take seconds.
 _LONGEST_READ = 64
 _LONGEST_NAME = 128
-_RUN = re.compile(rb"(?<!\d)\d(?:[ -]?\d){12,}(?!\d)")
+# Text of 16 or 32 bits a character, which some exporters write, has zeros around each digit.
+_RUN = re.compile(rb"(?<!\d)\d(?:[ -]?\d|\0{1,3}(?:[ -]\0{1,3})?\d){12,}(?!\d)")
+# A number as 4.111111111111111e15, which is refused like the same one written out.
+_EXPONENT = re.compile(rb"(?<![\d.])\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2}(?!\d)")
 # JSON may write any character as an escape: 4 as \u0034, a space as \u0020, a dash as \u002d.
 _ESCAPE = re.compile(rb"\\u00(3[0-9]|20|2[dD])")
 # Every digit becomes 0 and everything else 1, without what may separate digits: a search for 13 digits in
 # a row then costs a tenth of the regular expression, which only sees the few messages that have them.
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 49 for byte in range(256))
 _THIRTEEN = b"0" * _MIN_DIGITS
+_DIGIT = re.compile(rb"\d")
 _WHOLE = re.compile(r"\d(?:[ -]?\d){12,18}")
 # Times and amounts are numbers in their own right: 1767225600000 is a moment, not a card.
 _NUMERIC_FIELDS = frozenset(
@@ -109,11 +113,13 @@ def _shown(path: str) -> str:
 def mask_card_numbers(raw: bytes) -> bytes:
     """The same bytes with every run of 13-19 digits that passes Luhn cut to its last four.
 
-    Masks more than `card_number_field` refuses (numbers inside text as well): a mask costs nothing.
+    Masks more than `card_number_field` refuses (numbers inside text as well, and in UTF-16 and UTF-32): a
+    mask costs nothing.
 
     >>> mask_card_numbers(b'{"note": "card 4111-1111-1111-1111 lost"}')
     b'{"note": "card ************1111 lost"}'
     """
+    raw = _EXPONENT.sub(_mask_number, raw)
     if _ESCAPE.search(raw) is not None:
         plain = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw)
         masked = _RUN.sub(_mask, plain)
@@ -123,11 +129,28 @@ def mask_card_numbers(raw: bytes) -> bytes:
 
 
 def _mask(match: re.Match[bytes]) -> bytes:
-    digits = match.group().replace(b" ", b"").replace(b"-", b"").decode()
-    if len(digits) > _LONGEST_READ:
-        return b"*" * (len(digits) - 4) + digits[-4:].encode()
-    for length in range(_MAX_DIGITS, _MIN_DIGITS - 1, -1):
-        for start in range(len(digits) - length + 1):
-            if passes_luhn(digits[start : start + length]):
-                return b"*" * (len(digits) - 4) + digits[-4:].encode()
-    return match.group()
+    found = match.group()
+    digits = found.translate(None, b" -\0").decode()
+    if len(digits) <= _LONGEST_READ and not _holds_card_number(digits):
+        return found
+    if b"\0" in found:
+        # Byte for byte, so that the rest can still be read.
+        return _DIGIT.sub(b"*", found, count=len(digits) - 4)
+    return _last_four(digits)
+
+
+def _holds_card_number(digits: str) -> bool:
+    return any(
+        passes_luhn(digits[start : start + length])
+        for length in range(_MAX_DIGITS, _MIN_DIGITS - 1, -1)
+        for start in range(len(digits) - length + 1)
+    )
+
+
+def _mask_number(match: re.Match[bytes]) -> bytes:
+    text = _text(float(match.group()))
+    return _last_four(text) if is_card_number(text) else match.group()
+
+
+def _last_four(digits: str) -> bytes:
+    return b"*" * (len(digits) - 4) + digits[-4:].encode()

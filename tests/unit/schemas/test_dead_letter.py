@@ -47,6 +47,7 @@ def test_bytes_that_are_no_text_are_kept_as_base64():
         b'{"merchant_id": "' + CARD + b'"}',
         b'{"note": "the card 4111-1111-1111-1111 was lost"}',
         b'{"note": 4111111111111111',
+        b'{"merchant_id": 4.111111111111111e15}',
         b"\xff\xff" + CARD + b"\xff",
         b"{" + b'"x' * 10 + CARD,
     ],
