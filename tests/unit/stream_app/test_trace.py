@@ -31,6 +31,18 @@ async def test_dead_letter_carries_the_trace_of_what_was_refused(stream: Stream)
 def test_what_no_tracer_writes_is_dropped() -> None:
     assert trace_context(None) == ()
     assert trace_context([("traceparent", b"x" * 600), ("tracestate", None)]) == ()
+    assert trace_context([("traceparent", b"Erika Beispiel"), ("tracestate", b"a=1")]) == ()
+    assert trace_context([("tracestate", b"a=1")]) == ()
+
+
+def test_no_card_number_goes_on_with_a_trace() -> None:
+    card = b"4111111111111111"
+    assert trace_context([("traceparent", card)]) == ()
+    assert trace_context([PARENT, ("tracestate", b"a=" + card)]) == (PARENT,)
+    assert trace_context([PARENT, ("tracestate", b"a=00f067aa0ba902b7")]) == (
+        PARENT,
+        ("tracestate", b"a=00f067aa0ba902b7"),
+    )
 
 
 def test_only_a_sampled_trace_that_is_one_is_named() -> None:
