@@ -85,10 +85,15 @@ class Deployment:
     async def create_topics(self) -> None:
         await TopicsAdmin(self.stack.bootstrap).create(PARTITIONS)
 
-    async def publish(self, messages: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+    async def publish(
+        self, messages: Iterable[tuple[str, bytes | None, bytes | None]], compression: str | None = None
+    ) -> None:
         """Publish `(topic, key, value)` in order."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.stack.bootstrap, linger_ms=5, max_request_size=2_000_000
+            bootstrap_servers=self.stack.bootstrap,
+            linger_ms=5,
+            max_request_size=2_000_000,
+            compression_type=compression,
         )
         await producer.start()
         try:

@@ -120,6 +120,17 @@ async def test_each_bad_message_is_one_dead_letter_and_its_neighbours_are_scored
     assert set(outputs.scored().values()) == {1}
 
 
+async def test_records_are_scored_however_their_sender_compresses_them(deployment):
+    await deployment.create_topics()
+    ways = (None, "gzip", "snappy", "lz4", "zstd")
+    for number, way in enumerate(ways):
+        await deployment.publish([("transactions", b"c-1", encoded(number))], way)
+    with deployment.worker():
+        async with Outputs(deployment.stack.bootstrap) as outputs:
+            await outputs.until_scored([f"t-{n}" for n in range(len(ways))])
+    assert not outputs.dead()
+
+
 async def test_messages_without_key_are_passed_on_and_scored_once(deployment):
     await deployment.create_topics()
     small = BankSettings(customers=40, days=8, seed=9, start=datetime(2026, 1, 1, tzinfo=UTC))
