@@ -9,6 +9,8 @@ from aiokafka import AIOKafkaProducer
 from infra.embedded import EmbeddedBroker
 from infra.log_tail import LogTail
 from infra.topics_admin import TopicsAdmin
+from schemas.parse import parse_message
+from schemas.transaction import Transaction
 
 pytestmark = pytest.mark.integration
 TOPIC = "scores.fraud"
@@ -83,6 +85,28 @@ async def test_scores_of_a_log_that_was_made_again_do_not_count(producer, tail):
     assert await tail.scored_upto(TOPIC, 1, "transactions", stored=10) == (0, True), "the state is of it too"
     await publish(producer, range(4))
     assert await tail.scored_upto(TOPIC, 1, "transactions", stored=4) == (4, False)
+
+
+@pytest.mark.parametrize(
+    ("transaction_id", "more"),
+    [
+        (" padded ", {}),
+        (" ", {}),
+        ("n", {"risk": float("nan")}),
+        ("n", {"limit": float("inf"), "x": 10**400}),
+    ],
+)
+async def test_whatever_was_accepted_is_known_again(producer, tail, transaction_id, more):
+    event = {"transaction_id": transaction_id, "customer_id": "c", "amount": 1, "currency": "EUR"}
+    event |= {"event_time": 1_767_225_600_000, **more}
+    raw = json.dumps(event).encode()
+    assert parse_message(Transaction, raw).transaction_id == transaction_id
+    score = {"transaction_id": transaction_id, "source": {"topic": "transactions", "offset": 0}}
+    await producer.send_and_wait("transactions", raw, partition=1)
+    await producer.send_and_wait(TOPIC, json.dumps(score).encode(), partition=1)
+    assert await tail.scored_upto(TOPIC, 1, "transactions", stored=1) == (1, False)
+    assert await tail.holds("transactions", 1, 0, transaction_id.__eq__)
+    assert await tail.holds(TOPIC, 1, 0, transaction_id.__eq__)
 
 
 async def test_a_log_that_lost_its_end_and_grew_again_is_another_one_behind_it(producer, tail):
