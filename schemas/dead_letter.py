@@ -37,7 +37,9 @@ class DeadLetter(Message):
     reason: ReasonCode
     detail: str = Field(description="What is wrong, where, and what to do.")
     source: Source
-    published_at: Moment | None = Field(default=None, description="The broker's time of the refused message.")
+    published_at: Moment | None = Field(
+        default=None, description="The log's time of the refused message; null where it cannot be one."
+    )
     key: str | None = None
     payload: str | None = Field(
         description="The message's bytes, card numbers masked; null for a null value and for profiles."

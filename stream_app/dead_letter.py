@@ -5,7 +5,7 @@ from typing import Any
 from schemas.card_number import mask_card_numbers
 from schemas.dead_letter import describe_payload
 from schemas.errors import EventError
-from schemas.fields import SCHEMA_VERSION, from_epoch_ms, to_rfc3339
+from schemas.fields import EARLIEST, LATEST, SCHEMA_VERSION, epoch_ms_to_rfc3339, to_epoch_ms
 from schemas.parse import dump
 from schemas.topics import CUSTOMERS, DEAD_LETTERS
 from stream_app.ports import Outgoing
@@ -41,7 +41,10 @@ def _payload(record: Any) -> dict[str, object]:
 
 
 def _moment(timestamp_ms: int | None) -> str | None:
-    return to_rfc3339(from_epoch_ms(timestamp_ms)) if timestamp_ms and timestamp_ms > 0 else None
+    # The sender's, in whatever unit it took for milliseconds: microseconds are a year that no calendar has.
+    if timestamp_ms is None or not to_epoch_ms(EARLIEST) <= timestamp_ms < to_epoch_ms(LATEST):
+        return None
+    return epoch_ms_to_rfc3339(timestamp_ms)
 
 
 def _masked(key: bytes | None) -> bytes | None:

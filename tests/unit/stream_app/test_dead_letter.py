@@ -39,8 +39,9 @@ def test_a_repeat_is_byte_for_byte_the_same() -> None:
     assert dead_letter(record, REFUSED) == dead_letter(record, REFUSED)
 
 
-@pytest.mark.parametrize("timestamp", [0, -1])
-def test_unknown_time_is_null(timestamp: int) -> None:
+# The last three are microseconds, nanoseconds and what a sender without a clock says.
+@pytest.mark.parametrize("timestamp", [0, -1, 1_781_341_200_000_000, 2**63 - 1, 1])
+def test_unknown_time_is_null_and_so_is_one_that_cannot_be(timestamp: int) -> None:
     assert letter_of(b"", timestamp=timestamp).published_at is None
 
 
