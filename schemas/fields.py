@@ -36,7 +36,24 @@ def _parse_moment(value: Any) -> Any:
     if isinstance(value, str) and (len(value) < 16 or value[4] != "-"):
         # A bare date or a number in quotes, however long: pydantic would take both.
         raise ValueError("a time is RFC 3339 text with an offset, or milliseconds since 1970")
+    if isinstance(value, str) and value[16:19] == ":60":
+        return _leap_second(value) or value
     return value
+
+
+def _leap_second(text: str) -> datetime | None:
+    """The second before a leap second, which no other clock has; `None` where there can be none.
+
+    Source:
+        RFC 3339, sections 5.7 and D.
+    """
+    try:
+        moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper())
+        at = moment.astimezone(UTC) if moment.tzinfo is not None else moment
+        ends_month = (at + timedelta(days=1)).day == 1
+    except (ValueError, OverflowError):
+        return None
+    return moment if ends_month and (at.hour, at.minute) == (23, 59) else None
 
 
 def _check_moment(value: datetime) -> datetime:

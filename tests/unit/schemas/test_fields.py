@@ -31,6 +31,9 @@ def problem(value: object) -> str:
         ("2025-10-26T02:30:00+02:00", 1_761_438_600_000),
         ("2025-10-26T02:30:00+01:00", 1_761_442_200_000),
         ("2024-02-29T23:59:59.999Z", 1_709_251_199_999),
+        # A leap second counts as the one before it.
+        ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+        ("2017-01-01t05:29:60.5+05:30", 1_483_228_799_500),
         (FIRST_MS, FIRST_MS),
         (LAST_MS, LAST_MS),
     ],
@@ -54,6 +57,12 @@ def test_time_is_read_as_the_moment_it_names(value, time_ms):
         ("yesterday at about noon", "a time is RFC 3339 text with an offset, or milliseconds"),
         ("2026-02-29T00:00:00Z", "valid datetime"),
         ("2026-03-01T25:00:00Z", "valid datetime"),
+        # No second of a day's or month's middle is a leap second.
+        ("2026-03-01T09:30:60Z", "valid datetime"),
+        ("2026-03-01T23:59:60Z", "valid datetime"),
+        ("2016-12-31T23:59:61Z", "valid datetime"),
+        ("2016-12-31T23:59:60", "a time needs an offset"),
+        ("9999-12-31T23:59:60-01:00", "valid datetime"),
         (None, "valid datetime"),
         ([], "valid datetime"),
         ({}, "valid datetime"),
