@@ -5,6 +5,7 @@ from hashlib import sha256
 from pydantic import Field
 
 from schemas.fields import Identifier, Message, Moment, to_epoch_ms
+from schemas.parse import check_not_future, parse_message
 
 
 class Erasure(Message):
@@ -19,6 +20,22 @@ class Erasure(Message):
     def requested_at_ms(self) -> int:
         """When it was asked for, in milliseconds since 1970."""
         return to_epoch_ms(self.requested_at)
+
+
+def read_erasure(raw: bytes | None, published_ms: int | None) -> Erasure:
+    """A request as it stands on its topic.
+
+    Args:
+        raw: The message.
+        published_ms: The broker's time of it.
+
+    Raises:
+        EventError: It cannot be read, or is of a time more than a day after it was published: if it were
+            taken, nothing that the customer does until then would be scored.
+    """
+    erasure = parse_message(Erasure, raw)
+    check_not_future(erasure.requested_at_ms, published_ms, "requested_at")
+    return erasure
 
 
 def erased_name(customer_id: str) -> str:

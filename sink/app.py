@@ -202,7 +202,7 @@ class Sink:
             elif topic == CUSTOMERS.name:
                 batch.add_profile(record.key, record.value, record.timestamp)
             else:
-                batch.add_erasure(record.value)
+                batch.add_erasure(record.value, record.timestamp)
         for joined in join.take():
             if partition_for(joined.transaction.customer_id, len(self._joins)) == partition:
                 batch.add(joined, partition, event_row)

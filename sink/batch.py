@@ -114,9 +114,9 @@ class Batch:
         if 0 < len(customer_id) <= 64:
             self.profiles[customer_id] = {**words, "profile_ms": updated_ms}
 
-    def add_erasure(self, value: bytes | None) -> None:
+    def add_erasure(self, value: bytes | None, published_ms: int) -> None:
         """Take in a request to erase a customer, and leave out what waits of them."""
-        if not self.erasures.add(value):
+        if not self.erasures.add(value, published_ms):
             self.unreadable += 1
             return
         before = len(self.rows) + len(self.churn) + len(self.profiles)

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from schemas.erasure import Erasure, erased_name
+from schemas.erasure import erased_name, read_erasure
 from schemas.errors import EventError
-from schemas.parse import parse_message
 
 
 class Erasures:
@@ -18,10 +17,10 @@ class Erasures:
         self._known = dict(known or {})
         self.pending: dict[str, int] = {}
 
-    def add(self, value: bytes | None) -> bool:
-        """Take in a request; false for what is none."""
+    def add(self, value: bytes | None, published_ms: int) -> bool:
+        """Take in a request; false for what is none to the worker either."""
         try:
-            erasure = parse_message(Erasure, value)
+            erasure = read_erasure(value, published_ms)
         except EventError:
             return False
         customer_id, until_ms = erasure.customer_id, erasure.requested_at_ms

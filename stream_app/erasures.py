@@ -1,9 +1,8 @@
 """Erasures end a customer's history and profile."""
 
 from features.ports import Commit
-from schemas.erasure import Erasure, erased_name
+from schemas.erasure import erased_name, read_erasure
 from schemas.errors import EventError
-from schemas.parse import parse_message
 from schemas.topics import ERASURES
 from stream_app.delivery import Delivery
 from stream_app.order import Order
@@ -39,7 +38,7 @@ class ErasureProcessor:
         outgoing: list[Outgoing] = []
         for record in chunk.records:
             try:
-                erasure = parse_message(Erasure, record.value)
+                erasure = read_erasure(record.value, record.timestamp)
             except EventError as refused:
                 outgoing.append(delivery.refuse(record, refused))
                 continue

@@ -121,7 +121,7 @@ def test_an_erasure_takes_what_waits_and_what_comes_later_until_its_time():
         batch.add(joined(offset, transaction, 0.2, "allow"), 0, event_row)
     batch.add_churn(churn("c-1", "2026-01-02T00:00:00Z", 0.4))
     batch.add_profile(b"c-1", json.dumps({"customer_id": "c-1", "country": "FR"}).encode(), until_ms)
-    batch.add_erasure(erasure("c-1", until_ms))
+    batch.add_erasure(erasure("c-1", until_ms), until_ms)
     assert (list(batch.activity), batch.churn, batch.profiles, batch.erased) == (["c-2"], {}, {}, 3)
     batch.add(joined(2, old, 0.2, "allow"), 0, event_row)
     batch.add_churn(churn("c-1", "2026-01-09T00:00:00Z", 0.4))
@@ -139,11 +139,12 @@ def test_an_erasure_takes_what_waits_and_what_comes_later_until_its_time():
 def test_an_older_request_does_not_take_back_a_newer_one_and_no_request_is_counted():
     until_ms = to_epoch_ms(datetime(2026, 1, 10, tzinfo=UTC))
     batch = Batch(Erasures({erased_name("c-1"): until_ms}))
-    batch.add_erasure(erasure("c-1", until_ms - 400))
+    batch.add_erasure(erasure("c-1", until_ms - 400), until_ms)
     assert batch.erasures.pending == {"c-1": until_ms}
-    for bad in (None, b"{}", b"no json"):
-        batch.add_erasure(bad)
-    assert batch.unreadable == 3
+    for bad in (None, b"{}", b"no json", erasure("c-1", until_ms + 2 * 86_400_000)):
+        batch.add_erasure(bad, until_ms)
+    assert batch.unreadable == 4
+    assert batch.erasures.take() == {"c-1": until_ms}
 
 
 def test_a_profile_with_a_card_number_in_it_is_left_out_as_the_worker_does():

@@ -12,7 +12,17 @@ from infra.partitioning import partition_for
 from schemas.customer import SealedContact
 from schemas.erasure import erased_name
 from schemas.topics import CHURN_SCORES, CUSTOMERS, ERASURES, LABELS, TRANSACTIONS
-from tests.streaming import DAY_MS, START_MS, Crash, Store, Stream, label, transaction, what_counts
+from tests.streaming import (
+    DAY_MS,
+    PUBLISHED_MS,
+    START_MS,
+    Crash,
+    Store,
+    Stream,
+    label,
+    transaction,
+    what_counts,
+)
 
 T, L, C, E = TRANSACTIONS.name, LABELS.name, CUSTOMERS.name, ERASURES.name
 HOURS_3 = 3 * 3_600_000
@@ -83,6 +93,21 @@ async def test_what_is_older_than_the_erasure_is_not_taken_again(stream: Stream)
     # A dead letter would bring back what was erased.
     assert stream.dead == []
     assert stream.observer.outcomes["erased"] == 4
+
+
+async def test_a_request_of_a_time_to_come_is_refused_and_its_customer_is_scored_on(stream: Stream) -> None:
+    stream.transact(30)
+    await stream.start()
+    await stream.run()
+    erase(stream, "c-1", PUBLISHED_MS + DAY_MS + 1)
+    stream.kafka.put(T, 0, transaction(31, customer="c-1"))
+    await stream.run()
+
+    assert not is_gone(stream, "c-1")
+    assert "t-31" in stream.scored
+    (letter,) = stream.dead
+    assert (letter["reason"], letter["source"]["topic"]) == ("event_from_the_future", E)
+    assert "requested_at" in letter["detail"]
 
 
 async def test_what_comes_after_the_erasure_is_of_a_new_customer(stream: Stream) -> None:
