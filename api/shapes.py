@@ -29,7 +29,9 @@ class CustomerOut(BaseModel):
     """A customer. Null is unknown."""
 
     customer_id: str = Field(examples=["c0000042"])
-    transactions: int | None = Field(default=None, description="Ever accepted.", examples=[231])
+    transactions: int | None = Field(
+        default=None, description="Ever accepted, each once, however often it was corrected.", examples=[231]
+    )
     first_event: Moment | None = None
     last_event: Moment | None = None
     flagged: int | None = Field(default=None, description="Decided review or block.", examples=[3])

@@ -184,7 +184,8 @@ class EventFiles:
             for file in files:
                 mine = rows.read([file.path], erased)
                 gone = _gone(mine, erased)
-                kept = mine.filter(pc.invert(gone)).select(("customer_id", "event_time", "score", "decision"))
+                columns = ("customer_id", "event_time", "score", "decision", "flags")
+                kept = mine.filter(pc.invert(gone)).select(columns)
                 at = kept.schema.get_field_index("event_time")
                 stay += kept.set_column(at, "event_time", kept["event_time"].cast(pa.int64())).to_pylist()
                 if pc.any(gone).as_py():

@@ -149,7 +149,8 @@ def activity_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
                 "blocked": 0,
             },
         )
-        mine["transactions"] += 1
+        # A correction is a row of its own, of a transaction that was counted.
+        mine["transactions"] += "corrected" not in row["flags"]
         mine["flagged"] += decision != "allow"
         mine["blocked"] += decision == "block"
         mine["first_event_ms"] = min(mine["first_event_ms"], time_ms)

@@ -85,6 +85,17 @@ def test_of_churn_scores_the_latest_moment_counts_whatever_their_order():
     assert batch.churn["c-1"]["churn_probability"] == 0.4
 
 
+def test_a_corrected_transaction_counts_once_as_in_its_customers_history():
+    batch = Batch()
+    first, again = at(1.0, customer_id="c-1"), at(1.5, customer_id="c-1")
+    batch.add(joined(0, first, 0.2, "allow"), 0, event_row)
+    correction = joined(1, again, 0.9, "block")
+    batch.add(Joined(1, again, correction.score | {"flags": ["corrected"]}), 0, event_row)
+    assert len(batch.rows) == 2
+    mine = batch.activity["c-1"]
+    assert (mine["transactions"], mine["blocked"], mine["last_decision"]) == (1, 1, "block")
+
+
 @pytest.mark.parametrize("bad", [None, b"{", b"[]", b"{}"])
 def test_what_cannot_be_read_is_counted_and_changes_nothing(bad):
     batch = Batch()
