@@ -97,7 +97,7 @@ class Batch:
             published_ms: Counts where the profile does not say when it was updated.
         """
         words = dict.fromkeys(("country", "segment", "opened_on"), "")
-        if not value:
+        if value is None:
             customer_id, updated_ms = (key or b"").decode(errors="replace"), published_ms
         else:
             try:

@@ -114,7 +114,12 @@ def test_a_profile_is_kept_without_contact_data_and_taken_back_by_a_null():
     assert batch.profiles == {"c-1": {"country": "", "segment": "", "opened_on": "", "profile_ms": 1_000}}
     batch.add_profile(None, b"no json", 1_000)
     batch.add_profile(b"", None, 1_000)
-    assert batch.unreadable == 1
+    # Nothing is not null: the worker refuses it and keeps the profile.
+    batch.profiles.clear()
+    batch.add_profile(b"c-1", json.dumps(profile).encode(), 1_000)
+    batch.add_profile(b"c-1", b"", 1_000)
+    assert batch.profiles["c-1"]["country"] == "FR"
+    assert batch.unreadable == 2
     assert set(batch.profiles) == {"c-1"}
 
 
