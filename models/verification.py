@@ -4,6 +4,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from features.definitions import RETENTION_MS
 from features.engine import Engine
 from features.kernels import ACCEPTED
 from features.labels import UNKNOWN_TRANSACTION, put_labels
-from features.record import LABEL_KIND, Records, label_record, to_records
+from features.record import LABEL_KIND, TRANSACTION_KIND, Records, label_record, to_records
 from features.totals import update_totals
 from models.anomaly import AnomalyModel
 from models.differences import Difference, Tally, differing_records, differing_totals, retained, shown_records
@@ -65,8 +66,9 @@ class PartitionRebuild:
         refused_labels: Offsets of labels that have a dead letter. One that was read before its transaction is
             in no history, unless it was read again by a rebuild.
         anomaly_of: The anomaly model of a version; `None` where there is none to compare with.
-        erased: Names (`erased_name`) of erased customers: nothing of them is rebuilt, shown or compared, what
-            they did since included, as scores before the erasure follow from what is gone.
+        erased: Until when (ms since 1970) nothing is taken of erased customers, by `erased_name`. Nothing of
+            them is rebuilt, shown or compared, what they did since included, as scores before the erasure
+            follow from what is gone: all that is looked at is that nothing from before the request is kept.
     """
 
     def __init__(
@@ -80,9 +82,9 @@ class PartitionRebuild:
         tally: Tally,
         refused_labels: Container[int] = (),
         anomaly_of: Callable[[str], AnomalyModel | None] = lambda version: None,
-        erased: Iterable[str] = (),
+        erased: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._erased = set(erased)
+        self._erased = dict(erased)
         self._anomaly_of = anomaly_of
         self._number = number
         self._engine = engine
@@ -101,9 +103,9 @@ class PartitionRebuild:
         self._seen: dict[str, None] = {}
         self._recent: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
-    def add_erased(self, names: Iterable[str]) -> None:
+    def add_erased(self, until_ms: Mapping[str, int]) -> None:
         """Customers who were erased meanwhile."""
-        self._erased.update(names)
+        self._erased.update(until_ms)
 
     def add_labels(self, records: Iterable[LogRecord]) -> None:
         """Labels of the partition's log, in its order; those the worker refuses are left out.
@@ -225,7 +227,8 @@ class PartitionRebuild:
 
     def compare_history(self, customer_id: str, stored: bytes | None, churn: bytes | None) -> None:
         """Compare a stored history, as far as any feature looks at it, with the rebuilt one."""
-        if self._is_erased(customer_id):
+        if (until_ms := self._erased_until_ms(customer_id)) is not None:
+            self._compare_erased(customer_id, stored, until_ms)
             return
         rebuilt = History.empty()
         if customer_id in self._arena:
@@ -250,8 +253,20 @@ class PartitionRebuild:
             shown = shown_records(expected)
             self._tally.differs(Difference("history", self._number, customer_id, None, None, values, shown))
 
-    def _is_erased(self, customer_id: str) -> bool:
-        return bool(self._erased) and erased_name(customer_id) in self._erased
+    def _compare_erased(self, customer_id: str, stored: bytes | None, until_ms: int) -> None:
+        """See that nothing is kept of an erased customer from before the request."""
+        try:
+            records = decode(stored).records
+        except HistoryError as unreadable:
+            values: Mapping[str, tuple[Any, Any]] = {"history": (str(unreadable), "erased")}
+        else:
+            kept = int(((records["kind"] == TRANSACTION_KIND) & (records["time_ms"] <= until_ms)).sum())
+            values = {"records of an erased customer": (kept, 0)} if kept else {}
+        if values:
+            self._tally.differs(Difference("history", self._number, customer_id, None, None, values, ()))
+
+    def _erased_until_ms(self, customer_id: str) -> int | None:
+        return self._erased.get(erased_name(customer_id)) if self._erased else None
 
     def _accepted(
         self, records: Iterable[LogRecord]
@@ -274,7 +289,7 @@ class PartitionRebuild:
                 check_not_future(transaction.event_time_ms, record.timestamp)
             except EventError:
                 continue
-            if self._is_erased(transaction.customer_id):
+            if self._erased_until_ms(transaction.customer_id) is not None:
                 erased.append(record.offset)
             elif transaction.customer_id in self._arena or self._belongs_here(transaction.customer_id):
                 transactions.append(transaction)

@@ -1,6 +1,7 @@
 """What a worker in memory wrote, verified as `tidegate verify` does it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from models.differences import Tally
@@ -21,7 +22,7 @@ def verified(
     scored_from: int = 0,
     complete: bool = True,
     size: int = 13,
-    erased: Iterable[str] = (),
+    erased: Mapping[str, int] = MappingProxyType({}),
     belongs_here: Callable[[str], bool] = lambda customer: True,
 ) -> tuple[Tally, PartitionRebuild]:
     tally = Tally()

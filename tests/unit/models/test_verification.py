@@ -72,6 +72,18 @@ async def test_no_number_of_labels_explains_a_wrong_score_and_all_else_stays_equ
     assert (tally.first.customer_id, tally.first.values.keys()) == ("c-1", {"score"})
 
 
+async def test_what_is_kept_of_an_erased_customer_from_before_the_request_is_a_difference(
+    written: Stream, models: Models
+) -> None:
+    before = await written.store.read("c-1")
+    assert before is not None
+    tally, rebuild = verified(written, models, erased={erased_name("c-1"): START_MS + 100 * DAY_MS})
+    rebuild.compare_history("c-1", before.history, None)
+    assert tally.first is not None
+    kept = sum(m["customer_id"] == "c-1" for m in written.kafka.messages(FRAUD_SCORES.name))
+    assert tally.first.values == {"records of an erased customer": (kept, 0)}
+
+
 async def test_an_erased_customer_is_neither_missing_nor_shown_and_others_are_compared(
     written: Stream, models: Models
 ) -> None:
@@ -96,7 +108,7 @@ async def test_who_is_erased_while_it_is_verified_is_not_compared_either(
     written: Stream, models: Models
 ) -> None:
     tally, rebuild = verified(written, models)
-    rebuild.add_erased([erased_name("c-1")])
+    rebuild.add_erased({erased_name("c-1"): START_MS})
     rebuild.compare_history("c-1", None, None)
     assert (tally.differences, tally.histories) == (0, 0)
 
