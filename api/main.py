@@ -118,8 +118,8 @@ def build(settings: ApiSettings) -> Api:
     counted = sorted({feature.entity for feature in engine.entities})
 
     async def usable(store: RedisHistoryStore) -> None:
-        await store.require_usable(counted)
         await rights.require()
+        await store.require_usable(counted)
 
     personal = _personal(settings, stores, closing, kafka, calls)
 

@@ -12,6 +12,7 @@ from infra.partitioning import partition_for
 from infra.score_packing import ScorePacker
 from schemas.errors import HistoryError, HistoryIncomplete
 
+_STATUS: Final = ("epoch", "building")
 _HISTORY: Final = ("h", "b")
 _STATE: Final = ("h", "b", "p", "c")
 
@@ -56,6 +57,20 @@ class HistoryLookups:
         """Stored histories of customers of any partition, in the order asked for."""
         found = await self._of(customer_ids, _HISTORY)
         return [joined(history, packed) for history, packed in map(_known, found)]
+
+    async def any_complete(self, partitions: int) -> bool:
+        """Whether customers of any partition are there."""
+
+        async def read_all() -> list[Any]:
+            pipe = self._server.redis.pipeline(transaction=False)
+            for p in range(partitions):
+                pipe.hmget(self._layout.key(p, "meta"), _STATUS)
+            results: list[Any] = await pipe.execute()
+            return results
+
+        return any(
+            epoch is not None and building is None for epoch, building in await self._server.call(read_all)
+        )
 
     async def read(self, customer_id: str, scores: bool) -> CustomerState | None:
         """State of a customer; `None` for one never seen."""
@@ -103,7 +118,7 @@ class HistoryLookups:
                 pipe = self._server.redis.pipeline(transaction=False)
                 pipe.get(topology)
                 for p, numbers in places.items():
-                    pipe.hmget(key(p, "meta"), ("epoch", "building"))
+                    pipe.hmget(key(p, "meta"), _STATUS)
                     pipe.mget([key(p, kind, customer_ids[n]) for n in numbers for kind in kinds])
                     for n in numbers if newest else ():
                         pipe.lrange(key(p, "s", customer_ids[n]), 0, -1)

@@ -72,6 +72,8 @@ class RedisHistoryStore:
         stored = (counted or b"").decode()
         if stored != UNDECIDED and (wrong := wrong_entities(stored, entities_mark(entities))) is not None:
             raise HistoryError(wrong)
+        if not await self._lookups.any_complete(int(topology)):
+            raise HistoryIncomplete("histories of all partitions are being built from the log, or are to be")
 
     async def refused(self) -> Sequence[str] | None:
         """What lookups need and the store does not let us do; `None` where it does not answer."""

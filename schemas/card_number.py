@@ -12,8 +12,9 @@ _LONGEST_READ = 64
 _LONGEST_NAME = 128
 # Text of 16 or 32 bits a character, which some exporters write, has zeros around each digit.
 _RUN = re.compile(rb"(?<!\d)\d(?:[ -]?\d|\0{1,3}(?:[ -]\0{1,3})?\d){12,}(?!\d)")
-# A number as 4.111111111111111e15, which is refused like the same one written out.
-_EXPONENT = re.compile(rb"(?<![\d.])\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2}(?!\d)")
+# A JSON number as 4.111111111111111e15, which is refused like the same one written out. Not in quotes: ids
+# in hexadecimal are full of an e between digits.
+_EXPONENT = re.compile(rb"(?<![^\s:,\[])\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2}(?![^\s,}\]])")
 # JSON may write any character as an escape: 4 as \u0034, a space as \u0020, a dash as \u002d.
 _ESCAPE = re.compile(rb"\\u00(3[0-9]|20|2[dD])")
 # Every digit becomes 0 and everything else 1, without what may separate digits: a search for 13 digits in

@@ -31,9 +31,9 @@ async def asking(registry, url: str, **settings) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-async def filled(store) -> None:
+async def filled(store, entities=()) -> None:
     """Have a store hold a customer, and every partition complete."""
-    await store.claim_entities(())
+    await store.claim_entities(entities)
     await store.claim_topology(PARTITIONS, "kafka-1")
     for partition in range(PARTITIONS):
         lease = await store.acquire(partition)
@@ -66,8 +66,7 @@ async def test_an_empty_store_is_one_answer_whatever_the_api_knew(
 async def test_a_state_that_counts_other_entities_than_the_api_is_not_ready(
     valkey, redis_store, direct, registry
 ):
-    await redis_store.claim_entities(("merchant",))
-    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    await filled(redis_store, ("merchant",))
     async with asking(registry, valkey.url) as client:
         problem = assert_problem(await client.get("/ready"), 503, "history-unreadable")
         assert "the state counts entities 'merchant', TIDEGATE_ENTITIES says 'none'" in problem["detail"]
@@ -76,6 +75,20 @@ async def test_a_state_that_counts_other_entities_than_the_api_is_not_ready(
         assert health.json()["parts"]["redis"]["facts"]["reason"] == problem["detail"]
         # Rebuilt: what is counted is up to the next worker.
         direct.set("tg:entities", UNDECIDED)
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_store_of_which_no_partition_is_complete_is_not_ready_and_of_which_one_is_is(
+    valkey, redis_store, registry
+):
+    """As after a flush, when a worker has refused to start, and while all is built again."""
+    await redis_store.claim_entities(())
+    await redis_store.claim_topology(PARTITIONS, "kafka-1")
+    async with asking(registry, valkey.url) as client:
+        assert_problem(await client.get("/ready"), 503, "history-incomplete")
+        leases = [await redis_store.acquire(partition) for partition in range(PARTITIONS)]
+        assert_problem(await client.get("/ready"), 503, "history-incomplete")
+        await redis_store.complete(leases[1])
         assert (await client.get("/ready")).status_code == 200
 
 

@@ -105,7 +105,13 @@ def test_what_happened_and_was_scored_after_the_request_is_of_a_new_customer(tmp
     replaced, stay = files.erase([file, later], {"c-1": until_ms})
     assert replaced == {file: None}
     assert stay == [
-        {"customer_id": "c-1", "event_time": new["event_time"], "score": 0.25, "decision": "allow"}
+        {
+            "customer_id": "c-1",
+            "event_time": new["event_time"],
+            "score": 0.25,
+            "decision": "allow",
+            "flags": ["late"],
+        }
     ]
     # One that claims to be of a later time than the request that followed its score.
     (claimed,) = files.write([new | {"scored_at": at(1.0).event_time}])

@@ -139,6 +139,8 @@ def test_named_field_repeats_no_card_number_and_is_short():
         (b"4111111111111111 5105105105105100", b"****************************5100"),
         (b'{"a": 4.111111111111111e15}', b'{"a": ************1111}'),
         (b"[411111111111111.1E+1,1.5e3]", b"[************1111,1.5e3]"),
+        # Of a hexadecimal id, by chance a card number to a power of ten.
+        (b'{"device_id": "d-41111113e8", "d": "41111113e8"}',) * 2,
         (b"1" * 64, b"1" * 64),
         (b"1" * 65, b"*" * 61 + b"1111"),
         # Escapes without a card number stay as they came.
