@@ -22,6 +22,7 @@ class Alignment:
     Args:
         is_idle: Whether a partition has nothing to read, or is not ours: those do not hold others.
         patience_s: After so long without any progress a partition goes on: what holds it stands still.
+            Counted in looks: time in which this worker did nothing at all says nothing of the others.
     """
 
     def __init__(self, is_idle: Callable[[int], bool], *, patience_s: float = 5.0) -> None:
@@ -61,12 +62,11 @@ class Alignment:
         An interruption ends the wait: what follows is not made part of the state.
         """
         self.reach(partition, hour)
-        loop = asyncio.get_running_loop()
-        before, since = dict(self._reached), loop.time()
+        before, looks = dict(self._reached), 0
         while (limit := self.limit(partition)) is not None and limit < hour and not interrupted.is_set():
             if before != self._reached:
-                before, since = dict(self._reached), loop.time()
-            elif loop.time() - since > self._patience_s:
+                before, looks = dict(self._reached), 0
+            elif looks * _LOOK_AGAIN_S > self._patience_s:
                 slow = {p: h for p, h in before.items() if p != partition and h + SLACK_TILES < hour}
                 _log.warning("partitions stand still, going on without them", partitions=sorted(slow))
                 self._left_behind |= slow
@@ -74,7 +74,7 @@ class Alignment:
             try:
                 await asyncio.wait_for(self._moved.wait(), _LOOK_AGAIN_S)
             except TimeoutError:
-                continue
+                looks += 1
         return limit
 
     def _signal(self) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -62,6 +63,18 @@ async def test_partitions_that_stand_still_are_left_behind_until_they_move():
     assert await worker.wait(0, 5000) is None
     worker.alignment.reach(1, 101)
     assert worker.alignment.limit(0) == 102
+
+
+async def test_a_worker_that_stood_still_itself_leaves_nobody_behind():
+    worker = Worker(patience_s=0.05)
+    ahead = worker.wait(0, 102)
+    await asyncio.sleep(0)
+    time.sleep(0.2)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    worker.alignment.reach(1, 101)
+    worker.alignment.reach(2, 101)
+    assert await ahead == 102
 
 
 @pytest.mark.parametrize("hour", [99, 100])
