@@ -110,7 +110,7 @@ async def _check_sink(d: Deployment, kafka: KafkaFacts | None) -> list[Finding]:
         bounds = await _bounds(d, [(FRAUD_SCORES.name, p) for p in range(scores.partitions)])
     except TidegateError:
         return list(check_sink(facts, None, {}))
-    return list(check_sink(facts, kafka.cluster_id, bounds))
+    return list(check_sink(facts, kafka.cluster_id, bounds, scores.partitions))
 
 
 async def _check_offsets(d: Deployment, redis: RedisFacts, kafka: KafkaFacts) -> list[Finding]:

@@ -173,10 +173,9 @@ class SinkFeed:
         Where all that is left are markers of transactions, these are none.
         """
         found: dict[tuple[str, int], int | None] = {}
-        for tp in self._consumer.assignment():
-            end = self._consumer.highwater(tp)
-            left = None if end is None else max(0, end - int(await self._consumer.position(tp)))
-            found[tp.topic, tp.partition] = left
+        for key, position in (await self.positions()).items():
+            end = self._consumer.highwater(TopicPartition(*key))
+            found[key] = None if end is None else max(0, end - position)
         return found
 
     async def positions(self) -> dict[tuple[str, int], int]:

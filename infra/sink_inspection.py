@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.checks import Finding, Status, error, ok
 from schemas.errors import TidegateError
 from schemas.topics import FRAUD_SCORES
+
+if TYPE_CHECKING:
+    from infra.sink_store import LogOf
 
 TopicPartition = tuple[str, int]
 _ADVICE = "see 'The event log and the customer index' in docs/operations.md"
@@ -18,14 +22,14 @@ class SinkFacts:
 
     Attributes:
         shown: The database, without login.
-        cluster: Kafka's id that the event log is of; empty before the first start.
+        log: What the event log is of.
         wrong_folder: Why the folder is not the database's; empty where it is.
         missing: Files that count and are not there.
         offsets: Next offset of each partition that was read.
     """
 
     shown: str
-    cluster: str
+    log: "LogOf"
     files: int
     wrong_folder: str
     missing: tuple[str, ...]
@@ -61,9 +65,7 @@ def inspect_sink(database_url: str, events: Path, *, timeout_s: float) -> SinkFa
             except TidegateError as other:
                 wrong = str(other)
             missing = tuple(file.path for file in files if not (events / file.path).exists())
-            return SinkFacts(
-                database.shown, store.cluster() or "", len(files), wrong, missing, store.offsets()
-            )
+            return SinkFacts(database.shown, store.log_of(), len(files), wrong, missing, store.offsets())
         finally:
             database.close()
     except TidegateError as bad:
@@ -71,7 +73,10 @@ def inspect_sink(database_url: str, events: Path, *, timeout_s: float) -> SinkFa
 
 
 def check_sink(
-    facts: SinkFacts, cluster: str | None, bounds: Mapping[TopicPartition, tuple[int, int]]
+    facts: SinkFacts,
+    cluster: str | None,
+    bounds: Mapping[TopicPartition, tuple[int, int]],
+    partitions: int | None = None,
 ) -> Iterator[Finding]:
     """What is to be said of the sink.
 
@@ -79,6 +84,7 @@ def check_sink(
         facts: Of database and folder.
         cluster: Kafka's id; `None` where it does not answer.
         bounds: First and next offset of the partitions of scores.
+        partitions: How many the topics have; `None`: not looked at.
     """
     yield ok("index.connection", facts.shown)
     if facts.wrong_folder:
@@ -94,12 +100,10 @@ def check_sink(
     if cluster is None:
         yield Finding("event_log.offsets", Status.SKIPPED, "needs Kafka")
         return
-    if facts.cluster and facts.cluster != cluster:
-        yield error(
-            "event_log.cluster",
-            f"the event log was written from Kafka cluster {facts.cluster}, this is {cluster}",
-            f"connect to the other one, or start with an empty folder and database; {_ADVICE}",
-        )
+    # Where nothing was written yet other partitions mean nothing, as the sink has it.
+    if (why := facts.log.misfit(cluster, partitions if facts.offsets else None)) is not None:
+        detail, advice = why
+        yield error("event_log.cluster", detail, f"{advice}; {_ADVICE}")
         return
     behind = 0
     for (topic, partition), (start, end) in sorted(bounds.items()):

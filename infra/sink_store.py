@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -30,6 +30,46 @@ _FILE_FIELDS = tuple(EventFile.__dataclass_fields__)
 
 class SinkFenced(DependencyError):
     """Somebody else has moved the offsets: this sink's rows are already there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOf:
+    """Which log an event log was written from.
+
+    Attributes:
+        cluster: Kafka's id; `None` before the first start.
+        partitions: Of its topics; `None` where nobody has said yet.
+    """
+
+    cluster: str | None = None
+    partitions: str | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> Self:
+        """From rows of the table of such things."""
+        meta = {name: value for name, value in rows}
+        return cls(meta.get("cluster"), meta.get("partitions"))
+
+    def misfit(self, cluster: str, partitions: int | None) -> tuple[str, str] | None:
+        """Why the event log cannot go on with a log, and what to do; `None` where it can.
+
+        Args:
+            cluster: Kafka's id.
+            partitions: Of the topics; `None`: it does not matter how many.
+        """
+        if self.cluster not in (None, cluster):
+            return (
+                f"the event log was written from Kafka cluster {self.cluster}, this is {cluster}",
+                "connect to the other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS",
+            )
+        if partitions is not None and self.partitions not in (None, str(partitions)):
+            return (
+                f"the event log was written from {self.partitions} partitions, the topics now have "
+                f"{partitions}",
+                "what customers did who moved is scored once more and would count twice; put folder and "
+                "database aside and start with empty ones",
+            )
+        return None
 
 
 class SinkStore:
@@ -59,25 +99,14 @@ class SinkStore:
             ]
             connection.execute(self._database.insert(SINK_META).values(rows).on_conflict_do_nothing())
             stored = connection.execute(sa.select(SINK_META.c.name, SINK_META.c.value))
-            meta = {name: value for name, value in stored}
-        found = meta["cluster"]
-        if found != cluster_id:
-            raise HistoryError(
-                f"the event log was written from Kafka cluster {found}, this is {cluster_id}: connect to the "
-                "other one, or use another TIDEGATE_DATABASE_URL and TIDEGATE_EVENTS"
-            )
-        if meta["partitions"] != str(partitions):
-            raise HistoryError(
-                f"the event log was written from {meta['partitions']} partitions, the topics now have "
-                f"{partitions}: what customers did who moved is scored once more and would count twice; put "
-                "folder and database aside and start with empty ones"
-            )
+            of = LogOf.of(stored)
+        if (why := of.misfit(cluster_id, partitions)) is not None:
+            raise HistoryError(": ".join(why))
 
-    def cluster(self) -> str | None:
-        """The Kafka cluster that the event log is of; `None` before the first start."""
+    def log_of(self) -> LogOf:
+        """Which log the event log was written from."""
         with self._database.begin() as connection:
-            stored = connection.execute(sa.select(SINK_META.c.value).where(SINK_META.c.name == "cluster"))
-            return stored.scalar_one_or_none()
+            return LogOf.of(connection.execute(sa.select(SINK_META.c.name, SINK_META.c.value)))
 
     def mark(self) -> str | None:
         """The id of the folder of events, as `infra.event_mark` has it; `None` where it has none yet."""

@@ -118,10 +118,10 @@ def churn_results(
     for model, rows in split(models.churn, models.challengers.get("churn"), customer_ids, all_rows):
         proba[rows] = model.predict_proba(X[rows])
         bands[rows] = band(model, proba[rows])
-        for falling in (False, True) if staying else (False,):
-            shown = rows[(bands[rows] > 0) != falling] if explained else rows[:0]
+        for sign in (1, -1) if staying else (1,):
+            shown = rows[(bands[rows] > 0) == (sign > 0)] if explained else rows[:0]
             if len(shown):
-                found = explain(model, X[shown], by_name(declared(models.engine)), falling=falling)
+                found = explain(model, X[shown], by_name(declared(models.engine)), sign=sign)
                 drivers.update(zip(shown.tolist(), found, strict=True))
     at_risk = proba * yearly_spend(X, models.engine)
     shadows = shadow_scores(models.shadows.get("churn", ()), X, all_rows, band)

@@ -40,8 +40,7 @@ def explain(
     features: Mapping[str, Declared],
     *,
     most: int = 4,
-    rising: bool = True,
-    falling: bool = False,
+    sign: int = 1,
 ) -> list[tuple[dict[str, Any], ...]]:
     """The strongest reasons of each row, as `schemas.score.Reason` fields.
 
@@ -50,11 +49,10 @@ def explain(
         X: `(n, n_features)` in the engine's order.
         features: Declarations by name.
         most: Reasons per row.
-        rising: Only what raises the score; else by absolute size.
-        falling: Instead, only what lowers it.
+        sign: 1: only what raises the score; -1: only what lowers it; 0: both, by absolute size.
     """
     names, shares = model.card.feature_names, model.contributions(X)[:, :-1]
-    return strongest(names, X[:, model.columns], shares, features, most=most, rising=rising, falling=falling)
+    return strongest(names, X[:, model.columns], shares, features, most=most, sign=sign)
 
 
 def strongest(
@@ -64,18 +62,17 @@ def strongest(
     features: Mapping[str, Declared],
     *,
     most: int = 4,
-    rising: bool = True,
-    falling: bool = False,
+    sign: int = 1,
 ) -> list[tuple[dict[str, Any], ...]]:
     """`explain`, of values and their shares in a score, both `(n, len(names))`."""
-    by = shares if falling else -shares if rising else -np.abs(shares)
-    order = np.argsort(by, axis=1, kind="stable")[:, :most]
+    strength = sign * shares if sign else np.abs(shares)
+    order = np.argsort(-strength, axis=1, kind="stable")[:, :most]
     columns = (order, np.take_along_axis(values, order, axis=1), np.take_along_axis(shares, order, axis=1))
     return [
         tuple(
             reason(features[names[i]], value, share)
             for i, value, share in zip(*row, strict=True)
-            if (share < 0 if falling else share > 0 or (not rising and share != 0))
+            if (sign * share > 0 if sign else share != 0)
         )
         for row in zip(*(column.tolist() for column in columns), strict=True)
     ]

@@ -123,11 +123,12 @@ class LabelProcessor:
         for record, label in labels:
             try:
                 if self._put(partition, label):
-                    put.appended.setdefault(label.customer_id, []).append(label_record(label))
+                    appended = label_record(label)
+                    put.appended.setdefault(label.customer_id, []).append(appended)
                     put.added.append((label, self._vector(partition, label)))
                     if self._entities is not None:
                         # Now: of two labels about a transaction each adds what the one before did not.
-                        said += said_by(arena.kept(arena.slot(label.customer_id)), label_record(label))
+                        said += said_by(arena.kept(arena.slot(label.customer_id)), appended)
             except EventError as refused:
                 put.unknown.append((record, label, refused))
         if self._entities is not None:

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +16,7 @@ from infra.sink_store import SinkStore
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
 from schemas.topics import FRAUD_SCORES, TRANSACTIONS
+from stream_app.ports import Outgoing
 from tests.deployment import eventually
 from tests.sinking import score, transaction
 
@@ -26,14 +26,8 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Said:
-    value: bytes
-    topic: str = FRAUD_SCORES.name
-    partition: int = 0
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    timestamp_ms: int | None = None
+def to_scores(value):
+    return Outgoing(FRAUD_SCORES.name, 0, None, value)
 
 
 @pytest.fixture
@@ -105,7 +99,7 @@ async def test_scores_that_ended_in_markers_and_were_cut_are_no_loss(cluster, tm
     await accept(cluster, names)
     worker = TransactionalProducer(cluster.bootstrap, prefix="g-tg", last_topic=FRAUD_SCORES.name)
     await worker.take(0)
-    await worker.publish([Said(score("t-0", 0)), Said(score("t-1", 1))], 0)
+    await worker.publish([to_scores(score("t-0", 0)), to_scores(score("t-1", 1))], 0)
     aborted = worker._producers[0]
     await aborted.begin_transaction()
     await aborted.send_and_wait(FRAUD_SCORES.name, score("t-2", 2), partition=0)
@@ -116,7 +110,7 @@ async def test_scores_that_ended_in_markers_and_were_cut_are_no_loss(cluster, tm
         await eventually(lambda: kept.store.offsets()[FRAUD_SCORES.name, 0] == 5, 20, "what is behind")
     assert await cut(cluster, FRAUD_SCORES.name) == 5
     with sink_of(cluster, tmp_path) as sink:
-        await worker.publish([Said(score("t-2", 2))], 0)
+        await worker.publish([to_scores(score("t-2", 2))], 0)
         await worker.stop()
         await kept.until(names)
         assert sink.running
@@ -127,11 +121,11 @@ async def test_a_committed_score_that_was_cut_before_it_was_read_is_refused(clus
     await accept(cluster, ["t-0", "t-1"])
     worker = TransactionalProducer(cluster.bootstrap, prefix="g-tg", last_topic=FRAUD_SCORES.name)
     await worker.take(0)
-    await worker.publish([Said(score("t-0", 0))], 0)
+    await worker.publish([to_scores(score("t-0", 0))], 0)
     with sink_of(cluster, tmp_path):
         await kept.until(["t-0"])
         await eventually(lambda: kept.store.offsets()[FRAUD_SCORES.name, 0] == 2, 20, "what is behind")
-    await worker.publish([Said(score("t-1", 1))], 0)
+    await worker.publish([to_scores(score("t-1", 1))], 0)
     await worker.stop()
     # The broker answers before the marker is there.
     await asyncio.sleep(1)
@@ -147,7 +141,7 @@ async def test_a_sink_that_begins_with_nothing_goes_on_behind_transactions_that_
     await accept(cluster, names)
     worker = TransactionalProducer(cluster.bootstrap, prefix="g-tg", last_topic=FRAUD_SCORES.name)
     await worker.take(0)
-    await worker.publish([Said(score(name, n)) for n, name in enumerate(names)], 0)
+    await worker.publish([to_scores(score(name, n)) for n, name in enumerate(names)], 0)
     await worker.stop()
     assert await cut(cluster, TRANSACTIONS.name, 4) == 4
     with sink_of(cluster, tmp_path) as sink:

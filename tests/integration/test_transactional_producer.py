@@ -1,7 +1,6 @@
 """Kafka transactions for each source partition, on Apache Kafka."""
 
 import shutil
-from dataclasses import dataclass
 
 import pytest
 
@@ -10,6 +9,7 @@ from infra.kafka_cluster import KafkaCluster
 from infra.log_tail import LogTail
 from infra.topics_admin import TopicsAdmin
 from infra.transactional_producer import TransactionalProducer
+from stream_app.ports import Outgoing
 from tests.deployment import eventually
 from tests.faults.checker import read_log
 
@@ -19,18 +19,9 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Said:
-    value: bytes
-    topic: str = "scores.fraud"
-    partition: int = 0
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    timestamp_ms: int | None = None
-
-
 def score(offset):
-    return Said(b'{"source": {"topic": "transactions", "offset": %d}}' % offset)
+    source = b'{"source": {"topic": "transactions", "offset": %d}}' % offset
+    return Outgoing("scores.fraud", 0, None, source)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +40,7 @@ async def test_owner_before_is_fenced_off_and_what_it_left_open_does_not_count(c
         with pytest.raises(PublishInDoubt, match="did not end well"):
             await first.publish([score(0)], 0)
         await first.take(0)
-        await first.publish([Said(b"{}", "alerts"), score(0), score(1)], 0)
+        await first.publish([Outgoing("alerts", 0, None, b"{}"), score(0), score(1)], 0)
         # It stands still in the middle of a transaction.
         left_open = first._producers[0]
         await left_open.begin_transaction()

@@ -4,6 +4,7 @@ import pytest
 
 from infra import event_mark
 from infra.checks import Finding, Status
+from infra.database import SINK_OFFSETS
 from infra.event_files import EventFile
 from infra.sink_commit import SinkCommit
 from infra.sink_inspection import check_sink, inspect_sink
@@ -35,10 +36,10 @@ def store(database, folder):
 
 @pytest.fixture
 def examined(database, folder, store):
-    def examine(cluster="cluster-1", start=0, end=25):
+    def examine(cluster="cluster-1", start=0, end=25, partitions=1):
         facts = inspect_sink(url_of(database), folder, timeout_s=5)
         assert not isinstance(facts, Finding), facts
-        return {f.check: f for f in check_sink(facts, cluster, {SCORES: (start, end)})}
+        return {f.check: f for f in check_sink(facts, cluster, {SCORES: (start, end)}, partitions)}
 
     return examine
 
@@ -65,6 +66,14 @@ def test_a_log_that_was_cut_behind_what_is_stored_is_an_error(examined):
 
 def test_another_cluster_is_an_error(examined):
     assert "cluster-1" in examined(cluster="cluster-2")["event_log.cluster"].detail
+
+
+def test_added_partitions_are_an_error_once_something_was_written(examined, database, folder):
+    found = examined(partitions=2)["event_log.cluster"]
+    assert "from 1 partitions, the topics now have 2" in found.detail
+    with database.begin() as connection:
+        connection.execute(SINK_OFFSETS.delete())
+    assert "event_log.cluster" not in examined(partitions=2)
 
 
 def test_without_kafka_folder_and_database_are_looked_at_all_the_same(examined):

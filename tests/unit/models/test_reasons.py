@@ -116,7 +116,7 @@ def test_reasons_are_the_strongest_that_raise_the_score(models, suspicious):
 
 def test_reasons_of_both_directions_are_the_largest(models, suspicious):
     shares = models.fraud.contributions(suspicious)[:, :-1]
-    explained = explain(models.fraud, suspicious, DECLARED, most=3, rising=False)
+    explained = explain(models.fraud, suspicious, DECLARED, most=3, sign=0)
     for share, reasons in zip(shares, explained, strict=True):
         assert len(reasons) == 3
         largest = np.sort(np.abs(share))[::-1][:3]
@@ -126,7 +126,7 @@ def test_reasons_of_both_directions_are_the_largest(models, suspicious):
 
 def test_reasons_against_a_score_are_the_strongest_that_lower_it(models, suspicious):
     shares = models.fraud.contributions(suspicious)[:, :-1]
-    explained = explain(models.fraud, suspicious, DECLARED, falling=True)
+    explained = explain(models.fraud, suspicious, DECLARED, sign=-1)
     for share, reasons in zip(shares, explained, strict=True):
         given = [r["contribution"] for r in reasons]
         assert given == np.round(sorted(share[share < 0])[:4], 6).tolist()
